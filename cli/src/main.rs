@@ -1,0 +1,3 @@
+//! The atoll command: run, validate and benchmark decentralized training.
+
+fn main() {}

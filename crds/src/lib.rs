@@ -1,0 +1,1 @@
+//! Atoll's API types, their schemas, and the validation of TrainingRun files.

@@ -1,0 +1,1 @@
+//! Atoll's wire messages and services, generated from the .proto files.

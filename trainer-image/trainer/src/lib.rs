@@ -1,0 +1,10 @@
+//! Models, data and optimisers of the trainer, and its training loop.
+
+pub mod bench;
+pub mod data;
+pub mod evaluate;
+pub mod export;
+pub mod model;
+pub mod ops;
+pub mod optimizer;
+pub mod seed;

@@ -1,0 +1,3 @@
+//! The project's own tasks: test tiers, drift checks, acceptance tables, fault suites.
+
+fn main() {}

@@ -1,1 +1,30 @@
 //! Atoll's API types, their schemas, and the validation of TrainingRun files.
+//!
+//! Every rule is written once, beside the types in [`spec`]. The CRD manifest is generated from the types, the API server
+//! applies it, and [`load`] applies the very same manifest to run files on this machine.
+
+mod cel_rule;
+mod check;
+mod document;
+#[cfg(feature = "kube")]
+mod manifest;
+mod nearest;
+mod overrides;
+mod problem;
+mod rule;
+mod run_file;
+mod schema;
+pub mod spec;
+
+#[cfg(feature = "kube")]
+pub use crate::manifest::{ManifestError, training_run_manifest};
+pub use crate::{
+    problem::{Place, Problem, Problems},
+    run_file::{RunFile, load},
+};
+
+/// The manifest of the `TrainingRun` CRD, as `kubectl apply` takes it.
+pub const TRAINING_RUN_CRD: &str = include_str!("../manifests/trainingruns.atoll.dev.yaml");
+
+/// Where the manifest is, relative to this crate.
+pub const TRAINING_RUN_CRD_FILE: &str = "manifests/trainingruns.atoll.dev.yaml";

@@ -1,1 +1,10 @@
-//! Atoll's wire messages and services, generated from the .proto files.
+//! Atoll's wire messages and services, generated from the `.proto` files of this folder. No logic.
+
+/// Version 1 of the protocol.
+pub mod v1 {
+    #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, unreachable_pub)]
+    tonic::include_proto!("atoll.v1");
+}
+
+/// Lowest and highest version of the protocol that this build speaks.
+pub const PROTOCOL: std::ops::RangeInclusive<u32> = 1..=1;

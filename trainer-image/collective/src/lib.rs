@@ -1,1 +1,71 @@
-//! Membership, votes and fault-tolerant collectives, as pure state machines and the lanes that carry them.
+//! Fault-tolerant collectives: who takes part, what was agreed, and the numbers that come out.
+//!
+//! [`coordinator`], [`peer`] and [`arbiter`] are state machines without clock, network or randomness; the sidecar
+//! drives them, and so does the simulation. Time is [`Millis`] since any fixed instant. An operation ends on every
+//! surviving peer either committed with bit-identical results or aborted with a reason, inputs untouched.
+
+pub mod arbiter;
+pub mod chain;
+pub mod coordinator;
+pub mod framing;
+pub mod ledger;
+pub mod peer;
+pub mod reduce;
+pub mod shards;
+
+pub use atoll_proto::v1;
+
+/// Milliseconds since an instant that the caller fixes once.
+pub type Millis = u64;
+
+/// Something a person should read in the run's events: who, and why.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub enum Notice {
+    /// A new membership was granted.
+    Epoch(v1::EpochRecord),
+    /// A member is no longer counted.
+    Evicted {
+        /// Its slot.
+        slot: u32,
+        /// Its name.
+        worker: String,
+        /// Why.
+        reason: v1::AbortReason,
+        /// The facts behind the reason.
+        detail: String,
+    },
+    /// An operation was aborted; it is tried again with the members of the next epoch.
+    Aborted {
+        /// The round it belongs to.
+        round: u64,
+        /// Why.
+        reason: v1::AbortReason,
+        /// The facts behind the reason.
+        detail: String,
+    },
+    /// A round was committed.
+    Committed {
+        /// The round.
+        round: u64,
+        /// Members that were counted.
+        contributors: u32,
+    },
+    /// A member's state was not the round's; it takes it from the others.
+    Synchronised {
+        /// Its slot.
+        slot: u32,
+        /// The round whose state it takes.
+        round: u64,
+        /// It claimed to hold the state of this very round.
+        mismatch: bool,
+    },
+    /// Fewer members than the quorum: the run holds until others come.
+    Holding {
+        /// Members present.
+        members: u32,
+        /// Members needed.
+        quorum: u32,
+    },
+    /// Another sidecar has the coordinator's role, or the arbiter refused this one.
+    Deposed,
+}

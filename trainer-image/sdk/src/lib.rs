@@ -1,1 +1,55 @@
 //! What a trainer links to talk to its sidecar: shared regions and collective operations.
+//!
+//! A [`Session`] begins rounds and reduces vectors; tensors stay in [`Region`]s. Whatever happens to peers, coordinator or
+//! sidecar, a call ends with an outcome or with [`SdkError::Again`]: then the trainer begins the next round anew, and is
+//! given the round's state where its own is not.
+
+mod passing;
+mod region;
+mod session;
+
+pub use passing::receive;
+pub use region::Region;
+pub use session::{Contribution, Options, Outcome, Part, Round, Session};
+
+/// Errors of the sdk.
+#[derive(Debug, thiserror::Error)]
+pub enum SdkError {
+    /// A region cannot be made or mapped.
+    #[error("region {name} of {length} bytes: {source}")]
+    Region {
+        /// Its name.
+        name: String,
+        /// Bytes asked for.
+        length: u64,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A region cannot be handed over.
+    #[error("passing region {name} to the sidecar: {source}")]
+    Passing {
+        /// Its name.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The sidecar cannot be reached.
+    #[error("no sidecar at {socket} for {seconds} s: {detail}")]
+    NoSidecar {
+        /// Path of its socket.
+        socket: String,
+        /// How long it was tried.
+        seconds: u64,
+        /// The last error.
+        detail: String,
+    },
+    /// The sidecar speaks no protocol version that this trainer speaks, or belongs to another run.
+    #[error("the sidecar refuses this trainer: {0}")]
+    Refused(String),
+    /// The worker is no longer in the round: begin the next one.
+    #[error("the round has to be begun again: {0}")]
+    Again(String),
+    /// The runtime of the sdk's own thread could not be started.
+    #[error("the sdk's thread could not be started: {0}")]
+    Runtime(#[source] std::io::Error),
+}

@@ -1,0 +1,90 @@
+//! A `TrainingRun` file, read and checked.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value as Json;
+
+use crate::{
+    check::Check,
+    document::{Node, Value, parse},
+    overrides::set,
+    problem::{Place, Problem, Problems, Report},
+    schema::TRAINING_RUN,
+    spec::{CLUSTER_ONLY, TrainingRunSpec},
+};
+
+/// A run as its file describes it. It passed every rule of the API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunFile {
+    /// Name of the run.
+    pub name: String,
+    /// Namespace of the run in a cluster.
+    pub namespace: Option<String>,
+    /// What to train, and how.
+    pub spec: TrainingRunSpec,
+    /// Paths of fields that were given and that only a cluster reads, such as `spec.placement`.
+    pub unused: Vec<String>,
+    file: PathBuf,
+    places: BTreeMap<String, Place>,
+}
+
+impl RunFile {
+    /// A problem with the field at `path` that shows only outside the file, such as a folder that does not exist. Its place is
+    /// where the field was given; for a default, where the nearest field above it was.
+    #[must_use]
+    pub fn problem(&self, path: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
+        let mut above = path;
+        let place = loop {
+            match (self.places.get(above), above.rsplit_once('.')) {
+                (Some(place), _) => break place.clone(),
+                (None, Some((parent, _))) => above = parent,
+                (None, None) => break Place::File { line: 1, column: 1 },
+            }
+        };
+        Problem { file: self.file.clone(), place, path: path.to_owned(), message: message.into(), help: help.into() }
+    }
+}
+
+/// Reads a run from `text`, the content of `file`, with `overrides` (path, YAML value) put over it in their order, and applies
+/// every rule of the API as the API server does: types, required and unknown fields, ranges, and rules between fields.
+///
+/// # Errors
+/// All problems at once.
+pub fn load(file: &Path, text: &str, overrides: &[(String, String)]) -> Result<RunFile, Problems> {
+    let mut report = Report::new(file);
+    let Some(mut document) = parse(text, &mut report) else { return report.finish(None) };
+    for (path, value) in overrides {
+        set(&mut document, path, value, &mut report);
+    }
+    let mut check = Check { report: &mut report, places: BTreeMap::new() };
+    let object = check.value(&document, &TRAINING_RUN, "");
+    let places = check.places;
+    let spec = (report.len() == 0).then(|| serde_json::from_value(object["spec"].clone()));
+    if let Some(Err(error)) = &spec {
+        report.add(&document.place, "spec", format!("found a value that the types refuse ({error})"), "report this as a bug");
+    }
+    let run = spec.and_then(Result::ok).map(|spec| RunFile {
+        name: text_at(&object, "/metadata/name").unwrap_or_default(),
+        namespace: text_at(&object, "/metadata/namespace"),
+        spec,
+        unused: unused(&document),
+        file: file.to_owned(),
+        places,
+    });
+    report.finish(run)
+}
+
+fn text_at(object: &Json, pointer: &str) -> Option<String> {
+    object.pointer(pointer).and_then(Json::as_str).map(str::to_owned)
+}
+
+fn unused(document: &Node) -> Vec<String> {
+    CLUSTER_ONLY
+        .iter()
+        .filter(|name| document.get("spec").and_then(|spec| spec.get(name)).is_some_and(|node| node.value != Value::Null))
+        .map(|name| format!("spec.{name}"))
+        .collect()
+}

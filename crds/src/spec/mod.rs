@@ -1,0 +1,107 @@
+//! The fields of a `TrainingRun`.
+//!
+//! One struct or enum per concept, camelCase in YAML. Ranges and lengths are attributes of the fields, rules between fields
+//! are CEL; the manifest made from both is what the API server and the validation of run files apply. A value that passed has
+//! exactly one member in every union, so unions are plain enums here. Doc comments become the descriptions in the CRD.
+
+mod dataset;
+mod evaluation;
+mod method;
+mod model;
+mod optimizer;
+mod placement;
+mod rounds;
+mod workers;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    dataset::{Dataset, DatasetSource, Tokenizer},
+    evaluation::Evaluation,
+    method::{DiLoCo, FedAvg, Method},
+    model::{Architecture, Llama, Model, Objective},
+    optimizer::{AdamW, Algorithm, Optimizer, Schedule, Sgd},
+    placement::{LabelSelector, Members, Placement, RuntimeKind, RuntimeRef, Volunteers},
+    rounds::{Quorum, Rounds, StragglerPolicy},
+    workers::Workers,
+};
+use crate::rule::{Structural, rule};
+
+/// Fields of the spec that only a cluster reads; a local run accepts them and lists them as unused.
+pub(crate) const CLUSTER_ONLY: [&str; 2] = ["runtimeRef", "placement"];
+
+/// What to train, on what, how, and with how many workers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[cfg_attr(feature = "kube", derive(kube::CustomResource))]
+#[cfg_attr(
+    feature = "kube",
+    kube(
+        group = "atoll.dev",
+        version = "v1alpha1",
+        kind = "TrainingRun",
+        doc = "One training run: a model, its data, a method, and the workers that train it together.",
+        plural = "trainingruns",
+        shortname = "trun",
+        category = "training",
+        namespaced,
+        derive = "PartialEq",
+        validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
+            .message("the name must have at most 40 characters, because names of workers are made from it"),
+        validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+            .message("the name must begin with a letter, end with a letter or digit, and have only a-z, 0-9 and - in it"),
+        printcolumn(name = "Workers", type_ = "integer", json_path = ".spec.workers.target"),
+        printcolumn(name = "Steps", type_ = "integer", json_path = ".spec.stop.steps"),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+    )
+)]
+#[serde(rename_all = "camelCase")]
+#[schemars(
+    transform = Structural,
+    extend("x-kubernetes-validations" = [rule(
+        "self.rounds.quorum.min <= self.workers.target",
+        "rounds.quorum.min must be at most workers.target",
+        ".rounds.quorum.min",
+    )])
+)]
+pub struct TrainingRunSpec {
+    /// Template of images and resources that a cluster uses for the workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runtime_ref: Option<RuntimeRef>,
+    /// Seeds the initial weights and the order of the data.
+    #[serde(default)]
+    pub seed: u64,
+    /// What is trained: a new model of a given shape, or one from a folder.
+    pub model: Model,
+    /// What the model learns to do.
+    #[serde(default)]
+    pub objective: Objective,
+    /// The text to learn from, and how it becomes tokens.
+    pub dataset: Dataset,
+    /// The optimizer that each worker runs between synchronisations.
+    pub optimizer: Optimizer,
+    /// How the workers' models become one.
+    pub method: Method,
+    /// How many workers train, and what each of them does in one step.
+    pub workers: Workers,
+    /// Which clusters and volunteers may train.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// Who must take part in a round, and how long the others wait.
+    #[serde(default)]
+    pub rounds: Rounds,
+    /// When the run is complete.
+    pub stop: Stop,
+    /// How the model is measured on text that it does not train on.
+    #[serde(default)]
+    pub evaluation: Evaluation,
+}
+
+/// When the run is complete.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stop {
+    /// Inner optimizer steps of each worker.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub steps: u64,
+}

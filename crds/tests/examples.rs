@@ -1,0 +1,38 @@
+//! The examples are run files that load.
+
+use std::path::{Path, PathBuf};
+
+use atoll_crds::{load, spec::Method};
+
+/// All YAML files below a folder.
+fn run_files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder)
+        .expect("the folder of examples")
+        .flat_map(|entry| {
+            let path = entry.expect("an entry of the folder").path();
+            if path.is_dir() { run_files(&path) } else { vec![path] }
+        })
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect()
+}
+
+#[test]
+fn every_example_loads_and_every_field_of_it_is_used() {
+    let examples = run_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples"));
+    assert!(examples.len() >= 3, "{examples:?}");
+    for file in examples {
+        let run = load(&file, &std::fs::read_to_string(&file).unwrap(), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(run.unused, [""; 0], "{}", file.display());
+    }
+}
+
+#[test]
+fn the_two_methods_side_by_side_differ_in_the_method_alone() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/diloco-vs-ddp");
+    let [diloco, ddp] = ["diloco.yaml", "ddp.yaml"].map(|name| {
+        let file = folder.join(name);
+        load(&file, &std::fs::read_to_string(&file).unwrap(), &[]).unwrap().spec
+    });
+    assert!(matches!(diloco.method, Method::DiLoCo(_)));
+    assert_eq!(atoll_crds::spec::TrainingRunSpec { method: Method::DataParallel {}, ..diloco }, ddp);
+}

@@ -1,0 +1,136 @@
+//! The `Single` arbiter: the one place that grants terms and memberships of a run, by compare-and-swap on one record.
+//!
+//! A term is granted to whoever asks first after the coordinator was lost; an epoch only to the coordinator of the
+//! current term, and only on top of the record it knows. So two halves of a partition cannot both go on.
+
+use std::collections::BTreeMap;
+
+use crate::Millis;
+use crate::chain::includes;
+use crate::v1::{EpochRecord, Member, Ruling};
+
+/// State of the arbiter; `Serialize` so that it can be stored and inspected.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Arbiter {
+    record: EpochRecord,
+    /// Last heartbeat by slot and incarnation.
+    heard: BTreeMap<(u32, u64), Millis>,
+    liveness: Millis,
+}
+
+impl Arbiter {
+    /// An arbiter of a run that has not begun. A coordinator is lost after `liveness` milliseconds without heartbeat.
+    #[must_use]
+    pub fn new(liveness: Millis) -> Self {
+        Self { liveness, ..Self::default() }
+    }
+
+    /// The newest record.
+    #[must_use]
+    pub fn record(&self) -> &EpochRecord {
+        &self.record
+    }
+
+    /// A sidecar lives.
+    pub fn beat(&mut self, member: &Member, now: Millis) -> EpochRecord {
+        self.heard.insert((member.slot, member.incarnation), now);
+        self.record.clone()
+    }
+
+    /// A sidecar's process has ended: known, not guessed.
+    pub fn ended(&mut self, slot: u32, incarnation: u64) {
+        self.heard.remove(&(slot, incarnation));
+    }
+
+    /// Grants the term after `observed` to `candidate`, if `observed` is still the newest and its coordinator is lost.
+    pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
+        self.heard.insert((candidate.slot, candidate.incarnation), now);
+        let granted = observed == self.record.term && !self.coordinator_lives(candidate, now);
+        if granted {
+            self.record.term += 1;
+            self.record.coordinator = Some(candidate.clone());
+        }
+        Ruling { granted, record: Some(self.record.clone()) }
+    }
+
+    /// Stores `proposed`, if its coordinator has the newest term and it follows the stored epoch.
+    ///
+    /// A proposal that is already stored is granted again: its answer was lost on the way.
+    pub fn grant_epoch(&mut self, proposed: &EpochRecord) -> Ruling {
+        let same = *proposed == self.record;
+        let follows = proposed.term == self.record.term
+            && proposed.coordinator == self.record.coordinator
+            && proposed.epoch == self.record.epoch + 1;
+        if follows {
+            self.record = proposed.clone();
+        }
+        Ruling { granted: same || follows, record: Some(self.record.clone()) }
+    }
+
+    /// The candidate itself is never the reason to refuse it: it lost its own role.
+    fn coordinator_lives(&self, candidate: &Member, now: Millis) -> bool {
+        self.record.coordinator.as_ref().is_some_and(|coordinator| {
+            (coordinator.slot, coordinator.incarnation) != (candidate.slot, candidate.incarnation)
+                && self
+                    .heard
+                    .get(&(coordinator.slot, coordinator.incarnation))
+                    .is_some_and(|heard| now.saturating_sub(*heard) <= self.liveness)
+        })
+    }
+
+    /// Whether this very process is a member of the newest epoch.
+    #[must_use]
+    pub fn counts(&self, member: &Member) -> bool {
+        includes(&self.record, member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(slot: u32) -> Member {
+        Member { slot, incarnation: 1, ..Member::default() }
+    }
+
+    #[test]
+    fn the_first_to_ask_gets_the_term_and_the_second_learns_of_it() {
+        let mut arbiter = Arbiter::new(2_000);
+        assert!(arbiter.request_term(&member(1), 0, 0).granted);
+        let refused = arbiter.request_term(&member(2), 0, 1);
+        assert!(!refused.granted);
+        assert_eq!(refused.record.unwrap().coordinator, Some(member(1)));
+    }
+
+    #[test]
+    fn a_living_coordinator_is_not_deposed() {
+        let mut arbiter = Arbiter::new(2_000);
+        arbiter.request_term(&member(1), 0, 0);
+        arbiter.beat(&member(1), 1_000);
+        assert!(!arbiter.request_term(&member(2), 1, 3_000).granted);
+        assert!(arbiter.request_term(&member(2), 1, 3_001).granted);
+    }
+
+    #[test]
+    fn a_coordinator_whose_process_ended_is_replaced_at_once() {
+        let mut arbiter = Arbiter::new(2_000);
+        arbiter.request_term(&member(1), 0, 0);
+        arbiter.ended(1, 1);
+        assert!(arbiter.request_term(&member(2), 1, 1).granted);
+    }
+
+    #[test]
+    fn an_epoch_needs_the_newest_term_and_the_newest_record() {
+        let mut arbiter = Arbiter::new(2_000);
+        let record = arbiter.request_term(&member(1), 0, 0).record.unwrap();
+        let first = EpochRecord { epoch: 1, members: vec![member(1), member(2)], ..record.clone() };
+        assert!(arbiter.grant_epoch(&first).granted);
+        assert!(arbiter.grant_epoch(&first).granted, "a lost answer is given again");
+        let rival = EpochRecord { epoch: 1, members: vec![member(1)], ..record };
+        assert!(!arbiter.grant_epoch(&rival).granted, "an epoch is granted once");
+        arbiter.ended(1, 1);
+        arbiter.request_term(&member(2), 1, 0);
+        let late = EpochRecord { epoch: 2, ..first };
+        assert!(!arbiter.grant_epoch(&late).granted, "a deposed coordinator changes nothing");
+    }
+}

@@ -1,0 +1,181 @@
+//! Changes of membership: who is lost, who may come in, and the one proposal that waits for the arbiter.
+
+use super::{Action, Coordinator, Phase, SUSPICION, abort, evict};
+use crate::chain;
+use crate::v1::{AbortReason, EpochRecord, Ruling};
+use crate::{Millis, Notice};
+
+/// A change of membership that the arbiter has not answered yet.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Proposal {
+    record: EpochRecord,
+    evicted: Vec<(u32, AbortReason, String)>,
+    /// Why an operation that is under way has to be tried again.
+    retry: Option<(AbortReason, u32, String)>,
+    asked: Millis,
+}
+
+/// How long an answer of the arbiter may take before the proposal is sent again.
+const ASK_AGAIN: Millis = 500;
+
+impl Coordinator {
+    pub(super) fn disconnected(&mut self, slot: u32, incarnation: u64) {
+        let Some(session) = self.sessions.get(&slot).filter(|session| session.member.incarnation == incarnation) else {
+            return;
+        };
+        if !session.finished {
+            self.evict(slot, AbortReason::PeerLost, "its connection ended");
+        }
+        self.sessions.remove(&slot);
+    }
+
+    /// Marks a member for eviction; the next proposal carries it.
+    pub(super) fn evict(&mut self, slot: u32, reason: AbortReason, detail: &str) {
+        if !matches!(self.phase, Phase::Recovering { .. }) && self.is_member(slot) {
+            self.evicting.entry(slot).or_insert_with(|| (reason, detail.to_owned()));
+        }
+    }
+
+    /// The clocks: silent peers, suspects, stragglers, and answers of the arbiter that do not come.
+    pub(super) fn watch(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let liveness = self.settings.liveness;
+        let silent: Vec<_> = self
+            .sessions
+            .values()
+            .filter(|session| now.saturating_sub(session.heard) > liveness)
+            .map(|session| (session.member.slot, now - session.heard, session.finished))
+            .collect();
+        for (slot, silence, finished) in silent {
+            if !finished {
+                self.evict(slot, AbortReason::PeerLost, &format!("no heartbeat for {silence} ms"));
+            }
+            self.sessions.remove(&slot);
+            actions.push(Action::Close { slot });
+        }
+        self.judge_suspects(now);
+        self.drop_stragglers(now);
+        if let Some(proposal) = &mut self.proposal
+            && now.saturating_sub(proposal.asked) > ASK_AGAIN
+        {
+            proposal.asked = now;
+            actions.push(Action::Propose(proposal.record.clone()));
+        }
+    }
+
+    /// A suspect that still lives: once, the operation is tried again with the same members; then it is evicted.
+    fn judge_suspects(&mut self, now: Millis) {
+        if self.proposal.is_some() {
+            return;
+        }
+        let judged = self.sessions.values_mut().find(|session| {
+            session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION)
+        });
+        let Some(suspect) = judged else { return };
+        let slot = suspect.member.slot;
+        if let Some((_, reason, detail)) = suspect.suspected.take() {
+            suspect.strikes += 1;
+            if suspect.strikes > 1 {
+                self.evict(slot, reason, &detail);
+            } else {
+                self.retry = Some((reason, slot, detail));
+            }
+        }
+    }
+
+    fn drop_stragglers(&mut self, now: Millis) {
+        if !self.settings.drop_stragglers || self.phase != Phase::Open {
+            return;
+        }
+        let timeout = self.settings.round_timeout;
+        let somebody_waits = self.members().any(|session| session.enter.is_some());
+        let late: Vec<u32> = self
+            .members()
+            .filter(|session| session.start.is_some() && session.enter.is_none())
+            .filter(|session| now.saturating_sub(session.started) > timeout)
+            .map(|session| session.member.slot)
+            .collect();
+        if somebody_waits {
+            for slot in late {
+                self.evict(slot, AbortReason::Straggler, &format!("its round took longer than {timeout} ms"));
+            }
+        }
+    }
+
+    /// Peers that stand at a round's start and are not counted, in slot order.
+    pub(super) fn candidates(&self) -> Vec<u32> {
+        self.sessions
+            .values()
+            .filter(|session| session.arrive.is_some() && !session.finished && !chain::includes(&self.record, &session.member))
+            .map(|session| session.member.slot)
+            .collect()
+    }
+
+    /// Proposes the members that are left and `joining`, in a new epoch.
+    pub(super) fn propose(&mut self, joining: &[u32], now: Millis, actions: &mut Vec<Action>) {
+        let evicted: Vec<_> =
+            std::mem::take(&mut self.evicting).into_iter().map(|(slot, (reason, detail))| (slot, reason, detail)).collect();
+        let leaves = |slot: u32| evicted.iter().any(|(evicted, _, _)| *evicted == slot);
+        let mut members: Vec<_> = self
+            .record
+            .members
+            .iter()
+            .filter(|member| !leaves(member.slot) && self.is_member(member.slot))
+            .cloned()
+            .collect();
+        members.extend(joining.iter().filter_map(|slot| self.sessions.get(slot)).map(|session| session.member.clone()));
+        members.sort_by_key(|member| member.slot);
+        let record = EpochRecord { epoch: self.record.epoch + 1, members, ..self.record.clone() };
+        actions.push(Action::Propose(record.clone()));
+        self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
+    }
+
+    /// The arbiter answered. A refusal means that another term was granted.
+    pub(super) fn ruled(&mut self, ruling: &Ruling, actions: &mut Vec<Action>) {
+        let Some(proposal) = &self.proposal else { return };
+        if ruling.record.as_ref().is_some_and(|stored| stored.term > self.record.term) {
+            self.phase = Phase::Deposed;
+            actions.extend([Action::Report(Notice::Deposed), Action::StepDown]);
+            return;
+        }
+        if !ruling.granted || ruling.record.as_ref() != Some(&proposal.record) {
+            return;
+        }
+        if let Some(proposal) = self.proposal.take() {
+            self.adopt(proposal, actions);
+        }
+    }
+
+    fn adopt(&mut self, proposal: Proposal, actions: &mut Vec<Action>) {
+        let names: Vec<_> = proposal
+            .evicted
+            .iter()
+            .map(|(slot, ..)| chain::member(&self.record, *slot).map(|member| member.worker.clone()).unwrap_or_default())
+            .collect();
+        self.record = proposal.record;
+        actions.push(Action::Report(Notice::Epoch(self.record.clone())));
+        for ((slot, reason, detail), worker) in proposal.evicted.iter().zip(names) {
+            actions.push(Action::Report(Notice::Evicted { slot: *slot, worker, reason: *reason, detail: detail.clone() }));
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.leave_round();
+                actions.push(self.send(*slot, evict(*reason, detail)));
+            }
+        }
+        let blame = proposal.retry.map(|(reason, slot, detail)| (slot, reason, detail));
+        if let Phase::Moving(begin) = &self.phase {
+            let round = begin.round;
+            let (culprit, reason, detail) =
+                proposal.evicted.into_iter().next().or(blame).map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| {
+                    (Some(slot), reason, detail)
+                });
+            self.phase = Phase::Open;
+            for session in self.sessions.values_mut() {
+                session.prepared = None;
+                session.suspected = None;
+            }
+            self.send_to_members(&abort(round, reason, culprit, &detail), actions);
+            actions.push(Action::Report(Notice::Aborted { round, reason, detail }));
+        } else if matches!(self.phase, Phase::Gathering { .. }) {
+            self.phase = Phase::Open;
+        }
+    }
+}

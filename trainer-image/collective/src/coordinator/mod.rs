@@ -1,0 +1,346 @@
+//! The coordinator: rendezvous and vote counter of a run, as a state machine. It moves no tensors.
+//!
+//! Members arrive at a round's start, are dealt samples, enter with their contributions, move the data among
+//! themselves, and report the hash of the result. The round is committed when all members of the epoch report the same
+//! hash; whatever prevents that ends in a new epoch, granted by the arbiter, and another attempt with the survivors.
+
+mod membership;
+mod recovery;
+mod rounds;
+
+use std::collections::BTreeMap;
+
+use crate::chain;
+use crate::v1::{
+    Abort, AbortReason, Arrive, Begin, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
+    coordinator_message, leave::Reason as LeaveReason, peer_message,
+};
+use crate::{Millis, Notice};
+use membership::Proposal;
+
+/// What a run asks of its membership; from its specification.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Settings {
+    /// Name of the run; a peer of another is refused.
+    pub run: String,
+    /// Workers that must have joined before the first round.
+    pub minimum: usize,
+    /// Workers for which the first round waits, as long as the join window is open.
+    pub target: usize,
+    /// Members that a later round needs.
+    pub quorum: usize,
+    /// How long the first round waits for the target once the minimum is there.
+    pub join_window: Millis,
+    /// A peer without heartbeat for longer is lost.
+    pub liveness: Millis,
+    /// How long a member may train after its round began.
+    pub round_timeout: Millis,
+    /// Whether a member that is later than that is evicted.
+    pub drop_stragglers: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A peer opened a session.
+    Connected(Box<Hello>),
+    /// A peer sent a message.
+    Message {
+        /// Its slot.
+        slot: u32,
+        /// Its incarnation.
+        incarnation: u64,
+        /// What it says.
+        body: Box<peer_message::Body>,
+    },
+    /// A session ended.
+    Disconnected {
+        /// The peer's slot.
+        slot: u32,
+        /// The peer's incarnation.
+        incarnation: u64,
+    },
+    /// The arbiter answered [`Action::Propose`].
+    Ruled(Ruling),
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Send to a peer's session, in this term and epoch.
+    Send {
+        /// The peer's slot.
+        slot: u32,
+        /// Epoch at the time of sending.
+        epoch: u64,
+        /// What to say.
+        body: Box<coordinator_message::Body>,
+    },
+    /// Ask the arbiter to store this record.
+    Propose(EpochRecord),
+    /// End a peer's session.
+    Close {
+        /// The peer's slot.
+        slot: u32,
+    },
+    /// Tell people.
+    Report(Notice),
+    /// A newer term exists: end all sessions and drop this coordinator.
+    StepDown,
+}
+
+/// What the coordinator knows of one peer.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Session {
+    member: Member,
+    heard: Millis,
+    arrive: Option<Arrive>,
+    start: Option<Start>,
+    started: Millis,
+    enter: Option<Enter>,
+    prepared: Option<Prepared>,
+    /// The operation it was prepared for under an earlier coordinator.
+    begin: Option<Begin>,
+    committed: Option<CommitRecord>,
+    finished: bool,
+    /// Another peer could not reach it: since when, and how often before.
+    suspected: Option<(Millis, AbortReason, String)>,
+    strikes: u32,
+}
+
+/// Where the run stands.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+enum Phase {
+    /// A new term: waits for the members of the last epoch before it decides what became of their operation.
+    Recovering {
+        since: Millis,
+    },
+    /// No epoch yet: waits for the first members.
+    Gathering {
+        since: Option<Millis>,
+    },
+    /// Members arrive, train, and enter.
+    Open,
+    /// Members move the data of one operation.
+    Moving(Box<Begin>),
+    Deposed,
+}
+
+/// The coordinator of one term.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Coordinator {
+    settings: Settings,
+    record: EpochRecord,
+    committed: Option<CommitRecord>,
+    sessions: BTreeMap<u32, Session>,
+    phase: Phase,
+    proposal: Option<Proposal>,
+    /// Members to evict with the next proposal.
+    evicting: BTreeMap<u32, (AbortReason, String)>,
+    /// Set when an operation has to be tried again with the same members.
+    retry: Option<(AbortReason, u32, String)>,
+    /// Hash of the state from which the open round begins.
+    round_state: Option<Vec<u8>>,
+    last_tick: Millis,
+    holding: bool,
+}
+
+/// How long another peer's complaint waits for the suspect's own session to end.
+const SUSPICION: Millis = 250;
+
+impl Coordinator {
+    /// The coordinator of the term that the arbiter just granted with `record`.
+    #[must_use]
+    pub fn new(settings: Settings, record: EpochRecord, now: Millis) -> Self {
+        let phase =
+            if record.epoch == 0 { Phase::Gathering { since: None } } else { Phase::Recovering { since: now } };
+        Self {
+            settings,
+            record,
+            committed: None,
+            sessions: BTreeMap::new(),
+            phase,
+            proposal: None,
+            evicting: BTreeMap::new(),
+            retry: None,
+            round_state: None,
+            last_tick: now,
+            holding: false,
+        }
+    }
+
+    /// The term it serves.
+    #[must_use]
+    pub fn term(&self) -> u64 {
+        self.record.term
+    }
+
+    /// The newest epoch that was granted to it.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.record.epoch
+    }
+
+    /// Takes one event at time `now` and says what to do about it.
+    pub fn tick(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.phase == Phase::Deposed {
+            return actions;
+        }
+        self.forgive_own_sleep(now);
+        match event {
+            Event::Connected(hello) => self.connected(*hello, now, &mut actions),
+            Event::Message { slot, incarnation, body } => self.message(slot, incarnation, *body, now),
+            Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
+            Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
+            Event::Tick => self.watch(now, &mut actions),
+        }
+        self.advance(now, &mut actions);
+        actions
+    }
+
+    /// A coordinator that did not run for a while (a stopped process, a sleeping laptop) has no right to call others silent.
+    fn forgive_own_sleep(&mut self, now: Millis) {
+        if now.saturating_sub(self.last_tick) > self.settings.liveness / 2 {
+            for session in self.sessions.values_mut() {
+                session.heard = now;
+            }
+        }
+        self.last_tick = now;
+    }
+
+    fn connected(&mut self, hello: Hello, now: Millis, actions: &mut Vec<Action>) {
+        let Some(member) = hello.member else { return };
+        if hello.run != self.settings.run {
+            actions.push(Action::Close { slot: member.slot });
+            return;
+        }
+        let slot = member.slot;
+        if let Some(old) = self.sessions.get(&slot) {
+            if old.member.incarnation > member.incarnation {
+                return;
+            }
+            self.disconnected(slot, old.member.incarnation);
+        }
+        let recovering = matches!(self.phase, Phase::Recovering { .. });
+        let known = recovering && chain::includes(&self.record, &member);
+        let mut session = Session {
+            member,
+            heard: now,
+            arrive: hello.arrive,
+            start: hello.start,
+            started: now,
+            enter: hello.enter,
+            prepared: hello.prepared,
+            begin: hello.begin,
+            committed: hello.committed,
+            finished: false,
+            suspected: None,
+            strikes: 0,
+        };
+        let in_a_round = session.start.is_some() || session.enter.is_some() || session.prepared.is_some();
+        if !known && in_a_round {
+            session.leave_round();
+            actions.push(self.send(slot, evict(AbortReason::PeerLost, "came back after it was lost")));
+        }
+        self.sessions.insert(slot, session);
+    }
+
+    fn message(&mut self, slot: u32, incarnation: u64, body: peer_message::Body, now: Millis) {
+        let round = self.round();
+        let Some(session) = self.sessions.get_mut(&slot).filter(|session| session.member.incarnation == incarnation) else {
+            return;
+        };
+        session.heard = now;
+        match body {
+            peer_message::Body::Hello(_) | peer_message::Body::Heartbeat(_) => {}
+            peer_message::Body::Arrive(arrive) => session.arrive = Some(arrive),
+            peer_message::Body::Enter(enter) if enter.round == round && session.start.is_some() => session.enter = Some(enter),
+            peer_message::Body::Prepared(prepared) if prepared.round == round => session.prepared = Some(prepared),
+            peer_message::Body::Failed(failed) => self.failed(slot, &failed, now),
+            peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
+            // Of a round that is over: its outcome is on its way to the peer.
+            peer_message::Body::Enter(_) | peer_message::Body::Prepared(_) => {}
+        }
+    }
+
+    fn left(&mut self, slot: u32, reason: LeaveReason) {
+        match reason {
+            LeaveReason::Finished => {
+                if let Some(session) = self.sessions.get_mut(&slot) {
+                    session.finished = true;
+                }
+            }
+            LeaveReason::TrainerLost => self.evict(slot, AbortReason::TrainerLost, "its trainer ended or is silent"),
+            LeaveReason::Deadline => self.evict(slot, AbortReason::Deadline, "its operation's total deadline passed"),
+            LeaveReason::Stopped | LeaveReason::Unspecified => self.evict(slot, AbortReason::Left, "it was told to stop"),
+        }
+        if reason != LeaveReason::Finished
+            && let Some(session) = self.sessions.get_mut(&slot)
+        {
+            session.leave_round();
+        }
+    }
+
+    fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis) {
+        let Phase::Moving(begin) = &self.phase else { return };
+        if failed.epoch != self.record.epoch || failed.round != begin.round {
+            return;
+        }
+        let reason = failed.reason();
+        let detail = format!("reported by slot {slot}: {}", failed.detail);
+        // Its own contribution or its own decision is at fault: nothing to wait for.
+        if reason == AbortReason::NotFinite || failed.culprit == slot {
+            self.evict(failed.culprit, reason, &detail);
+        } else if let Some(suspect) = self.sessions.get_mut(&failed.culprit)
+            && suspect.suspected.is_none()
+        {
+            suspect.suspected = Some((now, reason, detail));
+        }
+    }
+
+    /// Committed rounds plus one.
+    fn round(&self) -> u64 {
+        chain::rounds(self.committed.as_ref()) + 1
+    }
+
+    fn is_member(&self, slot: u32) -> bool {
+        self.sessions.get(&slot).is_some_and(|session| chain::includes(&self.record, &session.member))
+    }
+
+    /// Sessions of the epoch's members, in slot order.
+    fn members(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.values().filter(|session| chain::includes(&self.record, &session.member))
+    }
+
+    fn send(&self, slot: u32, body: coordinator_message::Body) -> Action {
+        Action::Send { slot, epoch: self.record.epoch, body: Box::new(body) }
+    }
+
+    fn send_to_members(&self, body: &coordinator_message::Body, actions: &mut Vec<Action>) {
+        actions.extend(self.members().map(|session| self.send(session.member.slot, body.clone())));
+    }
+}
+
+impl Session {
+    /// It takes part in no round; its trainer has to arrive again.
+    fn leave_round(&mut self) {
+        self.arrive = None;
+        self.start = None;
+        self.enter = None;
+        self.prepared = None;
+        self.begin = None;
+        self.suspected = None;
+        self.strikes = 0;
+    }
+}
+
+fn evict(reason: AbortReason, detail: &str) -> coordinator_message::Body {
+    coordinator_message::Body::Evict(Evict { reason: reason.into(), detail: detail.to_owned() })
+}
+
+fn abort(round: u64, reason: AbortReason, culprit: Option<u32>, detail: &str) -> coordinator_message::Body {
+    coordinator_message::Body::Abort(Abort { round, reason: reason.into(), culprit, detail: detail.to_owned() })
+}

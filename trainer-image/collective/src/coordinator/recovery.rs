@@ -1,0 +1,86 @@
+//! A new term: what became of the operation that the lost coordinator left behind.
+//!
+//! Any survivor who was told commit, or all survivors prepared with the same hash: commit. Any survivor not prepared:
+//! nobody can have committed, because a commit needs every member prepared; abort. Then a new epoch with the survivors.
+
+use super::{Action, Coordinator, Phase, Session, abort};
+use crate::v1::{AbortReason, CommitRecord, coordinator_message};
+use crate::{Millis, chain};
+
+impl Coordinator {
+    /// Decides once all members of the last epoch have spoken, or the silent ones had their time.
+    pub(super) fn recover(&mut self, since: Millis, now: Millis, actions: &mut Vec<Action>) {
+        // A member whose slot speaks with another incarnation is known to be gone.
+        let all_known = self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot));
+        let waited = now.saturating_sub(since) >= self.settings.liveness;
+        if self.members().next().is_none() || !(all_known || waited) {
+            return;
+        }
+        let newest = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
+        self.committed = newest;
+        if let Some(record) = self.outcome_of_survivors() {
+            self.committed = Some(record);
+        }
+        self.tell_outcome(actions);
+        let round = self.round();
+        let round_state = self
+            .members()
+            .filter_map(|session| session.start.as_ref())
+            .find(|start| start.round == round)
+            .map(|start| start.state_hash.clone());
+        self.round_state = round_state;
+        self.phase = Phase::Open;
+        for member in self.record.members.clone() {
+            if !self.is_member(member.slot) {
+                let detail = "not heard by the new coordinator".to_owned();
+                self.evicting.insert(member.slot, (AbortReason::PeerLost, detail));
+            }
+        }
+        self.propose(&[], now, actions);
+    }
+
+    /// The commit that all survivors are prepared for, if they are.
+    fn outcome_of_survivors(&self) -> Option<CommitRecord> {
+        let round = self.round();
+        let mut survivors = self.members();
+        let first = survivors.next()?;
+        let vote = first.prepared.as_ref().filter(|prepared| prepared.round == round)?;
+        let begin = first.begin.as_ref()?;
+        survivors
+            .all(|session| session.prepared.as_ref() == Some(vote))
+            .then(|| chain::commit(self.committed.as_ref(), begin, &vote.result_hash))
+    }
+
+    /// Brings every survivor to the same round: commits for those that wait for one, aborts for those prepared in vain.
+    fn tell_outcome(&mut self, actions: &mut Vec<Action>) {
+        let rounds = chain::rounds(self.committed.as_ref());
+        for slot in self.members().map(|session| session.member.slot).collect::<Vec<_>>() {
+            let Some(session) = self.sessions.get(&slot) else { continue };
+            let behind = chain::rounds(session.committed.as_ref()) < rounds;
+            let prepared = session.prepared.as_ref().map(|prepared| prepared.round);
+            if behind && let Some(record) = &self.committed {
+                let commit = crate::v1::Commit { record: Some(record.clone()) };
+                actions.push(self.send(slot, coordinator_message::Body::Commit(commit)));
+            } else if let Some(round) = prepared {
+                actions.push(self.send(slot, abort(round, AbortReason::CoordinatorLost, None, "it had not committed")));
+            }
+            if let Some(session) = self.sessions.get_mut(&slot) {
+                session.settle(rounds, behind);
+            }
+        }
+    }
+}
+
+impl Session {
+    /// Forgets what belongs to rounds that are over.
+    fn settle(&mut self, rounds: u64, told: bool) {
+        self.prepared = None;
+        self.begin = None;
+        if told || self.start.as_ref().is_some_and(|start| start.round <= rounds) {
+            self.leave_round();
+        }
+        if self.enter.as_ref().is_some_and(|enter| enter.round <= rounds) {
+            self.enter = None;
+        }
+    }
+}

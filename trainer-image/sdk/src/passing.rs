@@ -1,0 +1,107 @@
+//! Passing a region's descriptor over the region socket (`SCM_RIGHTS`), both ends of it.
+//!
+//! One message per region: eight bytes of little-endian length and the name, with one descriptor; the answer is one byte,
+//! 1 when the region was mapped.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
+
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg,
+    sendmsg,
+};
+
+use crate::{Region, SdkError};
+
+/// Longest name of a region, in bytes.
+const LONGEST_NAME: usize = 128;
+
+/// Passes a region and waits until the other side has mapped it.
+///
+/// # Errors
+/// [`SdkError::Passing`] where the socket broke or the other side refused.
+pub(crate) fn pass(socket: &mut UnixStream, name: &str, region: &Region) -> Result<(), SdkError> {
+    let failed = |source| SdkError::Passing { name: name.to_owned(), source };
+    let mut message = (region.len() as u64).to_le_bytes().to_vec();
+    message.extend_from_slice(name.as_bytes());
+    let descriptors = [region.descriptor()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(&*socket, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).map_err(|error| failed(error.into()))?;
+    let mut answer = [0];
+    socket.read_exact(&mut answer).map_err(failed)?;
+    if answer != [1] {
+        return Err(failed(std::io::Error::other("the sidecar refused the region")));
+    }
+    Ok(())
+}
+
+/// Receives one region; none when the other side is done.
+///
+/// # Errors
+/// [`SdkError::Passing`] for a message without exactly one descriptor, a name that is too long or not UTF-8, or a region
+/// that [`Region::open`] refuses. The other side is told.
+pub fn receive(socket: &mut UnixStream) -> Result<Option<(String, Region)>, SdkError> {
+    let mut message = [0; 8 + LONGEST_NAME + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let failed = |source| SdkError::Passing { name: String::new(), source };
+    let received = recvmsg(&*socket, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)
+        .map_err(|error| failed(error.into()))?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    let descriptors: Vec<_> = control
+        .drain()
+        .filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    let whole = !received.flags.contains(ReturnFlags::CTRUNC) && received.bytes <= 8 + LONGEST_NAME;
+    let opened = parse(&message[..received.bytes]).filter(|_| whole).zip(descriptors.into_iter().next());
+    let result = match opened {
+        Some(((length, name), descriptor)) => Region::open(&name, File::from(descriptor), length).map(|region| (name, region)),
+        None => Err(failed(std::io::ErrorKind::InvalidData.into())),
+    };
+    socket.write_all(&[u8::from(result.is_ok())]).map_err(failed)?;
+    result.map(Some)
+}
+
+fn parse(message: &[u8]) -> Option<(u64, String)> {
+    let (length, name) = message.split_first_chunk::<8>()?;
+    Some((u64::from_le_bytes(*length), String::from_utf8(name.to_vec()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_arrives_with_its_bytes() {
+        let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
+        let receiver = std::thread::spawn(move || receive(&mut sidecar).unwrap().unwrap());
+        let region = Region::create("1/state", 32).unwrap();
+        assert!(region.write(0, b"hello"));
+        pass(&mut trainer, "1/state", &region).unwrap();
+        let (name, received) = receiver.join().unwrap();
+        assert_eq!(name, "1/state");
+        assert_eq!(received.bytes(0..5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_message_without_descriptor_is_refused_and_the_sender_told() {
+        let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
+        trainer.write_all(b"12345678name").unwrap();
+        assert!(receive(&mut sidecar).is_err());
+        let mut answer = [9];
+        trainer.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [0]);
+        drop(trainer);
+        assert!(receive(&mut sidecar).unwrap().is_none());
+    }
+}

@@ -1,3 +1,36 @@
 //! The project's own tasks: test tiers, drift checks, acceptance tables, fault suites.
 
-fn main() {}
+mod acceptance;
+mod audit;
+mod bench;
+mod budget;
+mod command_line;
+mod events;
+mod example;
+mod faults;
+mod field_table;
+mod figures;
+mod load;
+mod markers;
+mod paths;
+mod process;
+mod product;
+mod report;
+mod suites;
+mod tally;
+mod tiers;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match command_line::Arguments::parse().task.perform() {
+        Ok(tally) if tally.failed == 0 => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.is::<suites::NoSuite>() { 2 } else { 1 })
+        }
+    }
+}

@@ -7,7 +7,9 @@
 pub mod arbiter;
 pub mod chain;
 pub mod coordinator;
+pub mod exchange;
 pub mod framing;
+pub mod lane;
 pub mod ledger;
 pub mod peer;
 pub mod reduce;

@@ -4,6 +4,7 @@
 //! sidecar, a call ends with an outcome or with [`SdkError::Again`]: then the trainer begins the next round anew, and is
 //! given the round's state where its own is not.
 
+pub mod events;
 mod passing;
 mod region;
 mod session;

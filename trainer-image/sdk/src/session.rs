@@ -16,6 +16,8 @@ use atoll_proto::v1::{
     all_reduce_reply,
 };
 use hyper_util::rt::TokioIo;
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -288,7 +290,7 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
         _ => SdkError::Again(status.message().to_owned()),
     })?;
     let mut pulses = client.clone();
-    let beats = heartbeats();
+    let beats = heartbeats(options.incarnation);
     let pulse = tokio::spawn(async move {
         // Its end, for whatever reason, is seen by the next call.
         let _ended = pulses.pulse(beats).await;
@@ -296,9 +298,8 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
     Ok(Link { client, pulse })
 }
 
-fn heartbeats() -> impl tokio_stream::Stream<Item = PulseRequest> {
-    use tokio_stream::StreamExt;
-    tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(PULSE)).map(|_| PulseRequest {})
+fn heartbeats(incarnation: u64) -> impl Stream<Item = PulseRequest> {
+    IntervalStream::new(tokio::time::interval(PULSE)).map(move |_| PulseRequest { incarnation })
 }
 
 impl Drop for Session {

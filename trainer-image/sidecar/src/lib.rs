@@ -1,1 +1,163 @@
-//! The process beside a trainer that owns the network: peer, coordinator role, lanes.
+//! The process beside a trainer that owns the network: one peer of the run, and the coordinator's role when it has it.
+//!
+//! [`run`] serves lanes and control sessions over TCP and the trainer over a Unix socket. One task, [`core`], owns both
+//! state machines; everything else brings it events and carries out its actions.
+
+mod arbiter;
+mod control;
+mod core;
+mod operation;
+mod regions;
+mod report;
+mod trainer;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_collective::coordinator::Settings;
+use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, STREAM_WINDOW};
+use atoll_collective::v1::coordinator_server::CoordinatorServer;
+use atoll_collective::v1::sidecar_server::SidecarServer;
+use atoll_collective::v1::Member;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::Server;
+
+/// What a sidecar is started with.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Config {
+    /// Name of its worker.
+    pub worker: String,
+    /// Index of its worker.
+    pub slot: u32,
+    /// Counts its starts.
+    pub incarnation: u64,
+    /// Where its lanes listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `HOST:PORT` of the run's arbiter.
+    pub arbiter: String,
+    /// Path of the socket for the trainer; the region socket is beside it, with `.regions` at the end.
+    pub socket: PathBuf,
+    /// What the run asks of its membership.
+    pub settings: Settings,
+    /// How long a lane may be silent within an operation.
+    pub progress: Duration,
+    /// The run's secret, shown by every peer. Never logged.
+    pub token: String,
+}
+
+/// Errors that end a sidecar.
+#[derive(Debug, thiserror::Error)]
+pub enum SidecarError {
+    /// It cannot listen.
+    #[error("cannot listen at {place}: {source}")]
+    Listen {
+        /// Address or path.
+        place: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A server ended.
+    #[error("a server of the sidecar ended: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The asynchronous runtime or a signal handler could not be set up.
+    #[error("cannot set up the process: {0}")]
+    Process(#[source] std::io::Error),
+}
+
+/// Runs a sidecar until it is told to stop (SIGTERM); leaves no socket behind.
+///
+/// # Errors
+/// [`SidecarError`] where it cannot listen or a server fails.
+pub fn run(config: Config) -> Result<(), SidecarError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SidecarError::Process)?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), SidecarError> {
+    let place = config.listen.to_string();
+    let listener = TcpListener::bind(config.listen).await.map_err(|source| SidecarError::Listen { place, source })?;
+    let address = listener.local_addr().map_err(SidecarError::Process)?;
+    let sockets = Sockets::bind(&config.socket)?;
+    let meter = Arc::new(Meter::default());
+    let lanes = Lanes::new(&config.token, Arc::clone(&meter));
+    let (inbox, events) = mpsc::channel(1024);
+    let (operation, operations) = watch::channel(None);
+    let (offer, offers) = watch::channel(None);
+    let regions = regions::Regions::listen(sockets.regions)?;
+    let me = Member {
+        slot: config.slot,
+        worker: config.worker.clone(),
+        incarnation: config.incarnation,
+        address: address.to_string(),
+    };
+    let authorization: Arc<str> = lanes.authorization().into();
+    let lane_service =
+        LaneService { operation: operations, offer: offers, authorization: Arc::clone(&authorization), patience: config.progress };
+    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), control::authorized(authorization));
+    let network = Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .add_service(lane_service)
+        .add_service(control)
+        .serve_with_incoming(TcpListenerStream::new(listener).map(move |accepted| {
+            let stream = accepted?;
+            stream.set_nodelay(true)?;
+            Ok::<_, std::io::Error>(Metered::new(stream, Arc::clone(&meter)))
+        }));
+    let seam = Server::builder()
+        .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
+        .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
+    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operation, offer, regions });
+    tokio::select! {
+        ended = network => ended?,
+        ended = seam => ended?,
+        () = core.run(events) => {}
+    }
+    Ok(())
+}
+
+/// The two sockets for the trainer, and the paths to remove in the end.
+struct Sockets {
+    trainer: UnixListener,
+    regions: std::os::unix::net::UnixListener,
+    _paths: RemovedPaths,
+}
+
+struct RemovedPaths([PathBuf; 2]);
+
+impl Drop for RemovedPaths {
+    fn drop(&mut self) {
+        for path in &self.0 {
+            let _gone_already = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl Sockets {
+    /// Binds both; a socket that an earlier incarnation left behind is replaced, one that somebody serves is not.
+    fn bind(path: &std::path::Path) -> Result<Self, SidecarError> {
+        let mut regions = path.as_os_str().to_owned();
+        regions.push(".regions");
+        let paths = [path.to_owned(), PathBuf::from(regions)];
+        for path in &paths {
+            let failed = |source| SidecarError::Listen { place: path.display().to_string(), source };
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(failed(std::io::ErrorKind::AddrInUse.into()));
+            }
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        let failed = |source| SidecarError::Listen { place: path.display().to_string(), source };
+        let trainer = UnixListener::bind(&paths[0]).map_err(failed)?;
+        let regions = std::os::unix::net::UnixListener::bind(&paths[1]).map_err(failed)?;
+        Ok(Self { trainer, regions, _paths: RemovedPaths(paths) })
+    }
+}

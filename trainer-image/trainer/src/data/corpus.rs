@@ -7,8 +7,8 @@ use super::store::TokenStore;
 
 /// Where the windows of a text begin; a function of a few numbers, without the text.
 ///
-/// The last part of the tokens is held out and never trained on. Samples lie in the rest as the head of this module says. The
-/// held-out windows are spread evenly over the held-out part, the first at its start and the last at its end.
+/// The last part of the tokens is held out and never trained on. Samples lie in the rest as the head of the `data` module says.
+/// The held-out windows are spread evenly over the held-out part, the first at its start and the last at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Split {
     context_length: NonZeroU32,

@@ -40,7 +40,7 @@ impl Source {
     /// skipped.
     ///
     /// # Errors
-    /// A [`DataError`] naming what is missing, unreadable, of no known kind, or a folder without files. Contents are not read yet.
+    /// A [`DataError`] naming what is missing, unreadable, of no known kind, or a folder without files. Contents come later.
     pub fn locate(uri: &str, base: &Path, field: &str) -> Result<Self, DataError> {
         if let Some(name) = uri.strip_prefix("builtin:") {
             let builtin = Builtin::named(name)?;

@@ -140,8 +140,7 @@ impl Sizes {
     fn gather(&self, packed: &[f32], index: usize, angles: Angles<'_>) -> Head {
         let rows = packed.chunks_exact(3 * self.width).skip(index / self.heads * self.sequence).take(self.sequence);
         let column = index % self.heads * self.head;
-        let mut head =
-            Head { queries: vec![0.0; self.area()], keys: vec![0.0; self.area()], values: vec![0.0; self.area()] };
+        let mut head = Head { queries: vec![0.0; self.area()], keys: vec![0.0; self.area()], values: vec![0.0; self.area()] };
         let places = head.queries.chunks_exact_mut(self.head).zip(head.keys.chunks_exact_mut(self.head));
         let places = places.zip(head.values.chunks_exact_mut(self.head));
         for (position, (row, ((query, key), value))) in rows.zip(places).enumerate() {

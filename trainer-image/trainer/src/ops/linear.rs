@@ -2,9 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use super::Form;
 use super::matrix::{Matrix, Product, Threads, multiply};
 use super::slices::{values, with_values};
-use super::Form;
 
 /// `x` of shape (rows, inputs) times the transpose of `weight` of shape (outputs, inputs): (rows, outputs).
 ///

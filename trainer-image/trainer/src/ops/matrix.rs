@@ -26,13 +26,7 @@ impl<'a> Matrix<'a> {
 
     /// The same values, rows and columns exchanged.
     pub(super) fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
+        Self { rows: self.columns, columns: self.rows, row_stride: self.column_stride, column_stride: self.row_stride, ..self }
     }
 
     fn fits(&self) -> bool {

@@ -22,6 +22,7 @@ mod agreement;
 pub use attention::{Attention, causal_attention};
 pub use cross_entropy::cross_entropy;
 pub use linear::linear;
+pub(crate) use parallel::for_each;
 pub use rms_norm::rms_norm;
 pub use rotary::Rotary;
 pub(crate) use slices::with_values;

@@ -14,7 +14,7 @@ pub(super) fn rows_per_piece(width: usize) -> usize {
 /// Runs `work` on every piece, on the calling thread alone if the process has one thread or there is one piece.
 ///
 /// Pieces run in any order and must not depend on each other.
-pub(super) fn for_each<T: Send>(pieces: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Send + Sync) {
+pub(crate) fn for_each<T: Send>(pieces: impl ExactSizeIterator<Item = T>, work: impl Fn(T) + Send + Sync) {
     if pieces.len() < 2 || rayon::current_num_threads() == 1 {
         pieces.for_each(work);
     } else {

@@ -1,0 +1,198 @@
+//! Lanes: raw gRPC bodies between two sidecars, over connections whose bytes are counted.
+//!
+//! One HTTP/2 connection per peer carries bulk data, another the control session, so that a full window never delays a
+//! heartbeat. Payload travels as [`Bytes`] without a copy; the receiver bounds what it accepts before it reads.
+
+mod meter;
+mod service;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper_util::rt::TokioIo;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tonic::Status;
+use tower::{Service, ServiceExt};
+
+use crate::exchange::Kind;
+use crate::framing::{self, Deframer};
+
+pub use meter::{Meter, Metered};
+pub use service::{LaneService, Offer};
+
+/// Path of the method that carries contributions and results.
+const PUSH: &str = "/atoll.v1.Lane/Push";
+/// Path of the method that fetches a donor's state.
+const FETCH: &str = "/atoll.v1.Lane/Fetch";
+
+/// HTTP/2 windows: enough for a gigabit at 100 ms round trip.
+pub const STREAM_WINDOW: u32 = 16 << 20;
+/// The same for a connection.
+pub const CONNECTION_WINDOW: u32 = 64 << 20;
+/// Largest HTTP/2 frame.
+pub const FRAME: u32 = 1 << 20;
+
+/// Which lane of which operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parcel {
+    /// Epoch of the operation.
+    pub epoch: u64,
+    /// Round of the operation.
+    pub round: u64,
+    /// Slot of the sender.
+    pub from: u32,
+    /// What it carries.
+    pub kind: Kind,
+}
+
+/// This sidecar's lanes to all others.
+#[derive(Clone)]
+pub struct Lanes {
+    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
+    meter: Arc<Meter>,
+    token: Arc<str>,
+}
+
+impl Lanes {
+    /// Lanes that show `token` (the run's secret) and count their bytes in `meter`.
+    #[must_use]
+    pub fn new(token: &str, meter: Arc<Meter>) -> Self {
+        Self { channels: Arc::default(), meter, token: token.into() }
+    }
+
+    /// Counts the bytes of all its connections.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// A new connection to `HOST:PORT`, made when it is first used.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn connection(&self, address: &str) -> Result<Channel, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|error| format!("address {address}: {error}"))?
+            .connect_timeout(Duration::from_secs(2))
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME);
+        let (meter, address) = (Arc::clone(&self.meter), address.to_owned());
+        let connector = tower::service_fn(move |_| {
+            let (meter, address) = (Arc::clone(&meter), address.clone());
+            async move {
+                let stream = tokio::net::TcpStream::connect(address).await?;
+                stream.set_nodelay(true)?;
+                Ok::<_, std::io::Error>(TokioIo::new(Metered::new(stream, meter)))
+            }
+        });
+        Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+
+    /// The run's secret, as it is shown.
+    #[must_use]
+    pub fn authorization(&self) -> String {
+        format!("Bearer {}", self.token)
+    }
+
+    /// Sends `payload` as one lane and waits until the receiver has taken all of it.
+    ///
+    /// # Errors
+    /// What broke, in words.
+    pub async fn push(&self, address: &str, parcel: &Parcel, payload: impl Stream<Item = Bytes> + Send + 'static) -> Result<(), String> {
+        let frames = payload.flat_map(|data| {
+            let prefix = framing::prefix(data.len() as u32);
+            futures::stream::iter([prefix, data].map(|data| Ok::<_, Status>(Frame::data(data))))
+        });
+        let kind = match parcel.kind {
+            Kind::Contribution => "contribution",
+            Kind::Result => "result",
+        };
+        let request = self
+            .request(PUSH)
+            .header("atoll-epoch", parcel.epoch)
+            .header("atoll-round", parcel.round)
+            .header("atoll-from", parcel.from)
+            .header("atoll-kind", kind)
+            .body(Body::new(StreamBody::new(frames)))
+            .map_err(|error| error.to_string())?;
+        let body = self.call(address, request).await?;
+        let collected = body.collect().await.map_err(|error| error.to_string())?;
+        let status = collected.trailers().and_then(Status::from_header_map);
+        match status {
+            Some(status) if status.code() == tonic::Code::Ok => Ok(()),
+            Some(status) => Err(status.message().to_owned()),
+            None => Err("the lane ended without a status".into()),
+        }
+    }
+
+    /// Fetches the state with this hash from a donor; `take` gets `length` bytes, piece by piece.
+    ///
+    /// # Errors
+    /// What broke, in words.
+    pub async fn fetch(&self, address: &str, state_hash: &[u8], length: u64, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
+        let hash = blake3::Hash::from_slice(state_hash).map_err(|error| error.to_string())?;
+        let request = self
+            .request(FETCH)
+            .header("atoll-state", hash.to_hex().as_str())
+            .body(Body::empty())
+            .map_err(|error| error.to_string())?;
+        let mut body = self.call(address, request).await?;
+        let mut deframer = Deframer::new(length);
+        while let Some(frame) = body.frame().await {
+            let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+            while let Some(piece) = deframer.next(&mut data).map_err(|error| error.to_string())? {
+                if !take(&piece) {
+                    return Err("the state does not fit".into());
+                }
+            }
+        }
+        if deframer.is_complete() { Ok(()) } else { Err("the donor's state ended early".into()) }
+    }
+
+    fn request(&self, path: &str) -> http::request::Builder {
+        http::Request::post(format!("http://lane{path}"))
+            .version(http::Version::HTTP_2)
+            .header("te", "trailers")
+            .header("content-type", "application/grpc")
+            .header("authorization", self.authorization())
+    }
+
+    async fn call(&self, address: &str, request: http::Request<Body>) -> Result<Body, String> {
+        let mut channel = self.channel(address)?;
+        let ready = channel.ready().await;
+        let answer = match ready {
+            Ok(ready) => ready.call(request).await,
+            Err(error) => Err(error),
+        };
+        let response = answer.map_err(|error| {
+            self.forget(address);
+            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
+            format!("{error}{source}")
+        })?;
+        match Status::from_header_map(response.headers()) {
+            Some(status) if status.code() != tonic::Code::Ok => Err(status.message().to_owned()),
+            _ => Ok(response.into_body()),
+        }
+    }
+
+    fn channel(&self, address: &str) -> Result<Channel, String> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = channels.get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = self.connection(address)?;
+        channels.insert(address.to_owned(), channel.clone());
+        Ok(channel)
+    }
+
+    fn forget(&self, address: &str) {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    }
+}

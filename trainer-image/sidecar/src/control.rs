@@ -1,0 +1,108 @@
+//! Control sessions: the serving end for a coordinator's peers, and the dialling end towards the coordinator.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use atoll_collective::lane::Lanes;
+use atoll_collective::v1::coordinator_client::CoordinatorClient;
+use atoll_collective::v1::coordinator_server::Coordinator;
+use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::Input;
+
+/// Messages that may wait on one session.
+const WAITING: usize = 256;
+
+/// Sends to one peer's session; dropping it ends the session.
+pub(crate) type ToPeer = mpsc::Sender<Result<CoordinatorMessage, Status>>;
+
+/// Serves the sessions of this sidecar's peers.
+pub(crate) struct Control {
+    inbox: mpsc::Sender<Input>,
+    sessions: AtomicU64,
+}
+
+impl Control {
+    pub(crate) fn new(inbox: mpsc::Sender<Input>) -> Self {
+        Self { inbox, sessions: AtomicU64::new(0) }
+    }
+}
+
+/// Refuses callers that do not show the run's secret.
+pub(crate) fn authorized(authorization: Arc<str>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
+    move |request| {
+        let shown = request.metadata().get("authorization").map(tonic::metadata::MetadataValue::as_bytes).unwrap_or_default();
+        // Hashes are compared in constant time.
+        if blake3::hash(shown) == blake3::hash(authorization.as_bytes()) {
+            Ok(request)
+        } else {
+            Err(Status::unauthenticated("not a peer of this run"))
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Coordinator for Control {
+    type SessionStream = ReceiverStream<Result<CoordinatorMessage, Status>>;
+
+    async fn session(&self, request: Request<Streaming<PeerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(listen(session, request.into_inner(), sender, self.inbox.clone()));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Brings a peer's messages to the core; the first must introduce it.
+async fn listen(session: u64, mut messages: Streaming<PeerMessage>, sender: ToPeer, inbox: mpsc::Sender<Input>) {
+    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)) })) = messages.message().await else { return };
+    let Some(member) = hello.member.clone() else { return };
+    let opened = Input::SessionOpened { session, term, hello: Box::new(hello), sender };
+    if inbox.send(opened).await.is_err() {
+        return;
+    }
+    let (slot, incarnation) = (member.slot, member.incarnation);
+    while let Ok(Some(message)) = messages.message().await {
+        let Some(body) = message.body else { continue };
+        let input = Input::SessionMessage { session, slot, incarnation, term: message.term, body: Box::new(body) };
+        if inbox.send(input).await.is_err() {
+            return;
+        }
+    }
+    let _stopping = inbox.send(Input::SessionClosed { session, slot, incarnation }).await;
+}
+
+/// Opens a session with the coordinator of `term`; everything about it comes to the core as events.
+pub(crate) async fn dial(lanes: Lanes, coordinator: Member, term: u64, dial: u64, inbox: mpsc::Sender<Input>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let opened = open(&lanes, &coordinator, receiver).await;
+    let mut messages = match opened {
+        Ok(messages) => messages,
+        Err(error) => {
+            tracing::debug!(%error, coordinator = coordinator.worker, "no session");
+            let _stopping = inbox.send(Input::Closed { dial, term }).await;
+            return;
+        }
+    };
+    if inbox.send(Input::Opened { dial, term, sender }).await.is_err() {
+        return;
+    }
+    while let Ok(Some(message)) = messages.message().await {
+        if inbox.send(Input::Message { dial, message: Box::new(message) }).await.is_err() {
+            return;
+        }
+    }
+    let _stopping = inbox.send(Input::Closed { dial, term }).await;
+}
+
+async fn open(lanes: &Lanes, coordinator: &Member, messages: mpsc::Receiver<PeerMessage>) -> Result<Streaming<CoordinatorMessage>, String> {
+    // A connection of its own: bulk data must not delay a heartbeat.
+    let mut client = CoordinatorClient::new(lanes.connection(&coordinator.address)?);
+    let mut request = Request::new(ReceiverStream::new(messages));
+    let authorization = lanes.authorization().parse().map_err(|_| "the token is not printable".to_owned())?;
+    request.metadata_mut().insert("authorization", authorization);
+    client.session(request).await.map(Response::into_inner).map_err(|status| status.message().to_owned())
+}

@@ -1,0 +1,105 @@
+//! The regions that the trainer passed, and parts of them as inputs and outputs of operations.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use atoll_collective::exchange::Output;
+use atoll_collective::v1::Slice;
+use atoll_sdk::Region;
+use bytes::Bytes;
+
+use crate::SidecarError;
+
+/// All regions by name; a name begins with the incarnation of the trainer that made it.
+#[derive(Clone, Default)]
+pub(crate) struct Regions {
+    regions: Arc<Mutex<BTreeMap<String, Region>>>,
+}
+
+impl Regions {
+    /// Accepts regions on `listener`, each connection on a thread of its own: the calls are few and block.
+    pub(crate) fn listen(listener: UnixListener) -> Result<Self, SidecarError> {
+        let regions = Self::default();
+        let accepting = regions.clone();
+        std::thread::Builder::new()
+            .name("atoll-regions".into())
+            .spawn(move || {
+                for socket in listener.incoming().flatten() {
+                    let regions = accepting.clone();
+                    let _started = std::thread::Builder::new().spawn(move || regions.receive(socket));
+                }
+            })
+            .map_err(SidecarError::Process)?;
+        Ok(regions)
+    }
+
+    fn receive(&self, mut socket: UnixStream) {
+        loop {
+            match atoll_sdk::receive(&mut socket) {
+                Ok(Some((name, region))) => {
+                    self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a region was refused");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Forgets the regions of all trainers but this incarnation.
+    pub(crate) fn keep(&self, incarnation: u64) {
+        let prefix = format!("{incarnation}/");
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.starts_with(&prefix));
+    }
+
+    /// A part of a region of this incarnation; none when there is no such region or part.
+    pub(crate) fn part(&self, incarnation: u64, slice: Option<&Slice>) -> Option<Part> {
+        let slice = slice?;
+        let start = usize::try_from(slice.offset).ok()?;
+        let end = start.checked_add(usize::try_from(slice.length).ok()?)?;
+        if !slice.region.starts_with(&format!("{incarnation}/")) || start % 4 != 0 || !slice.length.is_multiple_of(4) {
+            return None;
+        }
+        let region = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&slice.region)?.clone();
+        region.bytes(start..end)?;
+        Some(Part { region, range: start..end })
+    }
+}
+
+/// A part of a region; its range was checked when it was made.
+#[derive(Clone)]
+pub(crate) struct Part {
+    region: Region,
+    range: Range<usize>,
+}
+
+impl Part {
+    pub(crate) fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// The bytes, without copying them.
+    pub(crate) fn shared(&self) -> Bytes {
+        Bytes::from_owner(self.clone())
+    }
+}
+
+impl AsRef<[u8]> for Part {
+    fn as_ref(&self) -> &[u8] {
+        self.region.bytes(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl Output for Part {
+    fn write(&self, offset: usize, data: &[u8]) -> bool {
+        offset + data.len() <= self.range.len() && self.region.write(self.range.start + offset, data)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.as_ref()
+    }
+}

@@ -1,0 +1,60 @@
+//! What the sidecar tells people: notices of the coordinator as events of the run.
+
+use atoll_collective::Notice;
+use atoll_collective::v1::{AbortReason, EpochRecord};
+use atoll_sdk::events::Event;
+
+/// This worker's sidecar has the coordinator's role.
+pub(crate) fn coordinator(worker: &str, term: u64) {
+    Event::now(worker, "Coordinator").with("term", term).emit();
+}
+
+/// A notice of the coordinator of `worker`.
+pub(crate) fn notice(worker: &str, notice: &Notice) {
+    event(worker, notice).emit();
+}
+
+fn event(worker: &str, notice: &Notice) -> Event {
+    match notice {
+        Notice::Epoch(EpochRecord { epoch, term, members, .. }) => {
+            let members: Vec<_> = members.iter().map(|member| member.worker.clone()).collect();
+            Event::now("", "Epoch").with("epoch", *epoch).with("term", *term).with("members", members)
+        }
+        Notice::Evicted { worker, reason, detail, .. } => {
+            Event::now(worker, "Evicted").with("reason", name(*reason)).with("detail", detail.as_str())
+        }
+        Notice::Aborted { round, reason, detail } => {
+            Event::now("", "Aborted").round(*round).with("reason", name(*reason)).with("detail", detail.as_str())
+        }
+        Notice::Committed { round, contributors } => Event::now("", "Committed").round(*round).with("contributors", *contributors),
+        Notice::Synchronised { slot, round, mismatch } => {
+            Event::now("", "Synchronised").round(*round).with("slot", *slot).with("mismatch", *mismatch)
+        }
+        Notice::Holding { members, quorum } => Event::now("", "Holding").with("members", *members).with("quorum", *quorum),
+        Notice::Deposed => Event::now(worker, "Deposed"),
+    }
+}
+
+/// `ABORT_REASON_PEER_LOST` as people read it: `PeerLost`.
+fn name(reason: AbortReason) -> String {
+    let words = reason.as_str_name().trim_start_matches("ABORT_REASON_").split('_');
+    words.map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_written_as_in_the_api() {
+        assert_eq!(name(AbortReason::PeerLost), "PeerLost");
+        assert_eq!(name(AbortReason::NoProgress), "NoProgress");
+    }
+
+    #[test]
+    fn an_eviction_names_the_worker_and_the_reason() {
+        let notice = Notice::Evicted { slot: 2, worker: "w2".into(), reason: AbortReason::TrainerLost, detail: "silent".into() };
+        let event = event("w0", &notice);
+        assert_eq!((event.worker.as_str(), event.more["reason"].as_str()), ("w2", Some("TrainerLost")));
+    }
+}

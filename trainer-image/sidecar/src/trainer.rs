@@ -1,0 +1,85 @@
+//! The seam to the trainer: gRPC over a Unix socket. Calls wait in the core until the protocol answers them.
+
+use std::time::Duration;
+
+use atoll_collective::v1::sidecar_server::Sidecar;
+use atoll_collective::v1::{
+    AllReduceReply, AllReduceRequest, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, FinishReply, FinishRequest,
+    PulseReply, PulseRequest,
+};
+use atoll_proto::PROTOCOL;
+use tokio::sync::{mpsc, oneshot};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::Input;
+
+/// Longest deadline that a trainer may set for one operation.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The answer to a trainer's call.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, Status>>;
+
+/// Serves the trainer.
+pub(crate) struct TrainerSeam {
+    inbox: mpsc::Sender<Input>,
+    run: String,
+}
+
+impl TrainerSeam {
+    pub(crate) fn new(inbox: mpsc::Sender<Input>, run: String) -> Self {
+        Self { inbox, run }
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(Answer<T>) -> Input) -> Result<Response<T>, Status> {
+        let (answer, answered) = oneshot::channel();
+        let stopping = |()| Status::aborted("the sidecar stops");
+        self.inbox.send(question(answer)).await.map_err(|_| stopping(()))?;
+        // Dropped without an answer: the worker left the round.
+        answered.await.unwrap_or_else(|_| Err(Status::aborted("the trainer was taken for lost"))).map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl Sidecar for TrainerSeam {
+    async fn attach(&self, request: Request<AttachRequest>) -> Result<Response<AttachReply>, Status> {
+        let request = request.into_inner();
+        if request.run != self.run {
+            return Err(Status::failed_precondition(format!("this sidecar serves run {}, not {}", self.run, request.run)));
+        }
+        let protocol = request.protocol_high.min(*PROTOCOL.end());
+        if protocol < request.protocol_low.max(*PROTOCOL.start()) {
+            let (low, high) = (PROTOCOL.start(), PROTOCOL.end());
+            return Err(Status::failed_precondition(format!("this sidecar speaks protocol {low} to {high}; install a trainer that does")));
+        }
+        self.ask(|answer| Input::Attach { incarnation: request.incarnation, protocol, answer }).await
+    }
+
+    async fn pulse(&self, request: Request<Streaming<PulseRequest>>) -> Result<Response<PulseReply>, Status> {
+        let mut pulses = request.into_inner();
+        let mut incarnation = None;
+        while let Ok(Some(pulse)) = pulses.message().await {
+            incarnation = Some(pulse.incarnation);
+            let _stopping = self.inbox.send(Input::Pulse(pulse.incarnation)).await;
+        }
+        if let Some(incarnation) = incarnation {
+            let _stopping = self.inbox.send(Input::PulseEnded(incarnation)).await;
+        }
+        Ok(Response::new(PulseReply {}))
+    }
+
+    async fn begin_round(&self, request: Request<BeginRoundRequest>) -> Result<Response<BeginRoundReply>, Status> {
+        self.ask(|answer| Input::BeginRound { request: Box::new(request.into_inner()), answer }).await
+    }
+
+    async fn all_reduce(&self, request: Request<AllReduceRequest>) -> Result<Response<AllReduceReply>, Status> {
+        let request = request.into_inner();
+        if Duration::from_millis(request.deadline_milliseconds) > LONGEST {
+            return Err(Status::invalid_argument("the deadline is longer than a day"));
+        }
+        self.ask(|answer| Input::AllReduce { request: Box::new(request), answer }).await
+    }
+
+    async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {
+        self.ask(|answer| Input::Finish { incarnation: request.into_inner().incarnation, answer }).await
+    }
+}

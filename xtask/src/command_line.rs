@@ -1,0 +1,134 @@
+//! The tasks as they are written on the command line, and in the table of suites.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{acceptance, audit, bench, example, faults, field_table, load, suites, tally::Tally, tiers};
+
+/// The project's own tasks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+/// One task. Each ends with one line that holds its figures, and fails where one of them falls short.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Unit, property, golden and short process tests of the whole workspace
+    Test,
+    /// The test tier, then format, lint, drift, and a reduced pass of every suite
+    Ci,
+    /// The whole of one suite, as long as it takes
+    Full {
+        /// foundations, engine, checkpoints, e2e, federation, volunteers or methods
+        #[arg(long)]
+        suite: String,
+    },
+    /// Print the table of suites, with their budgets and commands
+    Suites,
+    /// Check the lock file, sizes of files, words, links, and what depends on what
+    Audit,
+    /// Write the fields of a run into the user guide, from the CRD
+    Fields {
+        /// Only say whether the guide has drifted
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run examples/kjv.yaml and check its loss, hashes, time, and cost of synchronising
+    Example {
+        /// One repeat instead of ten
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Kill and stop processes of runs, and check that the runs end well
+    Faults {
+        /// 3 instants and shorter runs instead of 20
+        #[arg(long)]
+        quick: bool,
+        /// Repeats the instants of an earlier pass
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Check the quality of training methods
+    #[command(subcommand)]
+    Acceptance(AcceptanceTask),
+    /// Build and run what the product is measured against
+    #[command(subcommand)]
+    Reference(ReferenceTask),
+    /// Measure speed
+    #[command(subcommand)]
+    Bench(BenchTask),
+    /// Keep one core busy until killed or left alone
+    #[command(hide = true)]
+    Spin,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AcceptanceTask {
+    /// DiLoCo against data parallel, a lone worker and federated averaging
+    Diloco {
+        /// One seed, and only what it needs
+        #[arg(long, conflicts_with = "write")]
+        quick: bool,
+        /// Write the table into the user guide
+        #[arg(long)]
+        write: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReferenceTask {
+    /// The training step written out by hand
+    Trainer {
+        /// Training steps to measure
+        #[arg(long, default_value_t = bench::STEPS)]
+        steps: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchTask {
+    /// The trainer against the reference, alternately
+    Trainer {
+        /// 3 pairs instead of 5
+        #[arg(long)]
+        quick: bool,
+    },
+}
+
+impl Task {
+    /// Does it, and counts what was checked.
+    pub(crate) fn perform(&self) -> Result<Tally> {
+        match self {
+            Self::Test => tiers::test(),
+            Self::Ci => tiers::ci(),
+            Self::Full { suite } => tiers::full(suite),
+            Self::Suites => {
+                println!("{}", suites::table());
+                Ok(Tally::default())
+            }
+            Self::Audit => audit::perform(),
+            Self::Fields { check } => field_table::perform(*check),
+            Self::Example { quick } => example::perform(*quick),
+            Self::Faults { quick, seed } => faults::perform(*quick, *seed),
+            Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
+            Self::Reference(ReferenceTask::Trainer { steps }) => bench::reference(*steps),
+            Self::Bench(BenchTask::Trainer { quick }) => bench::trainer(*quick),
+            Self::Spin => load::spin(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

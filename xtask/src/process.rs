@@ -1,0 +1,230 @@
+//! Child processes: always waited for, and ended by their own id when something goes wrong.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How often a waiting task says that it is still there.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+/// How long a child may take to end after it was interrupted.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often a child is looked at.
+const POLL: Duration = Duration::from_millis(5);
+/// Columns of `/proc/PID/stat`, counted from the process state, which follows the name.
+const CHILDREN_USER_TICKS: usize = 13;
+const CHILDREN_SYSTEM_TICKS: usize = 14;
+const START_TICKS: usize = 19;
+
+/// A child process. Dropped before it ended, it is interrupted, and killed when that does not help.
+#[derive(Debug)]
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    started: Instant,
+}
+
+impl Process {
+    /// Starts `command`; `name` is how it is called in messages.
+    pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let child = command.spawn().with_context(|| format!("{name}: cannot start {program}"))?;
+        Ok(Self { name: name.to_owned(), child, started: Instant::now() })
+    }
+
+    /// Time since its start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Waits for its end and calls `meanwhile` every few milliseconds.
+    pub(crate) fn wait(&mut self, limit: Duration, mut meanwhile: impl FnMut() -> Result<()>) -> Result<ExitStatus> {
+        let mut heartbeat = HEARTBEAT;
+        loop {
+            if let Some(status) = self.child.try_wait().with_context(|| format!("{}: cannot wait", self.name))? {
+                meanwhile()?;
+                return Ok(status);
+            }
+            meanwhile()?;
+            let elapsed = self.elapsed();
+            if elapsed > limit {
+                bail!("{}: not done after {} s", self.name, limit.as_secs());
+            }
+            if elapsed > heartbeat {
+                eprintln!("   {}: {} s", self.name, elapsed.as_secs());
+                heartbeat += HEARTBEAT;
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    fn end(&mut self) -> std::io::Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        kill_process(Pid::from_child(&self.child), Signal::INT)?;
+        let since = Instant::now();
+        while since.elapsed() < GRACE {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            thread::sleep(POLL);
+        }
+        self.child.kill()?;
+        self.child.wait().map(|_| ())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            eprintln!("{}: process {} could not be ended: {error}", self.name, self.child.id());
+        }
+    }
+}
+
+/// Runs `command` to its end, hands every line of its standard output to `take`, and prints those for which it says so.
+pub(crate) fn run_lines(
+    name: &str,
+    command: &mut Command,
+    limit: Duration,
+    mut take: impl FnMut(&str) -> bool + Send,
+) -> Result<ExitStatus> {
+    let mut process = Process::start(name, command.stdin(Stdio::null()).stdout(Stdio::piped()))?;
+    let output = process.child.stdout.take().with_context(|| format!("{name}: no output"))?;
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line);
+                if take(&line) {
+                    println!("{line}");
+                }
+            }
+        });
+        let waited = process.wait(limit, || Ok(()));
+        // Ends the reader, where the child outlived its limit.
+        drop(process);
+        waited
+    })
+}
+
+/// Runs `command` to its end and gives its standard output. A failure shows the end of its standard error.
+pub(crate) fn output(name: &str, command: &mut Command, limit: Duration) -> Result<String> {
+    let errors = tempfile::NamedTempFile::new()?;
+    let mut text = String::new();
+    let status = run_lines(name, command.stderr(File::create(errors.path())?), limit, |line| {
+        text.push_str(line);
+        text.push('\n');
+        false
+    })?;
+    if !status.success() {
+        bail!("{name}: {status}\n{}", tail(errors.path(), 20));
+    }
+    Ok(text)
+}
+
+/// The last `lines` lines of a file.
+pub(crate) fn tail(file: &Path, lines: usize) -> String {
+    let text = std::fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    all[all.len().saturating_sub(lines)..].join("\n")
+}
+
+/// A `cargo` command in the workspace's root, without the variables that `cargo run` set for this process.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::paths::root());
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
+/// CPU seconds of all descendants that have ended and were waited for, by this process and by their parents.
+pub(crate) fn children_cpu_seconds() -> Result<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").context("cannot read /proc/self/stat")?;
+    let ticks = stat_field(&stat, CHILDREN_USER_TICKS).zip(stat_field(&stat, CHILDREN_SYSTEM_TICKS));
+    let (user, system) = ticks.context("cannot read CPU times in /proc/self/stat")?;
+    Ok((user + system) as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// When process `id` was started, in clock ticks since boot; nothing when it has ended.
+pub(crate) fn started_at(id: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    alive_since(&stat)
+}
+
+fn alive_since(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    if fields.trim_start().starts_with(['Z', 'X']) { None } else { stat_field(stat, START_TICKS) }
+}
+
+fn stat_field(stat: &str, column: usize) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(column)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `man 5 proc`: pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime cutime cstime
+    /// priority nice threads itrealvalue starttime.
+    const STAT: &str = "42 (a (b) c) S 1 42 42 0 -1 4194304 7 8 9 10 11 12 13 14 20 0 1 0 15 16 17";
+
+    #[test]
+    fn columns_are_found_behind_a_name_with_brackets_and_spaces() {
+        assert_eq!(stat_field(STAT, CHILDREN_USER_TICKS), Some(13));
+        assert_eq!(stat_field(STAT, CHILDREN_SYSTEM_TICKS), Some(14));
+        assert_eq!(alive_since(STAT), Some(15));
+    }
+
+    #[test]
+    fn a_zombie_counts_as_ended() {
+        assert_eq!(alive_since(&STAT.replace(") S", ") Z")), None);
+    }
+
+    #[test]
+    fn a_process_that_outlives_its_limit_is_ended() {
+        let mut process = Process::start("sleep", Command::new("sleep").arg("60")).unwrap();
+        let id = process.child.id() as i32;
+        assert!(started_at(id).is_some());
+        let error = process.wait(Duration::from_millis(20), || Ok(())).unwrap_err();
+        assert!(error.to_string().contains("not done after"), "{error}");
+        drop(process);
+        assert_eq!(started_at(id), None);
+    }
+
+    #[test]
+    fn a_failure_shows_what_the_program_said() {
+        let mut command = Command::new("sh");
+        let error = output("shell", command.args(["-c", "echo no disk >&2; exit 3"]), Duration::from_secs(10)).unwrap_err();
+        assert!(error.to_string().contains("no disk"), "{error}");
+    }
+
+    #[test]
+    fn lines_of_a_program_are_handed_on() {
+        let mut command = Command::new("sh");
+        let text = output("shell", command.args(["-c", "echo one; echo two"]), Duration::from_secs(10)).unwrap();
+        assert_eq!(text, "one\ntwo\n");
+    }
+
+    #[test]
+    fn cpu_time_of_children_grows_only_by_what_they_burnt() {
+        let before = children_cpu_seconds().unwrap();
+        let mut command = Command::new("sh");
+        output("shell", command.args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]), Duration::from_secs(60))
+            .unwrap();
+        assert!(children_cpu_seconds().unwrap() > before);
+    }
+}

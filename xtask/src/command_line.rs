@@ -102,11 +102,11 @@ impl Task {
     /// Does it, and counts what was checked.
     pub(crate) fn perform(&self) -> Result<Tally> {
         match self {
-            Self::Test => tiers::test(),
-            Self::Ci => tiers::ci(),
+            Self::Test => Ok(tiers::test()),
+            Self::Ci => Ok(tiers::ci()),
             Self::Full { suite } => tiers::full(suite),
             Self::Suites => {
-                println!("{}", suites::table());
+                println!("{}\n{}", suites::table(), suites::line());
                 Ok(Tally::default())
             }
             Self::Audit => audit::perform(),
@@ -116,7 +116,10 @@ impl Task {
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer(*quick),
-            Self::Spin => load::spin(),
+            Self::Spin => {
+                load::spin();
+                Ok(Tally::default())
+            }
         }
     }
 }

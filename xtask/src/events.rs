@@ -17,8 +17,9 @@ use serde::Deserialize;
 pub(crate) struct Event {
     pub(crate) time: Timestamp,
     /// What happened.
-    pub(crate) event: String,
-    /// The worker to whom it happened.
+    #[serde(rename = "event")]
+    pub(crate) name: String,
+    /// The worker to whom it happened; empty for the run itself.
     pub(crate) worker: Option<String>,
     pub(crate) round: Option<u64>,
     /// Duration of what ended.
@@ -32,7 +33,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn is(&self, name: &str) -> bool {
-        self.event == name
+        self.name == name
     }
 }
 
@@ -86,10 +87,10 @@ pub(crate) fn sync_share(events: &[Event]) -> Option<f64> {
 }
 
 /// Longest time without a commit, in seconds, from the last commit before `instant` on. A round counts from when it was first
-/// reported. Nothing when no round was committed after `instant`.
+/// reported, by the coordinator or by a worker that took its result. Nothing when no round was committed after `instant`.
 pub(crate) fn longest_gap_after(events: &[Event], instant: Timestamp) -> Option<f64> {
     let mut rounds: BTreeMap<u64, Timestamp> = BTreeMap::new();
-    for event in events.iter().filter(|event| event.is("Committed")) {
+    for event in events.iter().filter(|event| event.is("Committed") || event.is("SyncEnd")) {
         rounds.entry(event.round?).and_modify(|time| *time = event.time.min(*time)).or_insert(event.time);
     }
     let times: Vec<Timestamp> = rounds.into_values().collect();
@@ -113,7 +114,7 @@ pub(crate) mod tests {
     pub(crate) fn event(seconds: f64, name: &str, worker: &str, round: u64) -> Event {
         Event {
             time: Timestamp::from_millisecond((seconds * 1000.0) as i64).unwrap(),
-            event: name.into(),
+            name: name.into(),
             worker: Some(worker.into()),
             round: Some(round),
             seconds: None,
@@ -124,7 +125,7 @@ pub(crate) mod tests {
     }
 
     fn sync(at: f64, worker: &str, seconds: f64) -> Event {
-        Event { seconds: Some(seconds), ..event(at, "SyncEnd", worker, 1) }
+        Event { seconds: Some(seconds), ..event(at, "SyncEnd", worker, 4) }
     }
 
     fn committed(at: f64, round: u64) -> Event {
@@ -158,15 +159,21 @@ pub(crate) mod tests {
 
     #[test]
     fn the_share_of_synchronising_is_the_mean_over_workers_of_the_wall_time() {
-        let events =
-            [event(10.0, "RunStarted", "", 0), sync(12.0, "a", 0.5), sync(13.0, "a", 0.5), sync(14.0, "b", 2.0), sync(20.0, "b", 1.0)];
+        let events = [
+            event(10.0, "RunStarted", "", 0),
+            sync(12.0, "a", 0.5),
+            sync(13.0, "a", 0.5),
+            sync(14.0, "b", 2.0),
+            sync(20.0, "b", 1.0),
+        ];
         assert_eq!(sync_share(&events), Some(0.2));
         assert_eq!(sync_share(&events[..1]), None);
     }
 
     #[test]
     fn the_longest_gap_begins_at_the_last_commit_before_the_instant() {
-        let events = [committed(1.0, 1), committed(4.0, 2), committed(5.0, 3), committed(7.5, 4), committed(7.75, 4), committed(8.0, 5)];
+        let events =
+            [committed(1.0, 1), committed(4.0, 2), committed(5.0, 3), sync(7.5, "a", 0.1), committed(7.75, 4), committed(8.0, 5)];
         assert_eq!(longest_gap_after(&events, at(5.25)), Some(2.5));
         assert_eq!(longest_gap_after(&events, at(4.5)), Some(2.5));
         assert_eq!(longest_gap_after(&events, at(0.0)), Some(3.0));

@@ -50,13 +50,19 @@ impl Figures {
         self.0.iter().filter(|figure| !figure.holds).map(|figure| figure.name.as_str()).collect()
     }
 
+    /// Name, value, bound and verdict of each figure.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = [&str; 4]> {
+        self.0.iter().map(|figure| {
+            let verdict = if figure.holds { "holds" } else { "FALLS SHORT" };
+            [figure.name.as_str(), &figure.value, &figure.bound, verdict]
+        })
+    }
+
     /// One row per figure.
     pub(crate) fn table(&self) -> Table {
         let mut table = Table::new();
-        table.load_preset(UTF8_FULL_CONDENSED).set_header(["figure", "measured", "must be", ""]);
-        for figure in &self.0 {
-            table.add_row([&figure.name, &figure.value, &figure.bound, if figure.holds { "holds" } else { "FALLS SHORT" }]);
-        }
+        table.load_style(UTF8_FULL_CONDENSED).set_header(["figure", "measured", "must be", ""]);
+        table.add_rows(self.rows());
         table
     }
 

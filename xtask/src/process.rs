@@ -19,6 +19,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How often a child is looked at.
 const POLL: Duration = Duration::from_millis(5);
 /// Columns of `/proc/PID/stat`, counted from the process state, which follows the name.
+const PARENT: usize = 1;
 const CHILDREN_USER_TICKS: usize = 13;
 const CHILDREN_SYSTEM_TICKS: usize = 14;
 const START_TICKS: usize = 19;
@@ -29,6 +30,7 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     started: Instant,
+    grace: Duration,
 }
 
 impl Process {
@@ -36,7 +38,7 @@ impl Process {
     pub(crate) fn start(name: &str, command: &mut Command) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("{name}: cannot start {program}"))?;
-        Ok(Self { name: name.to_owned(), child, started: Instant::now() })
+        Ok(Self { name: name.to_owned(), child, started: Instant::now(), grace: GRACE })
     }
 
     /// Time since its start.
@@ -65,21 +67,74 @@ impl Process {
         }
     }
 
-    fn end(&mut self) -> std::io::Result<()> {
+    /// Interrupts it, kills it when that does not help, and kills what it leaves behind.
+    fn end(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {
             return Ok(());
         }
+        let id = self.child.id() as i32;
+        let below: Vec<Seen> = descendants(id, &parents()).into_iter().filter_map(Seen::now).collect();
         kill_process(Pid::from_child(&self.child), Signal::INT)?;
         let since = Instant::now();
-        while since.elapsed() < GRACE {
-            if self.child.try_wait()?.is_some() {
-                return Ok(());
+        while self.child.try_wait()?.is_none() {
+            if since.elapsed() > self.grace {
+                self.child.kill()?;
+                self.child.wait()?;
+                break;
             }
             thread::sleep(POLL);
         }
-        self.child.kill()?;
-        self.child.wait().map(|_| ())
+        for left in below.iter().filter(|process| process.is_alive()) {
+            left.signal(Signal::KILL)?;
+        }
+        Ok(())
     }
+}
+
+/// A process that somebody else started, told apart from a later one with the same id by when it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) id: i32,
+    started: u64,
+}
+
+impl Seen {
+    /// Process `id`, unless it has ended.
+    pub(crate) fn now(id: i32) -> Option<Self> {
+        Some(Self { id, started: started_at(id)? })
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        started_at(self.id) == Some(self.started)
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let id = Pid::from_raw(self.id).filter(|_| self.is_alive()).with_context(|| format!("process {} has ended", self.id))?;
+        kill_process(id, signal).with_context(|| format!("cannot signal process {}", self.id))
+    }
+}
+
+/// Process and parent of everything that runs.
+fn parents() -> Vec<(i32, i32)> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    ids.filter_map(|id| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        Some((id, stat_field(&stat, PARENT)? as i32))
+    })
+    .collect()
+}
+
+/// Children of `ancestor`, their children, and so on.
+fn descendants(ancestor: i32, parents: &[(i32, i32)]) -> Vec<i32> {
+    let mut found = vec![ancestor];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        found.extend(parents.iter().filter(|(id, of)| *of == parent && *id != parent).map(|(id, _)| *id));
+        next += 1;
+    }
+    found.split_off(1)
 }
 
 impl Drop for Process {
@@ -159,7 +214,7 @@ pub(crate) fn children_cpu_seconds() -> Result<f64> {
 }
 
 /// When process `id` was started, in clock ticks since boot; nothing when it has ended.
-pub(crate) fn started_at(id: i32) -> Option<u64> {
+fn started_at(id: i32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     alive_since(&stat)
 }
@@ -176,6 +231,8 @@ fn stat_field(stat: &str, column: usize) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::ensure;
+
     use super::*;
 
     /// `man 5 proc`: pid (comm) state ppid pgrp session tty tpgid flags minflt cminflt majflt cmajflt utime stime cutime cstime
@@ -195,14 +252,42 @@ mod tests {
     }
 
     #[test]
+    fn descendants_are_found_in_every_generation() {
+        assert_eq!(descendants(2, &[(2, 1), (3, 2), (4, 1), (5, 3), (6, 2)]), [3, 6, 5]);
+    }
+
+    #[test]
     fn a_process_that_outlives_its_limit_is_ended() {
         let mut process = Process::start("sleep", Command::new("sleep").arg("60")).unwrap();
         let id = process.child.id() as i32;
-        assert!(started_at(id).is_some());
         let error = process.wait(Duration::from_millis(20), || Ok(())).unwrap_err();
         assert!(error.to_string().contains("not done after"), "{error}");
         drop(process);
         assert_eq!(started_at(id), None);
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_interrupted_is_killed_with_its_children() {
+        let mut shell = Command::new("sh");
+        let mut process = Process::start("shell", shell.args(["-c", "trap '' INT; sleep 60 & sleep 60"])).unwrap();
+        let mut children = Vec::new();
+        let id = process.child.id() as i32;
+        let error = process
+            .wait(Duration::from_mins(1), || {
+                children = descendants(id, &parents()).into_iter().filter_map(Seen::now).collect();
+                ensure!(children.len() != 2, "both are there");
+                Ok(())
+            })
+            .unwrap_err();
+        assert_eq!(error.to_string(), "both are there");
+        process.grace = Duration::ZERO;
+        drop(process);
+        assert_eq!(started_at(id), None);
+        let since = Instant::now();
+        while children.iter().any(Seen::is_alive) {
+            assert!(since.elapsed() < Duration::from_secs(30), "a child is left");
+            thread::sleep(POLL);
+        }
     }
 
     #[test]
@@ -220,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn cpu_time_of_children_grows_only_by_what_they_burnt() {
+    fn cpu_time_of_ended_children_is_counted() {
         let before = children_cpu_seconds().unwrap();
         let mut command = Command::new("sh");
-        output("shell", command.args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]), Duration::from_secs(60))
+        output("shell", command.args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]), Duration::from_mins(1))
             .unwrap();
         assert!(children_cpu_seconds().unwrap() > before);
     }

@@ -9,6 +9,7 @@ mod passing;
 mod region;
 mod session;
 
+pub use atoll_proto::v1::{CommitRecord, SampleRange};
 pub use passing::receive;
 pub use region::Region;
 pub use session::{Contribution, Options, Outcome, Part, Round, Session};

@@ -7,4 +7,5 @@ pub mod export;
 pub mod model;
 pub mod ops;
 pub mod optimizer;
+pub mod process;
 pub mod seed;

@@ -1,5 +1,7 @@
 //! The whole model: its gradients, its two forms, and a plain reference in f64.
 
+#![allow(clippy::float_cmp)] // values that go in and out unchanged are exact
+
 use super::*;
 
 /// The lab model of the examples.
@@ -73,6 +75,21 @@ fn threads_that_share_a_model_get_the_bits_of_a_lone_thread() {
             assert!(thread.join().unwrap().iter().zip(&alone).all(|(a, b)| a.to_bits() == b.to_bits()));
         }
     });
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let model = Llama::new(lab(), &Device::Cpu, [4; 32]).unwrap();
+    let (inputs, targets) = (tokens(8 * 64, 128), tokens(8 * 64 + 1, 128));
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let flat = pool.install(|| gradients(&model, &inputs, &targets[1..], 8));
+        flat.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let alone = with(1);
+    for threads in [2, 3, 7] {
+        assert!(with(threads) == alone, "{threads} threads give other bits than one");
+    }
 }
 
 #[test]

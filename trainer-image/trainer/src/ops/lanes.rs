@@ -83,11 +83,11 @@ pub(super) fn exponential(x: f32) -> f32 {
     let rounded = x * LOG2_E + ROUND;
     let power = rounded - ROUND;
     let r = x - power * 0.693_359_4 + power * 2.121_944_4e-4;
-    let polynomial = 1.987_569_1e-4 * r + 1.398_199_9e-3;
+    let polynomial = 1.987_569_1e-4 * r + 1.398_2e-3;
     let polynomial = polynomial * r + 8.333_452e-3;
     let polynomial = polynomial * r + 4.166_579_6e-2;
     let polynomial = polynomial * r + 1.666_666_5e-1;
-    let polynomial = polynomial * r + 5.000_000_1e-1;
+    let polynomial = polynomial * r + 0.5;
     let two_to_the_power = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
     (polynomial * r * r + r + 1.0) * two_to_the_power
 }

@@ -70,29 +70,30 @@ impl Threads {
 /// # Panics
 /// If the inner sizes differ, or a matrix reaches beyond its slice.
 pub(super) fn multiply(product: Product<'_>, left: Matrix<'_>, right: Matrix<'_>, scale: f32, threads: Threads) {
+    let Product { values, row_stride, accumulate } = product;
     let (rows, inner, columns) = (left.rows, left.columns, right.columns);
     assert_eq!(inner, right.rows, "inner sizes of a product");
     assert!(left.fits() && right.fits(), "a factor reaches beyond its slice");
-    assert!(columns <= product.row_stride && fits(product.values.len(), rows, columns, product.row_stride, 1));
+    assert!(columns <= row_stride && fits(values.len(), rows, columns, row_stride, 1));
     // SAFETY: the three assertions above bound every address that the kernel forms from sizes and strides to the borrowed
-    // slices; `columns <= row_stride` makes the elements of the product distinct, and the borrow of `product.values` is
+    // slices; `columns <= row_stride` makes the elements of the product distinct, and the borrow of `values` is
     // exclusive, so that it overlaps neither factor. Strides fit in isize because slices do.
     unsafe {
         gemm::gemm(
             rows,
             columns,
             inner,
-            product.values.as_mut_ptr(),
+            values.as_mut_ptr(),
             1,
-            product.row_stride as isize,
-            product.accumulate,
+            row_stride as isize,
+            accumulate,
             left.values.as_ptr(),
             left.column_stride as isize,
             left.row_stride as isize,
             right.values.as_ptr(),
             right.column_stride as isize,
             right.row_stride as isize,
-            if product.accumulate { 1.0 } else { 0.0 },
+            if accumulate { 1.0 } else { 0.0 },
             scale,
             false,
             false,
@@ -112,6 +113,7 @@ fn fits(length: usize, rows: usize, columns: usize, row_stride: usize, column_st
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // these values are exact
 mod tests {
     use super::*;
 

@@ -65,6 +65,7 @@ pub(super) fn turn_back(destination: &mut [f32], source: &[f32], cosines: &[f32]
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // these values are exact
 mod tests {
     use super::*;
 

@@ -73,6 +73,7 @@ impl AdamWStep {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // these values are exact
 mod tests {
     use super::*;
 
@@ -106,7 +107,7 @@ mod tests {
             }
             (parameters, first, second)
         };
-        assert_eq!(step(&[0..count]), step(&[0..7, 7..PIECE + 1, PIECE + 1..count]));
+        assert_eq!(step(std::slice::from_ref(&(0..count))), step(&[0..7, 7..PIECE + 1, PIECE + 1..count]));
     }
 
     #[test]

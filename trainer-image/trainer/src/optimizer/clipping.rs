@@ -42,6 +42,7 @@ pub fn clip_to_norm(gradients: &mut [f32], limit: f64) -> f64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // these values are exact
 mod tests {
     use super::*;
 

@@ -41,6 +41,7 @@ impl SgdStep {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // these values are exact
 mod tests {
     use super::*;
 

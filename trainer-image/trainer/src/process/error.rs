@@ -1,0 +1,43 @@
+//! Why a trainer ends before its run.
+
+/// Errors of the trainer's process.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainerError {
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] crate::data::DataError),
+    /// The model cannot be built or run.
+    #[error(transparent)]
+    Model(#[from] crate::model::ModelError),
+    /// A model folder cannot be read or written.
+    #[error(transparent)]
+    Export(#[from] crate::export::ExportError),
+    /// The sidecar cannot be reached, or memory to share with it is short.
+    #[error(transparent)]
+    Session(#[from] atoll_sdk::SdkError),
+    /// A vector of the method has the wrong length.
+    #[error(transparent)]
+    Method(#[from] atoll_methods::MethodError),
+    /// The model that the run starts from knows fewer tokens than the tokenizer has.
+    #[error("the model knows {model} tokens, the tokenizer has {tokenizer}")]
+    Vocabulary {
+        /// Tokens of the model.
+        model: usize,
+        /// Tokens of the tokenizer.
+        tokenizer: u32,
+    },
+    /// The loss is no longer a number.
+    #[error("the loss at step {step} is {loss}: training diverged; a lower learning rate or a shorter gradientClip may help")]
+    Diverged {
+        /// The inner step.
+        step: u64,
+        /// The loss.
+        loss: f32,
+    },
+    /// A region does not hold what was put there.
+    #[error("the shared region {0} has another size than this trainer made")]
+    Region(&'static str),
+    /// A rank's thread ended.
+    #[error("a rank of the trainer ended unexpectedly")]
+    Rank,
+}

@@ -1,0 +1,80 @@
+//! The trainer's process: rounds of inner steps on the worker's own samples, and one synchronisation after each.
+//!
+//! Standard output carries the events of the run, one JSON object per line. When the last round is done the process waits
+//! for commands on standard input: `save FOLDER` evaluates the model and writes it, the end of input ends the process.
+
+mod error;
+mod job;
+mod rounds;
+mod state;
+mod steps;
+
+use std::io::BufRead;
+use std::path::Path;
+use std::time::Duration;
+
+use atoll_sdk::events::Event;
+use atoll_sdk::{Options, Session};
+
+use crate::data::Corpus;
+use crate::{evaluate, export};
+pub use error::TrainerError;
+pub use job::{Job, Prepared, prepare};
+use rounds::Rounds;
+
+/// How long a trainer waits for a sidecar that is being started again.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Held-out windows that are evaluated at a time.
+const EVALUATED_TOGETHER: usize = 16;
+
+/// Makes transformers read `tokenizer.json` as it is, and not take Llama's own tokenizer for it.
+const TOKENIZER_CONFIG: &[u8] =
+    b"{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false\n}\n";
+
+/// Trains as `job` says, until the run's last step.
+///
+/// # Errors
+/// [`TrainerError`]: data or model cannot be used, there is no sidecar, or training diverged.
+pub fn run(job: &Job) -> Result<(), TrainerError> {
+    let prepared = job.open()?;
+    let options = Options { run: job.run.clone(), socket: job.socket.clone(), incarnation: job.incarnation, patience: PATIENCE };
+    let session = Session::new(options)?;
+    let mut rounds = Rounds::new(job, prepared, session)?;
+    rounds.train()?;
+    let finished = rounds.finish();
+    Event::now(&job.worker, "Finished")
+        .step(finished.steps)
+        .with("weightsHash", finished.weights_hash)
+        .with("samples", finished.samples)
+        .emit();
+    for line in std::io::stdin().lock().lines() {
+        let Some(folder) = line.as_deref().ok().and_then(|line| line.strip_prefix("save ")) else { break };
+        let held_out_loss = rounds.held_out_loss()?;
+        save(&rounds, Path::new(folder))?;
+        Event::now(&job.worker, "Saved").with("heldOutLoss", held_out_loss).emit();
+    }
+    Ok(())
+}
+
+/// Writes the model and its tokenizer into `folder`, as other tools read them.
+fn save(rounds: &Rounds<'_>, folder: &Path) -> Result<(), TrainerError> {
+    export::save(rounds.model(), folder)?;
+    let files = [("tokenizer.json", rounds.corpus().store().tokenizer_json()), ("tokenizer_config.json", TOKENIZER_CONFIG)];
+    for (name, content) in files {
+        let path = folder.join(name);
+        std::fs::write(&path, content).map_err(|source| export::ExportError::Io { path, source })?;
+    }
+    Ok(())
+}
+
+/// Mean loss over the held-out windows, nats per token.
+fn held_out_loss(model: &crate::model::Llama, corpus: &Corpus) -> Result<f64, TrainerError> {
+    let windows = (0..corpus.split().held_out_windows().get()).map(|window| {
+        let (mut inputs, mut targets) = (Vec::new(), Vec::new());
+        corpus.held_out_window(window, &mut inputs, &mut targets);
+        inputs.extend(targets.last());
+        inputs
+    });
+    Ok(evaluate::mean_loss(model, windows, EVALUATED_TOGETHER)?)
+}

@@ -1,0 +1,268 @@
+//! The rounds of one worker, from the first it can take part in to the last of the run.
+
+use std::time::{Duration, Instant};
+
+use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
+use atoll_sdk::events::Event;
+use atoll_sdk::{CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
+
+use super::steps::Gradients;
+use super::state::State;
+use super::{Job, Prepared, TrainerError, held_out_loss};
+use crate::data::{Corpus, SampleOrder};
+use crate::model::Llama;
+use crate::optimizer::{AdamW, Schedule, Sgd, clip_to_norm};
+
+/// A worker in training.
+pub(super) struct Rounds<'a> {
+    job: &'a Job,
+    session: Session,
+    model: Llama,
+    corpus: Corpus,
+    order: SampleOrder,
+    method: Method,
+    schedule: Schedule,
+    adam: Option<AdamW>,
+    gradients: Gradients,
+    state: State,
+    /// Committed rounds in the state.
+    rounds: u64,
+    /// Steps that the private moments have seen.
+    moments_seen: u64,
+    /// Samples of this worker that were committed.
+    samples: u64,
+    deadline: Duration,
+}
+
+/// What a worker ends with.
+pub(super) struct Finished {
+    pub(super) steps: u64,
+    pub(super) samples: u64,
+    pub(super) weights_hash: String,
+}
+
+impl<'a> Rounds<'a> {
+    pub(super) fn new(job: &'a Job, prepared: Prepared, mut session: Session) -> Result<Self, TrainerError> {
+        let Prepared { model, corpus } = prepared;
+        let method = job.method();
+        let adam = job.adam();
+        let parameters = model.config().parameters();
+        let mut state = State::new(&mut session, &method, parameters, adam.is_some())?;
+        model.flatten_into(state.replicated()?.0)?;
+        let workers = &job.spec.workers;
+        Ok(Self {
+            session,
+            order: job.order(corpus.split().samples()),
+            schedule: job.schedule(),
+            gradients: Gradients::new(parameters, workers.ranks as usize, workers.batch_size as usize),
+            // A straggler has its own clock; this one ends what no other clock does.
+            deadline: 2 * Duration::from_secs(u64::from(job.spec.rounds.round_timeout_seconds)),
+            model,
+            corpus,
+            method,
+            adam,
+            state,
+            rounds: 0,
+            moments_seen: 0,
+            samples: 0,
+            job,
+        })
+    }
+
+    pub(super) fn model(&self) -> &Llama {
+        &self.model
+    }
+
+    pub(super) fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    pub(super) fn held_out_loss(&self) -> Result<f64, TrainerError> {
+        held_out_loss(&self.model, &self.corpus)
+    }
+
+    /// Inner steps in all committed rounds.
+    fn steps(&self) -> u64 {
+        (self.rounds * u64::from(self.method.inner_steps())).min(self.job.spec.stop.steps)
+    }
+
+    /// Inner steps of the next round; the last may be shorter.
+    fn next_steps(&self) -> u64 {
+        u64::from(self.method.inner_steps()).min(self.job.spec.stop.steps - self.steps())
+    }
+
+    /// Trains until the run's last step.
+    pub(super) fn train(&mut self) -> Result<(), TrainerError> {
+        while self.steps() < self.job.spec.stop.steps {
+            match self.round() {
+                Err(TrainerError::Session(SdkError::Again(reason))) => {
+                    tracing::warn!(%reason, "the round begins again");
+                    self.model.load_from(self.state.start()?)?;
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self) -> Finished {
+        // The coordinator would notice anyway; nothing depends on it.
+        if let Err(error) = self.session.finish() {
+            tracing::debug!(%error, "the sidecar is gone");
+        }
+        Finished { steps: self.steps(), samples: self.samples, weights_hash: self.state.weights_hash() }
+    }
+
+    fn round(&mut self) -> Result<(), TrainerError> {
+        let waiting = Instant::now();
+        let wanted = self.next_steps() * self.gradients.positions() as u64;
+        let round = self.session.begin_round(self.rounds + 1, &self.state.part(), self.state.hash(), wanted)?;
+        if round.synchronised {
+            self.rounds = round.round - 1;
+            self.model.load_from(self.state.start()?)?;
+        }
+        let mut sync = waiting.elapsed();
+        let positions: Vec<u64> = round.samples.iter().flat_map(|range| range.start..range.end).collect();
+        // A member of a run that ended meanwhile has nothing left to do.
+        if self.next_steps() == 0 {
+            return Ok(());
+        }
+        let weight = self.weight(&round);
+        let computing = Instant::now();
+        let loss = self.compute(&positions)?;
+        let seconds = computing.elapsed().as_secs_f64();
+        let tokens = positions.len() as u64 * u64::from(self.corpus.split().context_length().get());
+        let before = self.steps();
+        let steps = before + self.next_steps();
+        self.event("ComputeEnd", round.round, steps, seconds).with("loss", loss).with("tokens", tokens).emit();
+        let waiting = Instant::now();
+        let (record, event) = self.synchronise(&round, weight, loss)?;
+        sync += waiting.elapsed();
+        event.seconds(sync.as_secs_f64()).emit();
+        self.evaluate_if_due(&record, before)
+    }
+
+    fn event(&self, name: &str, round: u64, step: u64, seconds: f64) -> Event {
+        Event::now(&self.job.worker, name).round(round).step(step).seconds(seconds)
+    }
+
+    /// A worker whose private moments are new trains for itself in its first round: it is not counted yet.
+    fn weight(&self, round: &Round) -> u32 {
+        let new = round.synchronised && self.moments_seen == 0 && !self.state.first.is_empty();
+        u32::from(!new)
+    }
+
+    /// Trains on `positions` and leaves the contribution in its region; returns the mean loss.
+    fn compute(&mut self, positions: &[u64]) -> Result<f64, TrainerError> {
+        let mut losses = 0.0;
+        let steps = positions.chunks(self.gradients.positions()).count();
+        for (index, positions) in positions.chunks(self.gradients.positions()).enumerate() {
+            let step = self.steps() + index as u64 + 1;
+            let loss = self.gradients.compute(&self.model, &self.corpus, &self.order, positions)?;
+            if !loss.is_finite() {
+                return Err(TrainerError::Diverged { step, loss });
+            }
+            losses += f64::from(loss);
+            if self.method.contribution() == Gives::PseudoGradient {
+                self.inner_step(step)?;
+            }
+        }
+        match self.method.contribution() {
+            Gives::Gradient => self.state.contribution()?.copy_from_slice(&self.gradients.mean),
+            Gives::PseudoGradient => {
+                // The gradient's vector is free now: it holds the parameters as they are.
+                self.model.flatten_into(&mut self.gradients.mean)?;
+                let start = self.state.start()?.to_vec();
+                pseudo_gradient(&start, &self.gradients.mean, self.state.contribution()?)?;
+            }
+        }
+        Ok(losses / steps.max(1) as f64)
+    }
+
+    /// The worker's own step, on its own moments.
+    fn inner_step(&mut self, step: u64) -> Result<(), TrainerError> {
+        let rate = self.schedule.rate(step);
+        self.moments_seen += 1;
+        clip_to_norm(&mut self.gradients.mean, self.job.spec.optimizer.gradient_clip);
+        let gradients = &self.gradients.mean;
+        let (first, second) = (&mut self.state.first, &mut self.state.second);
+        match &self.adam {
+            Some(adam) => {
+                let factors = adam.at(self.moments_seen, rate);
+                self.model.update(|range, parameters| {
+                    factors.apply(parameters, &gradients[range.clone()], &mut first[range.clone()], &mut second[range]);
+                })?;
+            }
+            None => {
+                let factors = Sgd { weight_decay: 0.0 }.at(rate);
+                self.model.update(|range, parameters| factors.apply(parameters, &gradients[range]))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers the contribution, waits for the mean, and takes the step that all workers take alike.
+    fn synchronise(&mut self, round: &Round, weight: u32, loss: f64) -> Result<(CommitRecord, Event), TrainerError> {
+        let (input, output) = self.state.exchange_parts();
+        let samples = round.samples.clone();
+        let contribution = Contribution { round: round.round, input, output, weight, samples, loss, deadline: self.deadline };
+        let (record, payload_bytes, wire_bytes) = loop {
+            match self.session.all_reduce(&contribution)? {
+                Outcome::Committed { record, payload_bytes, wire_bytes } => break (record, payload_bytes, wire_bytes),
+                Outcome::InDoubt => tracing::warn!(round = round.round, "cut off before the outcome; waiting for it"),
+            }
+        };
+        self.take_mean()?;
+        self.rounds = record.round;
+        let delivered = |range: &SampleRange| [range.start, range.end];
+        let committed: Vec<[u64; 2]> =
+            record.contributions.iter().filter(|given| given.weight > 0).flat_map(|given| given.samples.iter().map(delivered)).collect();
+        let own: u64 = if weight > 0 { round.samples.iter().map(|range| range.end - range.start).sum() } else { 0 };
+        self.samples += own;
+        let weights: f64 = record.contributions.iter().map(|given| f64::from(given.weight)).sum();
+        let mean_loss: f64 = record.contributions.iter().map(|given| given.loss * f64::from(given.weight)).sum::<f64>() / weights;
+        let event = Event::now(&self.job.worker, "SyncEnd")
+            .round(record.round)
+            .step(self.steps())
+            .with("loss", mean_loss)
+            .with("epoch", record.epoch)
+            .with("samples", own)
+            .with("committedSamples", serde_json::json!(committed))
+            .with("payloadBytes", payload_bytes)
+            .with("wireBytes", wire_bytes);
+        Ok((record, event))
+    }
+
+    fn take_mean(&mut self) -> Result<(), TrainerError> {
+        let step = self.steps() + 1;
+        let rate = self.schedule.rate(step);
+        let mean = self.state.mean();
+        if let Some(outer) = self.method.outer_step() {
+            let (parameters, mut vectors) = self.state.replicated()?;
+            let momentum = vectors.first_mut().map_or(&mut [][..], |momentum| &mut **momentum);
+            outer.apply(parameters, momentum, mean.values()?)?;
+        } else {
+            self.gradients.mean.copy_from_slice(mean.values()?);
+            clip_to_norm(&mut self.gradients.mean, self.job.spec.optimizer.gradient_clip);
+            let (parameters, mut vectors) = self.state.replicated()?;
+            match (&self.adam, vectors.as_mut_slice()) {
+                (Some(adam), [first, second]) => adam.at(step, rate).apply(parameters, &self.gradients.mean, first, second),
+                _ => Sgd { weight_decay: 0.0 }.at(rate).apply(parameters, &self.gradients.mean),
+            }
+        }
+        self.model.load_from(self.state.start()?)?;
+        Ok(())
+    }
+
+    /// Evaluates where the run asks for it before its last step. All workers hold the same weights, so one of them does it.
+    fn evaluate_if_due(&self, record: &CommitRecord, before: u64) -> Result<(), TrainerError> {
+        let now = self.steps();
+        let due = self.job.spec.evaluation.every_steps.is_some_and(|every| now / every > before / every);
+        let first = record.contributions.first().is_some_and(|given| given.slot == self.job.slot);
+        if due && first && now < self.job.spec.stop.steps {
+            let loss = self.held_out_loss()?;
+            Event::now(&self.job.worker, "Evaluated").round(self.rounds).step(now).with("heldOutLoss", loss).emit();
+        }
+        Ok(())
+    }
+}

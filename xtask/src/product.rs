@@ -1,0 +1,103 @@
+//! The release build of `atoll`, as a user runs it.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+
+use crate::{
+    paths,
+    process::{Process, cargo, children_cpu_seconds, tail},
+    report::Report,
+};
+
+/// Longest time for a build; a cold one on a busy machine takes many minutes.
+const BUILD_LIMIT: Duration = Duration::from_hours(1);
+
+/// Builds release programs; does nothing where they are newer than their sources.
+pub(crate) fn build(packages: &[&str]) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--quiet"]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    let status = Process::start("release build", command.stdin(Stdio::null()))?.wait(BUILD_LIMIT, || Ok(()))?;
+    if !status.success() {
+        bail!("release build: {status}");
+    }
+    Ok(())
+}
+
+/// One `atoll run`.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// How it is called in messages.
+    pub(crate) name: String,
+    file: PathBuf,
+    /// Its output folder, which it makes.
+    pub(crate) output: PathBuf,
+    settings: Vec<String>,
+}
+
+/// A run that ended with exit code 0.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Finished {
+    pub(crate) report: Report,
+    pub(crate) wall_seconds: f64,
+    /// Of all processes of the run.
+    pub(crate) cpu_seconds: f64,
+}
+
+impl Run {
+    /// A run of `file` whose output goes to a folder called `name` in `folder`.
+    pub(crate) fn new(name: &str, file: &Path, folder: &Path) -> Self {
+        Self { name: name.into(), file: file.into(), output: folder.join(name.replace(' ', "-")), settings: Vec::new() }
+    }
+
+    /// Puts values over fields of the file, as `path=value`.
+    pub(crate) fn set(mut self, settings: &[&str]) -> Self {
+        self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        self
+    }
+
+    /// Starts it. What it prints goes to files beside the output folder.
+    pub(crate) fn start(&self) -> Result<Process> {
+        let mut command = Command::new(paths::release("atoll"));
+        command.arg("run").arg(&self.file).arg("--out").arg(&self.output).arg("--json");
+        for setting in &self.settings {
+            command.arg("--set").arg(setting);
+        }
+        command.current_dir(paths::root()).stdin(Stdio::null());
+        command.stdout(File::create(self.beside(".json"))?).stderr(File::create(self.beside(".log"))?);
+        Process::start(&self.name, &mut command)
+    }
+
+    /// Runs it to its end, within `limit`.
+    pub(crate) fn perform(&self, limit: Duration) -> Result<Finished> {
+        let before = children_cpu_seconds()?;
+        let mut process = self.start()?;
+        let status = process.wait(limit, || Ok(()))?;
+        let wall_seconds = process.elapsed().as_secs_f64();
+        if !status.success() {
+            bail!("{}: {status}\n{}", self.name, self.said());
+        }
+        let cpu_seconds = children_cpu_seconds()? - before;
+        Ok(Finished { report: Report::read(&self.output)?, wall_seconds, cpu_seconds })
+    }
+
+    /// The last that it said on standard error.
+    pub(crate) fn said(&self) -> String {
+        tail(&self.beside(".log"), 20)
+    }
+
+    fn beside(&self, extension: &str) -> PathBuf {
+        let mut path = OsString::from(&self.output);
+        path.push(extension);
+        path.into()
+    }
+}

@@ -137,7 +137,8 @@ fn tests(suite: &str, arguments: &[&str], limit: Duration) -> Result<Tally> {
     for test in &output.skipped {
         println!("skipped: {test}");
     }
-    if !status.success() && output.tally.failed == 0 {
+    let without_failure = !status.success() && output.tally.failed == 0;
+    if without_failure || output.tally == Tally::default() {
         bail!("cargo test: {status}, after {}", output.tally);
     }
     Ok(output.tally)

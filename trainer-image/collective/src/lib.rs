@@ -13,6 +13,7 @@ pub mod lane;
 pub mod ledger;
 pub mod peer;
 pub mod reduce;
+pub mod secret;
 pub mod shards;
 
 pub use atoll_proto::v1;
@@ -46,12 +47,7 @@ pub enum Notice {
         detail: String,
     },
     /// A round was committed.
-    Committed {
-        /// The round.
-        round: u64,
-        /// Members that were counted.
-        contributors: u32,
-    },
+    Committed(v1::CommitRecord),
     /// A member's state was not the round's; it takes it from the others.
     Synchronised {
         /// Its slot.

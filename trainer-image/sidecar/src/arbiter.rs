@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use atoll_collective::secret::Secret;
 use atoll_collective::v1::arbiter_client::ArbiterClient;
 use atoll_collective::v1::{BeatRequest, EpochRecord, EpochRequest, Member, TermRequest};
 use tokio::sync::mpsc;
@@ -16,23 +17,21 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone)]
 pub(crate) struct Arbiter {
     client: ArbiterClient<Channel>,
-    authorization: String,
+    secret: Secret,
     run: String,
     me: Member,
     inbox: mpsc::Sender<Input>,
 }
 
 impl Arbiter {
-    pub(crate) fn new(channel: Channel, authorization: String, run: String, me: Member, inbox: mpsc::Sender<Input>) -> Self {
-        Self { client: ArbiterClient::new(channel), authorization, run, me, inbox }
+    pub(crate) fn new(channel: Channel, secret: Secret, run: String, me: Member, inbox: mpsc::Sender<Input>) -> Self {
+        Self { client: ArbiterClient::new(channel), secret, run, me, inbox }
     }
 
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
         request.set_timeout(PATIENCE);
-        if let Ok(value) = self.authorization.parse() {
-            request.metadata_mut().insert("authorization", value);
-        }
+        self.secret.show(request.metadata_mut());
         request
     }
 

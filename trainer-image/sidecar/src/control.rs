@@ -1,6 +1,5 @@
 //! Control sessions: the serving end for a coordinator's peers, and the dialling end towards the coordinator.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use atoll_collective::lane::Lanes;
@@ -28,19 +27,6 @@ pub(crate) struct Control {
 impl Control {
     pub(crate) fn new(inbox: mpsc::Sender<Input>) -> Self {
         Self { inbox, sessions: AtomicU64::new(0) }
-    }
-}
-
-/// Refuses callers that do not show the run's secret.
-pub(crate) fn authorized(authorization: Arc<str>) -> impl Fn(Request<()>) -> Result<Request<()>, Status> + Clone {
-    move |request| {
-        let shown = request.metadata().get("authorization").map(tonic::metadata::MetadataValue::as_bytes).unwrap_or_default();
-        // Hashes are compared in constant time.
-        if blake3::hash(shown) == blake3::hash(authorization.as_bytes()) {
-            Ok(request)
-        } else {
-            Err(Status::unauthenticated("not a peer of this run"))
-        }
     }
 }
 
@@ -102,7 +88,6 @@ async fn open(lanes: &Lanes, coordinator: &Member, messages: mpsc::Receiver<Peer
     // A connection of its own: bulk data must not delay a heartbeat.
     let mut client = CoordinatorClient::new(lanes.connection(&coordinator.address)?);
     let mut request = Request::new(ReceiverStream::new(messages));
-    let authorization = lanes.authorization().parse().map_err(|_| "the token is not printable".to_owned())?;
-    request.metadata_mut().insert("authorization", authorization);
+    lanes.secret().show(request.metadata_mut());
     client.session(request).await.map(Response::into_inner).map_err(|status| status.message().to_owned())
 }

@@ -99,7 +99,7 @@ impl Core {
         let arbiter = match lanes.connection(&config.arbiter) {
             Ok(channel) => {
                 let run = config.settings.run.clone();
-                Some(Arbiter::new(channel, lanes.authorization(), run, me.clone(), inbox.clone()))
+                Some(Arbiter::new(channel, lanes.secret().clone(), run, me.clone(), inbox.clone()))
             }
             Err(error) => {
                 tracing::error!(%error, "no arbiter");

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
 use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, STREAM_WINDOW};
+use atoll_collective::secret::Secret;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
 use atoll_collective::v1::Member;
@@ -42,6 +43,8 @@ pub struct Config {
     pub arbiter: String,
     /// Path of the socket for the trainer; the region socket is beside it, with `.regions` at the end.
     pub socket: PathBuf,
+    /// A folder to remove with the sockets once it is empty: the supervisor's own, where it made one.
+    pub temporary_folder: Option<PathBuf>,
     /// What the run asks of its membership.
     pub settings: Settings,
     /// How long a lane may be silent within an operation.
@@ -82,9 +85,10 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let place = config.listen.to_string();
     let listener = TcpListener::bind(config.listen).await.map_err(|source| SidecarError::Listen { place, source })?;
     let address = listener.local_addr().map_err(SidecarError::Process)?;
-    let sockets = Sockets::bind(&config.socket)?;
+    let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
-    let lanes = Lanes::new(&config.token, Arc::clone(&meter));
+    let secret = Secret::new(&config.token);
+    let lanes = Lanes::new(secret.clone(), Arc::clone(&meter));
     let (inbox, events) = mpsc::channel(1024);
     let (operation, operations) = watch::channel(None);
     let (offer, offers) = watch::channel(None);
@@ -95,10 +99,8 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         incarnation: config.incarnation,
         address: address.to_string(),
     };
-    let authorization: Arc<str> = lanes.authorization().into();
-    let lane_service =
-        LaneService { operation: operations, offer: offers, authorization: Arc::clone(&authorization), patience: config.progress };
-    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), control::authorized(authorization));
+    let lane_service = LaneService { operation: operations, offer: offers, secret: secret.clone(), patience: config.progress };
+    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.guard());
     let network = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -129,19 +131,25 @@ struct Sockets {
     _paths: RemovedPaths,
 }
 
-struct RemovedPaths([PathBuf; 2]);
+struct RemovedPaths {
+    sockets: [PathBuf; 2],
+    folder: Option<PathBuf>,
+}
 
 impl Drop for RemovedPaths {
     fn drop(&mut self) {
-        for path in &self.0 {
+        for path in &self.sockets {
             let _gone_already = std::fs::remove_file(path);
+        }
+        if let Some(folder) = &self.folder {
+            let _others_are_left = std::fs::remove_dir(folder);
         }
     }
 }
 
 impl Sockets {
     /// Binds both; a socket that an earlier incarnation left behind is replaced, one that somebody serves is not.
-    fn bind(path: &std::path::Path) -> Result<Self, SidecarError> {
+    fn bind(path: &std::path::Path, folder: Option<PathBuf>) -> Result<Self, SidecarError> {
         let mut regions = path.as_os_str().to_owned();
         regions.push(".regions");
         let paths = [path.to_owned(), PathBuf::from(regions)];
@@ -158,6 +166,6 @@ impl Sockets {
         let failed = |source| SidecarError::Listen { place: path.display().to_string(), source };
         let trainer = UnixListener::bind(&paths[0]).map_err(failed)?;
         let regions = std::os::unix::net::UnixListener::bind(&paths[1]).map_err(failed)?;
-        Ok(Self { trainer, regions, _paths: RemovedPaths(paths) })
+        Ok(Self { trainer, regions, _paths: RemovedPaths { sockets: paths, folder } })
     }
 }

@@ -26,7 +26,16 @@ fn event(worker: &str, notice: &Notice) -> Event {
         Notice::Aborted { round, reason, detail } => {
             Event::now("", "Aborted").round(*round).with("reason", name(*reason)).with("detail", detail.as_str())
         }
-        Notice::Committed { round, contributors } => Event::now("", "Committed").round(*round).with("contributors", *contributors),
+        Notice::Committed(record) => {
+            let counted = record.contributions.iter().filter(|given| given.weight > 0);
+            let slots: Vec<u32> = counted.clone().map(|given| given.slot).collect();
+            let samples: Vec<_> = counted.flat_map(|given| &given.samples).map(|range| [range.start, range.end]).collect();
+            Event::now("", "Committed")
+                .round(record.round)
+                .with("epoch", record.epoch)
+                .with("slots", slots)
+                .with("committedSamples", serde_json::json!(samples))
+        }
         Notice::Synchronised { slot, round, mismatch } => {
             Event::now("", "Synchronised").round(*round).with("slot", *slot).with("mismatch", *mismatch)
         }

@@ -71,7 +71,7 @@ impl Instant {
     /// An instant in the middle of a run: not in the first two rounds, and some rounds before the end.
     pub(super) fn draw(case: Case, length: Length, random: &mut Random) -> Self {
         let rounds = length.rounds * 2 / 3 - 2;
-        Self { case, round: 3 + random.below(rounds), events: 1 + random.below(8), choice: random.next() }
+        Self { case, round: 3 + random.below(rounds), events: 1 + random.below(9), choice: random.next() }
     }
 }
 

@@ -11,8 +11,9 @@ use std::{
 
 use anyhow::Result;
 
-use self::instant::{CASES, Instant, Length, Random};
+use self::instant::{Blow, CASES, Instant, Length, Random};
 use crate::{
+    events::longest_gap_after,
     figures::{Figure, Figures},
     product,
     tally::Tally,
@@ -31,23 +32,28 @@ pub(crate) fn perform(quick: bool, seed: Option<u64>) -> Result<Tally> {
     let mut random = Random::new(seed);
     let folder = tempfile::tempdir()?;
     let mut figures = Figures::default();
+    let mut longest: f64 = 0.0;
     for case in CASES {
-        let mut faults = Vec::new();
+        let mut well = 0;
         for _ in 0..instants {
             let instant = Instant::draw(case, length, &mut random);
-            faults.extend(one(&instant, length, folder.path()));
+            let (faults, gap) = one(&instant, length, folder.path());
+            well += usize::from(faults.is_empty());
+            longest = longest.max(gap.filter(|_| case.blow == Blow::Stop).unwrap_or(0.0));
         }
-        figures.0.push(Figure::none(case.to_string(), &faults));
+        figures.0.push(Figure::that(case.to_string(), format!("{well} of {instants} ended well"), "all", well == instants));
     }
+    figures.0.push(Figure::at_most("longest standstill after a stop s", longest, verdict::MOST_GAP_SECONDS));
     Ok(figures.conclude(&format!("faults, {} instants, --seed {seed}", instants * CASES.len())))
 }
 
-/// Interrupts one run; gives what was wrong with how it ended.
-fn one(instant: &Instant, length: Length, folder: &Path) -> Vec<String> {
-    let wrong = match strike::perform(instant, length, folder) {
-        Ok(observed) => verdict::faults(instant.case, &observed),
-        Err(error) => vec![format!("{error:#}")],
+/// Interrupts one run; gives what was wrong with how it ended, and the longest time without a commit after it, in seconds.
+fn one(instant: &Instant, length: Length, folder: &Path) -> (Vec<String>, Option<f64>) {
+    let (faults, gap) = match strike::perform(instant, length, folder) {
+        Ok(observed) => (verdict::faults(instant.case, &observed), longest_gap_after(&observed.events, observed.time)),
+        Err(error) => (vec![format!("{error:#}")], None),
     };
-    println!("   {instant}: {}", if wrong.is_empty() { "ended well".to_owned() } else { wrong.join("; ") });
-    wrong.into_iter().map(|fault| format!("{instant}: {fault}")).collect()
+    let ended = if faults.is_empty() { "ended well".to_owned() } else { faults.join("; ") };
+    println!("   {instant}: {ended}, longest standstill {:.2} s", gap.unwrap_or(f64::NAN));
+    (faults, gap)
 }

@@ -9,7 +9,7 @@ use crate::events::longest_gap_after;
 /// Workers that must finish, of four.
 const LEAST_FINISHED: usize = 3;
 /// `livenessSeconds` of a local run, and one second for a new membership and the operation that is done again.
-const MOST_GAP_SECONDS: f64 = 2.0 + 1.0;
+pub(super) const MOST_GAP_SECONDS: f64 = 2.0 + 1.0;
 
 /// What was wrong; nothing for a run that ended well.
 pub(super) fn faults(case: Case, observed: &Observed) -> Vec<String> {

@@ -187,8 +187,7 @@ impl Coordinator {
     /// Tells everyone, and opens the next round.
     pub(super) fn commit(&mut self, record: crate::v1::CommitRecord, actions: &mut Vec<Action>) {
         self.send_to_members(&coordinator_message::Body::Commit(Commit { record: Some(record.clone()) }), actions);
-        let contributors = record.contributions.iter().filter(|given| given.weight > 0).count() as u32;
-        actions.push(Action::Report(Notice::Committed { round: record.round, contributors }));
+        actions.push(Action::Report(Notice::Committed(record.clone())));
         self.committed = Some(record);
         self.phase = Phase::Open;
         self.round_state = None;

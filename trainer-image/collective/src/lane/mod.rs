@@ -22,6 +22,7 @@ use tower::{Service, ServiceExt};
 
 use crate::exchange::Kind;
 use crate::framing::{self, Deframer};
+use crate::secret::{HEADER, Secret};
 
 pub use meter::{Meter, Metered};
 pub use service::{LaneService, Offer};
@@ -56,14 +57,14 @@ pub struct Parcel {
 pub struct Lanes {
     channels: Arc<Mutex<BTreeMap<String, Channel>>>,
     meter: Arc<Meter>,
-    token: Arc<str>,
+    secret: Secret,
 }
 
 impl Lanes {
-    /// Lanes that show `token` (the run's secret) and count their bytes in `meter`.
+    /// Lanes that show `secret` and count their bytes in `meter`.
     #[must_use]
-    pub fn new(token: &str, meter: Arc<Meter>) -> Self {
-        Self { channels: Arc::default(), meter, token: token.into() }
+    pub fn new(secret: Secret, meter: Arc<Meter>) -> Self {
+        Self { channels: Arc::default(), meter, secret }
     }
 
     /// Counts the bytes of all its connections.
@@ -95,10 +96,10 @@ impl Lanes {
         Ok(endpoint.connect_with_connector_lazy(connector))
     }
 
-    /// The run's secret, as it is shown.
+    /// The run's secret.
     #[must_use]
-    pub fn authorization(&self) -> String {
-        format!("Bearer {}", self.token)
+    pub fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Sends `payload` as one lane and waits until the receiver has taken all of it.
@@ -161,7 +162,7 @@ impl Lanes {
             .version(http::Version::HTTP_2)
             .header("te", "trailers")
             .header("content-type", "application/grpc")
-            .header("authorization", self.authorization())
+            .header(HEADER, self.secret.header())
     }
 
     async fn call(&self, address: &str, request: http::Request<Body>) -> Result<Body, String> {

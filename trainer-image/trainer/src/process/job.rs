@@ -86,8 +86,8 @@ fn model(spec: &TrainingRunSpec, base: &Path, vocabulary: u32) -> Result<Llama, 
                 intermediate_size: llama.intermediate_size as usize,
                 context_length: llama.context_length as usize,
                 vocabulary_size: vocabulary as usize,
-                rms_epsilon: 1e-5,
-                rope_theta: 10_000.0,
+                rms_epsilon: Config::RMS_EPSILON,
+                rope_theta: Config::ROPE_THETA,
             };
             Ok(Llama::new(config, &Device::Cpu, seed(&run_id(spec), Purpose::InitialWeights, 0))?)
         }

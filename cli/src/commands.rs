@@ -1,0 +1,89 @@
+//! The commands that do not train.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Subcommand};
+use clap_complete::Shell;
+
+use crate::{Ending, read_file};
+
+/// Arguments of `atoll validate`.
+#[derive(Debug, Args)]
+pub(crate) struct Validate {
+    /// The TrainingRun file
+    file: PathBuf,
+    /// Override a field, as in `--set workers.target=2`
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
+    overrides: Vec<(String, String)>,
+}
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Train the 5.87 M-parameter model on random tokens and print the rate
+    Trainer {
+        /// Threads; all cores if not given
+        #[arg(long)]
+        threads: Option<usize>,
+        /// Steps to time
+        #[arg(long, default_value_t = 10)]
+        steps: usize,
+        /// Print JSON alone
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// `path=value`, split at the first `=`.
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
+    let (path, value) = text.split_once('=').ok_or("give PATH=VALUE, as in workers.target=2")?;
+    Ok((path.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn validate(arguments: &Validate) -> Ending {
+    let text = match read_file(&arguments.file) {
+        Ok(text) => text,
+        Err(ending) => return ending,
+    };
+    match atoll_crds::load(&arguments.file, &text, &arguments.overrides) {
+        Ok(run) => {
+            println!("{}: TrainingRun {} is valid", arguments.file.display(), run.name);
+            for path in &run.unused {
+                println!("{path}: used on a cluster only");
+            }
+            Ending::Done
+        }
+        Err(problems) => Ending::bad_input(&problems),
+    }
+}
+
+pub(crate) fn version() -> Ending {
+    println!("atoll {}", env!("CARGO_PKG_VERSION"));
+    Ending::Done
+}
+
+pub(crate) fn completions<C: CommandFactory>(shell: Shell) -> Ending {
+    clap_complete::generate(shell, &mut C::command(), "atoll", &mut std::io::stdout());
+    Ending::Done
+}
+
+pub(crate) fn bench(what: &Bench) -> Ending {
+    let Bench::Trainer { threads, steps, json } = what;
+    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let report = match atoll_trainer::bench::trainer(threads, *steps) {
+        Ok(report) => report,
+        Err(error) => return Ending::Failed(error.to_string()),
+    };
+    match serde_json::to_string(&report) {
+        Ok(line) if *json => println!("{line}"),
+        Ok(_) => println!(
+            "{} parameters, {} threads: {:.0} tokens/s, peak {} MiB",
+            report.parameters,
+            report.threads,
+            report.tokens_per_second,
+            report.peak_rss_bytes.unwrap_or(0) >> 20
+        ),
+        Err(error) => return Ending::Failed(error.to_string()),
+    }
+    Ending::Done
+}

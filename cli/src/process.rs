@@ -1,0 +1,55 @@
+//! The processes of a run: `atoll sidecar` and `atoll trainer`, started by a supervisor.
+//!
+//! Their configuration is one line of JSON on standard input, so that the run's secret is in no argument and no
+//! environment. They end when their supervisor does, however it ends.
+
+use std::io::BufRead;
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Ending;
+
+/// What every process of a run is started with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Started<C> {
+    /// Process id of the supervisor.
+    pub(crate) supervisor: i32,
+    /// The process's own configuration.
+    pub(crate) config: C,
+}
+
+pub(crate) fn sidecar() -> Ending {
+    // Told to stop, it removes its sockets.
+    match start::<atoll_sidecar::Config>(Signal::TERM) {
+        Ok(config) => atoll_sidecar::run(config).map_or_else(|error| Ending::Failed(error.to_string()), |()| Ending::Done),
+        Err(ending) => ending,
+    }
+}
+
+pub(crate) fn trainer() -> Ending {
+    match start::<atoll_trainer::process::Job>(Signal::KILL) {
+        Ok(job) => atoll_trainer::process::run(&job).map_or_else(|error| Ending::Failed(error.to_string()), |()| Ending::Done),
+        Err(ending) => ending,
+    }
+}
+
+fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
+    let failed = |error: &dyn std::fmt::Display| Ending::Failed(format!("cannot start: {error}"));
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(|error| failed(&error))?;
+    let started: Started<C> = serde_json::from_str(&line)
+        .map_err(|error| Ending::BadInput(format!("this command is for supervisors; standard input has no configuration: {error}")))?;
+    set_parent_process_death_signal(Some(when_orphaned)).map_err(|error| failed(&error))?;
+    // It may have ended before the line above.
+    if getppid().map(Pid::as_raw_nonzero).is_none_or(|parent| parent.get() != started.supervisor) {
+        return Err(Ending::Failed("the supervisor is gone".into()));
+    }
+    Ok(started.config)
+}

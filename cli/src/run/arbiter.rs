@@ -1,0 +1,71 @@
+//! The run's arbiter, as a gRPC service of the supervisor: the pure state machine behind a lock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use atoll_collective::arbiter::Arbiter as State;
+use atoll_proto::v1::arbiter_server::Arbiter;
+use atoll_proto::v1::{BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
+use tonic::{Request, Response, Status};
+
+/// Shared by the service and the supervisor.
+#[derive(Clone)]
+pub(crate) struct ArbiterService {
+    state: Arc<Mutex<State>>,
+    started: Instant,
+    run: String,
+}
+
+impl ArbiterService {
+    /// An arbiter for `run`.
+    pub(crate) fn new(run: &str, liveness_milliseconds: u64) -> Self {
+        let state = Arc::new(Mutex::new(State::new(liveness_milliseconds)));
+        Self { state, started: Instant::now(), run: run.to_owned() }
+    }
+
+    /// A sidecar's process has ended.
+    pub(crate) fn ended(&self, slot: u32, incarnation: u64) {
+        self.lock().ended(slot, incarnation);
+    }
+
+    /// The newest record.
+    pub(crate) fn record(&self) -> EpochRecord {
+        self.lock().record().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    fn check(&self, run: &str) -> Result<(), Status> {
+        if run == self.run { Ok(()) } else { Err(Status::not_found(format!("this is run {}", self.run))) }
+    }
+}
+
+fn required<T>(value: Option<T>) -> Result<T, Status> {
+    value.ok_or_else(|| Status::invalid_argument("a field is missing"))
+}
+
+#[tonic::async_trait]
+impl Arbiter for ArbiterService {
+    async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<EpochRecord>, Status> {
+        self.check(&request.get_ref().run)?;
+        let member: Member = required(request.into_inner().member)?;
+        Ok(Response::new(self.lock().beat(&member, self.now())))
+    }
+
+    async fn request_term(&self, request: Request<TermRequest>) -> Result<Response<Ruling>, Status> {
+        self.check(&request.get_ref().run)?;
+        let TermRequest { candidate, observed_term, .. } = request.into_inner();
+        Ok(Response::new(self.lock().request_term(&required(candidate)?, observed_term, self.now())))
+    }
+
+    async fn grant_epoch(&self, request: Request<EpochRequest>) -> Result<Response<Ruling>, Status> {
+        self.check(&request.get_ref().run)?;
+        Ok(Response::new(self.lock().grant_epoch(&required(request.into_inner().proposed)?)))
+    }
+}

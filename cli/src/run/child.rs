@@ -1,0 +1,119 @@
+//! One process of a run: started, heard, told, and always waited for.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use atoll_sdk::events::Event;
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, Command};
+use tokio::sync::mpsc;
+
+use crate::process::Started;
+
+/// Longest line that a process may write, in bytes.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// Which of a worker's two processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Sidecar,
+    Trainer,
+}
+
+impl Role {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Trainer => "trainer",
+        }
+    }
+}
+
+/// What a process tells its supervisor.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) slot: u32,
+    pub(crate) role: Role,
+    pub(crate) incarnation: u64,
+    pub(crate) what: What,
+}
+
+/// An event, or its end.
+#[derive(Debug)]
+pub(crate) enum What {
+    Event(Box<Event>),
+    Ended(io::Result<ExitStatus>),
+}
+
+/// A running process; [`What::Ended`] tells when it is one no more.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: u32,
+    pub(crate) incarnation: u64,
+    stdin: ChildStdin,
+}
+
+impl Child {
+    /// Starts `atoll ROLE` with `config`; its log is appended to `log`, its threads for arithmetic are `threads`.
+    pub(crate) async fn start<C: Serialize>(
+        (slot, role, incarnation): (u32, Role, u64),
+        config: C,
+        log: &Path,
+        threads: usize,
+        told: mpsc::Sender<Told>,
+    ) -> io::Result<Self> {
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(role.name())
+            .env("RAYON_NUM_THREADS", threads.to_string())
+            .env("CANDLE_NUM_THREADS", threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // The terminal's Ctrl-C is for the supervisor alone.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let missing = || io::Error::other("a pipe of the process is missing");
+        let (pid, mut stdin) = (child.id().ok_or_else(missing)?, child.stdin.take().ok_or_else(missing)?);
+        let stdout = child.stdout.take().ok_or_else(missing)?;
+        let started = Started { supervisor: std::process::id() as i32, config };
+        let mut line = serde_json::to_vec(&started)?;
+        line.push(b'\n');
+        stdin.write_all(&line).await?;
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(stdout);
+            let mut line = Vec::new();
+            while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
+                if let Ok(event) = serde_json::from_slice(&line)
+                    && line.len() <= LONGEST_LINE
+                {
+                    let what = What::Event(Box::new(event));
+                    let _ended = told.send(Told { slot, role, incarnation, what }).await;
+                }
+                line.clear();
+            }
+            let what = What::Ended(child.wait().await);
+            let _ended = told.send(Told { slot, role, incarnation, what }).await;
+        });
+        Ok(Self { pid, incarnation, stdin })
+    }
+
+    /// Writes a command line.
+    pub(crate) async fn tell(&mut self, command: &str) -> io::Result<()> {
+        let write = self.stdin.write_all(command.as_bytes());
+        tokio::time::timeout(Duration::from_secs(1), write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// Sends a signal to exactly this process; one that has ended needs none.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Some(pid) = Pid::from_raw(self.pid as i32) {
+            let _ended = kill_process(pid, signal);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `atoll run FILE`: the whole of a run on this machine.
+//!
+//! Everything wrong with the input is found before a process starts. Then this process is the run's supervisor, arbiter
+//! and authority; sidecars and trainers are its children.
+
+mod arbiter;
+mod child;
+mod curve;
+mod output;
+mod preflight;
+mod progress;
+mod report;
+mod supervisor;
+mod view;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::commands::assignment;
+use crate::{Ending, read_file};
+use output::Output;
+use report::Report;
+
+/// Arguments of `atoll run`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// The TrainingRun file
+    file: PathBuf,
+    /// Folder for the results; a new one under atoll-out if not given
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Override a field, as in `--set workers.target=2`
+    #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
+    overrides: Vec<(String, String)>,
+    /// Print the report as JSON, and nothing else
+    #[arg(long)]
+    json: bool,
+    /// First of the workers' lane ports; free ones if not given
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    /// Folder for the workers' Unix sockets; a temporary one if not given
+    #[arg(long, value_name = "DIR")]
+    socket_dir: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Ending {
+    let text = match read_file(&arguments.file) {
+        Ok(text) => text,
+        Err(ending) => return ending,
+    };
+    let file = match atoll_crds::load(&arguments.file, &text, &arguments.overrides) {
+        Ok(file) => file,
+        Err(problems) => return Ending::bad_input(&problems),
+    };
+    let mut output = match Output::claim(arguments.out.as_deref(), &file.name) {
+        Ok(output) => output,
+        Err(error) => return Ending::bad_input(&error),
+    };
+    let ready = match preflight::check(arguments, &file, &output) {
+        Ok(ready) => ready,
+        Err(ending) => return ending,
+    };
+    if !arguments.json {
+        for path in &file.unused {
+            eprintln!("{path}: used on a cluster only");
+        }
+        eprintln!("{}: {} workers, results in {}", file.name, file.spec.workers.target, output.path().display());
+    }
+    output.keep();
+    let result = supervisor::supervise(&ready, &file, &output, arguments.json);
+    match result {
+        Ok(report) => finish(&report, &output, arguments.json),
+        Err(error) => Ending::failed(&error),
+    }
+}
+
+/// Writes what remains to be written, and shows it.
+fn finish(report: &Report, output: &Output, json: bool) -> Ending {
+    if let Err(error) = report.write(output) {
+        return Ending::failed(&error);
+    }
+    if json {
+        println!("{}", report.json());
+    } else {
+        print!("{}", report.text(output.path()));
+    }
+    match &report.failure {
+        _ if report.state == report::State::Interrupted => Ending::Interrupted,
+        Some(failure) => Ending::Failed(failure.clone()),
+        None => Ending::Done,
+    }
+}
+
+/// The loopback address with this port.
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}

@@ -1,0 +1,115 @@
+//! What is checked before the first process starts: data, model, ports and sockets.
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use atoll_crds::RunFile;
+use atoll_trainer::data::DataError;
+use atoll_trainer::process::{Prepared, TrainerError, prepare};
+use tempfile::TempDir;
+
+use super::output::Output;
+use super::{Arguments, loopback};
+use crate::Ending;
+
+/// Everything that was checked and is ready to use.
+pub(crate) struct Ready {
+    /// Holds the prepared tokens; trainers open them through this process's descriptor.
+    prepared: Prepared,
+    /// Folder of the run file.
+    pub(crate) base: PathBuf,
+    /// Where the workers' sockets go.
+    pub(crate) sockets: Sockets,
+    /// First lane port.
+    pub(crate) port: Option<u16>,
+}
+
+/// The folder of the workers' sockets.
+pub(crate) enum Sockets {
+    /// Made for this run, removed with it.
+    Temporary(TempDir),
+    /// The user's.
+    Given(PathBuf),
+}
+
+impl Sockets {
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Given(folder) => folder,
+        }
+    }
+}
+
+impl Ready {
+    /// A path under which other processes of this user open the tokens, as long as this process lives.
+    pub(crate) fn tokens(&self) -> PathBuf {
+        let descriptor = self.prepared.corpus.store().as_fd().as_raw_fd();
+        PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
+    }
+
+    /// Tokens of one sample.
+    pub(crate) fn context_length(&self) -> u64 {
+        u64::from(self.prepared.corpus.split().context_length().get())
+    }
+}
+
+pub(crate) fn check(arguments: &Arguments, file: &RunFile, output: &Output) -> Result<Ready, Ending> {
+    let base = arguments.file.parent().map(Path::to_owned).unwrap_or_default();
+    let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
+    let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
+    let prepared = prepare(&file.spec, &base, output.path()).map_err(|error| unusable(file, &error))?;
+    let sockets = sockets(arguments, file)?;
+    if let Some(port) = arguments.port {
+        for slot in 0..file.spec.workers.target {
+            let wanted = u32::from(port) + slot;
+            let free = u16::try_from(wanted).map_err(|error| error.to_string()).and_then(|port| {
+                TcpListener::bind(loopback(port)).map(drop).map_err(|error| error.to_string())
+            });
+            free.map_err(|error| Ending::BadInput(format!("--port {port}: port {wanted} of worker w{slot}: {error}; give another port, or none")))?;
+        }
+    }
+    Ok(Ready { prepared, base, sockets, port: arguments.port })
+}
+
+fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
+    let Some(folder) = &arguments.socket_dir else {
+        let made = tempfile::Builder::new().prefix("atoll-").tempdir();
+        return made.map(Sockets::Temporary).map_err(|error| Ending::Failed(format!("no temporary folder for sockets: {error}")));
+    };
+    let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));
+    let folder = folder.canonicalize().map_err(|error| refuse(error.to_string()))?;
+    for slot in 0..file.spec.workers.target {
+        let path = folder.join(socket_name(slot));
+        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+            return Err(refuse(format!("{} is in use; give another folder, or none", path.display())));
+        }
+    }
+    Ok(Sockets::Given(folder))
+}
+
+/// Name of a worker's socket.
+pub(crate) fn socket_name(slot: u32) -> String {
+    format!("w{slot}.sock")
+}
+
+/// Says at which field of the run file the data or the model is named that cannot be used.
+fn unusable(file: &RunFile, error: &TrainerError) -> Ending {
+    let (path, help) = match error {
+        TrainerError::Data(DataError::TooShort { .. }) => ("spec.dataset.source.uri", "give more text, or a shorter contextLength"),
+        TrainerError::Data(_) => ("spec.dataset.source.uri", "give builtin:kjv, or UTF-8 text or JSON lines that can be read"),
+        TrainerError::Vocabulary { .. } => ("spec.dataset.tokenizer", "give the tokenizer that the model was trained with"),
+        _ => ("spec.model", "give sizes of a model that fits this machine, or a folder that a run has written"),
+    };
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !message.ends_with(&cause_text) {
+            message = format!("{message}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    Ending::bad_input(&file.problem(path, message, help))
+}

@@ -1,0 +1,213 @@
+//! What is known of a run from its events: a pure fold, read by the live view and the report.
+
+use std::collections::BTreeMap;
+
+use atoll_sdk::events::Event;
+use serde::Serialize;
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+pub(crate) enum WorkerState {
+    /// Its processes run; it has not taken part yet.
+    #[default]
+    Joining,
+    /// It takes part.
+    Training,
+    /// It was evicted, or rejoins.
+    Away,
+    /// It did the last round.
+    Finished,
+    /// It cannot go on.
+    Failed,
+}
+
+/// One worker.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Worker {
+    pub(crate) state: WorkerState,
+    pub(crate) samples: u64,
+    pub(crate) compute_seconds: f64,
+    pub(crate) sync_seconds: f64,
+    pub(crate) weights_hash: Option<String>,
+    pub(crate) restarts: u32,
+    payload: Counter,
+    wire: Counter,
+}
+
+impl Worker {
+    /// Bytes handed to the collective.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.payload.total()
+    }
+
+    /// Bytes that its sidecar sent.
+    pub(crate) fn wire_bytes(&self) -> u64 {
+        self.wire.total()
+    }
+}
+
+/// A counter that begins again with each process.
+#[derive(Debug, Clone, Default)]
+struct Counter {
+    before: u64,
+    newest: u64,
+}
+
+impl Counter {
+    fn take(&mut self, value: u64) {
+        if value < self.newest {
+            self.before += self.newest;
+        }
+        self.newest = value;
+    }
+
+    fn total(&self) -> u64 {
+        self.before + self.newest
+    }
+}
+
+/// One point of the loss curve.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Point {
+    pub(crate) round: u64,
+    pub(crate) step: u64,
+    pub(crate) train_loss: Option<f64>,
+    pub(crate) held_out_loss: Option<f64>,
+}
+
+/// The whole run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress {
+    pub(crate) workers: BTreeMap<String, Worker>,
+    pub(crate) round: u64,
+    pub(crate) step: u64,
+    pub(crate) epoch: u64,
+    /// By step.
+    pub(crate) curve: BTreeMap<u64, Point>,
+    /// Positions of the permutation that were committed.
+    pub(crate) samples: u64,
+    pub(crate) aborts: BTreeMap<String, u64>,
+    pub(crate) coordinator: String,
+}
+
+impl Progress {
+    /// A run of these workers.
+    pub(crate) fn new(workers: impl Iterator<Item = String>) -> Self {
+        Self { workers: workers.map(|name| (name, Worker::default())).collect(), ..Self::default() }
+    }
+
+    /// Takes one event.
+    pub(crate) fn take(&mut self, event: &Event) {
+        let number = |name: &str| event.more.get(name).and_then(serde_json::Value::as_u64);
+        match event.event.as_str() {
+            "Epoch" => self.take_epoch(event),
+            "Coordinator" => self.coordinator.clone_from(&event.worker),
+            "Aborted" => {
+                let reason = event.more.get("reason").and_then(serde_json::Value::as_str).unwrap_or("Unknown");
+                *self.aborts.entry(reason.to_owned()).or_default() += 1;
+            }
+            "SyncEnd" => self.take_sync(event),
+            "Evaluated" | "Saved" => {
+                let step = event.step.unwrap_or(self.step);
+                let loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64);
+                self.point(step).held_out_loss = loss;
+            }
+            _ => {}
+        }
+        let Some(worker) = self.workers.get_mut(&event.worker) else { return };
+        match event.event.as_str() {
+            "ComputeEnd" => {
+                worker.state = WorkerState::Training;
+                worker.compute_seconds += event.seconds.unwrap_or(0.0);
+            }
+            "SyncEnd" => {
+                worker.sync_seconds += event.seconds.unwrap_or(0.0);
+                worker.samples += number("samples").unwrap_or(0);
+                worker.payload.take(number("payloadBytes").unwrap_or(0));
+                worker.wire.take(number("wireBytes").unwrap_or(0));
+            }
+            "Evicted" if worker.state != WorkerState::Finished => worker.state = WorkerState::Away,
+            "ProcessRestarted" => worker.restarts += 1,
+            "WorkerFailed" => worker.state = WorkerState::Failed,
+            "Finished" => {
+                worker.state = WorkerState::Finished;
+                worker.weights_hash = event.more.get("weightsHash").and_then(serde_json::Value::as_str).map(str::to_owned);
+            }
+            _ => {}
+        }
+    }
+
+    fn take_epoch(&mut self, event: &Event) {
+        self.epoch = self.epoch.max(event.more.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
+    }
+
+    fn take_sync(&mut self, event: &Event) {
+        let (Some(round), Some(step)) = (event.round, event.step) else { return };
+        if round > self.round {
+            (self.round, self.step) = (round, step);
+            let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
+            self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
+        }
+        self.point(step).train_loss = event.more.get("loss").and_then(serde_json::Value::as_f64);
+    }
+
+    fn point(&mut self, step: u64) -> &mut Point {
+        let round = self.round;
+        self.curve.entry(step).or_insert(Point { round, step, train_loss: None, held_out_loss: None })
+    }
+
+    /// The newest training loss.
+    pub(crate) fn train_loss(&self) -> Option<f64> {
+        self.curve.values().rev().find_map(|point| point.train_loss)
+    }
+
+    /// Workers that take part now.
+    pub(crate) fn present(&self) -> usize {
+        self.workers.values().filter(|worker| matches!(worker.state, WorkerState::Training | WorkerState::Finished)).count()
+    }
+
+    /// Mean over workers of the time that they spent outside their own computing within rounds, seconds.
+    pub(crate) fn sync_seconds(&self) -> f64 {
+        self.workers.values().map(|worker| worker.sync_seconds).sum::<f64>() / self.workers.len().max(1) as f64
+    }
+}
+
+fn length(range: &serde_json::Value) -> u64 {
+    let end = |index| range.get(index).and_then(serde_json::Value::as_u64).unwrap_or(0);
+    end(1usize).saturating_sub(end(0usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sync(worker: &str, round: u64, wire: u64) -> Event {
+        Event::now(worker, "SyncEnd")
+            .round(round)
+            .step(round * 20)
+            .seconds(0.5)
+            .with("loss", 3.0)
+            .with("samples", 80)
+            .with("committedSamples", serde_json::json!([[0, 80], [80, 160]]))
+            .with("wireBytes", wire)
+    }
+
+    #[test]
+    fn a_round_counts_once_whoever_tells_of_it() {
+        let mut progress = Progress::new(["w0", "w1"].map(String::from).into_iter());
+        progress.take(&sync("w0", 1, 10));
+        progress.take(&sync("w1", 1, 10));
+        assert_eq!((progress.round, progress.step, progress.samples), (1, 20, 160));
+        assert_eq!(progress.curve.len(), 1);
+        assert!((progress.sync_seconds() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn bytes_of_a_restarted_sidecar_are_added_to_those_before() {
+        let mut progress = Progress::new(std::iter::once("w0".to_owned()));
+        for wire in [100, 250, 30] {
+            progress.take(&sync("w0", 1, wire));
+        }
+        assert_eq!(progress.workers["w0"].wire_bytes(), 280);
+    }
+}

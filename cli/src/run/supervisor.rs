@@ -1,0 +1,430 @@
+//! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use atoll_collective::coordinator::Settings;
+use atoll_collective::secret::Secret;
+use atoll_crds::RunFile;
+use atoll_crds::spec::{Method, StragglerPolicy};
+use atoll_proto::v1::arbiter_server::ArbiterServer;
+use atoll_sdk::events::Event;
+use atoll_trainer::process::Job;
+use rustix::process::Signal;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use super::arbiter::ArbiterService;
+use super::child::{Child, Role, Told, What};
+use super::loopback;
+use super::output::Output;
+use super::preflight::{Ready, Sockets, socket_name};
+use super::progress::Progress;
+use super::report::{Facts, Report, State};
+use super::view::{self, View};
+
+/// `livenessSeconds` of a local run that does not say.
+const LIVENESS: Duration = Duration::from_secs(2);
+/// Times that one process is started again.
+const MOST_RESTARTS: u64 = 20;
+/// How long the last workers may take once the first has finished.
+const LAST: Duration = Duration::from_secs(30);
+/// How long evaluating and writing the model may take.
+const SAVING: Duration = Duration::from_secs(600);
+/// How long processes may take to end in good order.
+const ENDING: Duration = Duration::from_secs(1);
+/// Pause between two looks at the run.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs all of `file`'s training and returns its report.
+pub(crate) fn supervise(ready: &Ready, file: &RunFile, output: &Output, silent: bool) -> Result<Report> {
+    // One thread: children ask to be told when the thread that started them ends.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut supervisor = Supervisor::new(ready, file, output, silent).await?;
+        let outcome = supervisor.run().await;
+        supervisor.stop().await;
+        let outcome = outcome?;
+        supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)))?;
+        Ok(supervisor.report(outcome))
+    })
+}
+
+/// How the training ended.
+struct Outcome {
+    state: State,
+    failure: Option<String>,
+    held_out_loss: Option<f64>,
+}
+
+impl Outcome {
+    fn failed(failure: impl Into<String>) -> Self {
+        Self { state: State::Failed, failure: Some(failure.into()), held_out_loss: None }
+    }
+}
+
+/// One worker's processes.
+#[derive(Default)]
+struct Worker {
+    sidecar: Option<Child>,
+    trainer: Option<Child>,
+    sidecar_starts: u64,
+    trainer_starts: u64,
+    finished: bool,
+    failed: bool,
+}
+
+impl Worker {
+    fn child(&mut self, role: Role) -> &mut Option<Child> {
+        match role {
+            Role::Sidecar => &mut self.sidecar,
+            Role::Trainer => &mut self.trainer,
+        }
+    }
+}
+
+struct Supervisor<'a> {
+    ready: &'a Ready,
+    file: &'a RunFile,
+    output: &'a Output,
+    settings: Settings,
+    token: String,
+    threads: usize,
+    arbiter: ArbiterService,
+    arbiter_address: String,
+    teller: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
+    workers: Vec<Worker>,
+    events: File,
+    progress: Progress,
+    view: View,
+    started: Instant,
+    first_epoch: Option<Instant>,
+    last_round: Option<Instant>,
+    first_finished: Option<Instant>,
+    held_out_loss: Option<f64>,
+}
+
+fn name(slot: u32) -> String {
+    format!("w{slot}")
+}
+
+/// A secret of 256 random bits, as text.
+fn token() -> Result<String> {
+    let mut bytes = [0; 32];
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).context("no random bytes for the run's secret")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn settings(file: &RunFile) -> Settings {
+    let (workers, rounds) = (&file.spec.workers, &file.spec.rounds);
+    let seconds = |seconds: u32| u64::from(seconds) * 1000;
+    Settings {
+        run: file.name.clone(),
+        minimum: workers.min as usize,
+        target: workers.target as usize,
+        quorum: rounds.quorum.min as usize,
+        join_window: seconds(rounds.join_window_seconds),
+        liveness: rounds.liveness_seconds.map_or(LIVENESS.as_millis() as u64, seconds),
+        round_timeout: seconds(rounds.round_timeout_seconds),
+        drop_stragglers: rounds.straggler_policy == StragglerPolicy::Drop,
+    }
+}
+
+impl<'a> Supervisor<'a> {
+    async fn new(ready: &'a Ready, file: &'a RunFile, output: &'a Output, silent: bool) -> Result<Self> {
+        let settings = settings(file);
+        let token = token()?;
+        let arbiter = ArbiterService::new(&file.name, settings.liveness);
+        let listener = TcpListener::bind(loopback(0)).await.context("cannot listen for the run's arbiter")?;
+        let arbiter_address = listener.local_addr()?.to_string();
+        let service = ArbiterServer::with_interceptor(arbiter.clone(), Secret::new(&token).guard());
+        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+        let logs = output.path().join("logs");
+        std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        let path = output.path().join("events.jsonl");
+        let events = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let workers = &file.spec.workers;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let (teller, told) = mpsc::channel(4096);
+        Ok(Self {
+            threads: (cores / (workers.target * workers.ranks) as usize).max(1),
+            progress: Progress::new((0..workers.target).map(name)),
+            workers: (0..workers.target).map(|_| Worker::default()).collect(),
+            view: View::new(silent, file.spec.stop.steps),
+            started: Instant::now(),
+            first_epoch: None,
+            last_round: None,
+            first_finished: None,
+            held_out_loss: None,
+            ready,
+            file,
+            output,
+            settings,
+            token,
+            arbiter,
+            arbiter_address,
+            teller,
+            told,
+            events,
+        })
+    }
+
+    async fn run(&mut self) -> Result<Outcome> {
+        self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
+        for slot in 0..self.workers.len() as u32 {
+            self.start(slot, Role::Sidecar).await?;
+            self.start(slot, Role::Trainer).await?;
+        }
+        let mut interrupts = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            tokio::select! {
+                Some(told) = self.told.recv() => self.hear(told).await?,
+                _ = looks.tick() => self.show(),
+                _ = interrupts.0.recv() => return Ok(self.interrupted()),
+                _ = interrupts.1.recv() => return Ok(self.interrupted()),
+            }
+            if let Some(outcome) = self.verdict() {
+                if outcome.state != State::Complete {
+                    return Ok(outcome);
+                }
+                tokio::select! {
+                    outcome = self.save() => return outcome,
+                    _ = interrupts.0.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                    _ = interrupts.1.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                }
+            }
+        }
+    }
+
+    fn interrupted(&self) -> Outcome {
+        Outcome { state: State::Interrupted, failure: None, held_out_loss: self.held_out_loss }
+    }
+
+    fn show(&mut self) {
+        let elapsed = self.first_epoch.map_or(Duration::ZERO, |first| first.elapsed());
+        let line = view::line(&self.progress, self.file.spec.stop.steps, elapsed, self.ready.context_length());
+        self.view.show(&self.progress, &line);
+    }
+
+    async fn start(&mut self, slot: u32, role: Role) -> Result<()> {
+        let incarnation = match role {
+            Role::Sidecar => &mut self.workers[slot as usize].sidecar_starts,
+            Role::Trainer => &mut self.workers[slot as usize].trainer_starts,
+        };
+        *incarnation += 1;
+        let incarnation = *incarnation;
+        let log = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
+        let socket = self.ready.sockets.path().join(socket_name(slot));
+        let (who, teller) = ((slot, role, incarnation), self.teller.clone());
+        let child = match role {
+            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, 1, teller).await,
+            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, self.threads, teller).await,
+        };
+        let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
+        let event = Event::now(&name(slot), "ProcessStarted")
+            .with("process", role.name())
+            .with("pid", child.pid)
+            .with("incarnation", incarnation);
+        *self.workers[slot as usize].child(role) = Some(child);
+        self.log(&event)
+    }
+
+    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> atoll_sidecar::Config {
+        atoll_sidecar::Config {
+            worker: name(slot),
+            slot,
+            incarnation,
+            listen: loopback(self.ready.port.map_or(0, |port| port + slot as u16)),
+            arbiter: self.arbiter_address.clone(),
+            socket,
+            temporary_folder: match &self.ready.sockets {
+                Sockets::Temporary(folder) => Some(folder.path().to_owned()),
+                Sockets::Given(_) => None,
+            },
+            settings: self.settings.clone(),
+            progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
+            token: self.token.clone(),
+        }
+    }
+
+    fn job(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Job {
+        Job {
+            run: self.file.name.clone(),
+            worker: name(slot),
+            slot,
+            incarnation,
+            socket,
+            tokens: self.ready.tokens(),
+            base: self.ready.base.clone(),
+            spec: self.file.spec.clone(),
+        }
+    }
+
+    async fn hear(&mut self, told: Told) -> Result<()> {
+        let slot = told.slot as usize;
+        if self.workers[slot].child(told.role).as_ref().is_none_or(|child| child.incarnation != told.incarnation) {
+            return Ok(());
+        }
+        match told.what {
+            What::Event(event) => {
+                match event.event.as_str() {
+                    "Epoch" => self.first_epoch = self.first_epoch.or(Some(Instant::now())),
+                    "SyncEnd" => self.last_round = Some(Instant::now()),
+                    "Finished" => {
+                        self.workers[slot].finished = true;
+                        self.first_finished = self.first_finished.or(Some(Instant::now()));
+                    }
+                    "Saved" => self.held_out_loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64),
+                    _ => {}
+                }
+                self.log(&event)
+            }
+            What::Ended(status) => self.ended(told.slot, told.role, told.incarnation, status).await,
+        }
+    }
+
+    /// A process has ended on its own: it is started again, unless it said that it cannot go on.
+    async fn ended(&mut self, slot: u32, role: Role, incarnation: u64, status: std::io::Result<std::process::ExitStatus>) -> Result<()> {
+        let worker = &mut self.workers[slot as usize];
+        let pid = worker.child(role).take().map_or(0, |child| child.pid);
+        if role == Role::Sidecar {
+            self.arbiter.ended(slot, incarnation);
+        }
+        let status_text = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+        let event = Event::now(&name(slot), "ProcessEnded").with("process", role.name()).with("pid", pid).with("status", status_text.clone());
+        self.log(&event)?;
+        let worker = &mut self.workers[slot as usize];
+        if worker.finished && role == Role::Trainer {
+            return Ok(());
+        }
+        let gave_up = status.is_ok_and(|status| status.code().is_some());
+        if worker.failed || gave_up || incarnation > MOST_RESTARTS {
+            worker.failed = true;
+            let detail = format!("its {} ended: {status_text}: {}", role.name(), self.last_words(slot, role));
+            return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("detail", detail));
+        }
+        self.start(slot, role).await?;
+        self.log(&Event::now(&name(slot), "ProcessRestarted").with("process", role.name()))
+    }
+
+    /// The last line of a process's log.
+    fn last_words(&self, slot: u32, role: Role) -> String {
+        let path = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
+        let text = std::fs::read(path).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().last().unwrap_or("its log is empty").to_owned()
+    }
+
+    /// Whether the training is over, and how.
+    fn verdict(&self) -> Option<Outcome> {
+        let record = self.arbiter.record();
+        let able = self.workers.iter().filter(|worker| !worker.failed).count();
+        if let Some(first) = self.first_finished {
+            let waited_for = |(slot, worker): (usize, &Worker)| {
+                let member = record.members.iter().any(|member| member.slot as usize == slot && member.incarnation == worker.sidecar_starts);
+                member && !worker.finished && !worker.failed
+            };
+            let all = !self.workers.iter().enumerate().any(waited_for);
+            return (all || first.elapsed() > LAST).then_some(Outcome { state: State::Complete, failure: None, held_out_loss: None });
+        }
+        if able < self.settings.quorum || (record.epoch == 0 && able < self.settings.minimum) {
+            let failures: Vec<_> = (0..self.workers.len() as u32).filter(|slot| self.workers[*slot as usize].failed).collect();
+            let last = failures.last().map(|slot| format!("{}: {}", name(*slot), self.last_words(*slot, Role::Trainer)));
+            return Some(Outcome::failed(format!("{able} of {} workers can go on; {}", self.workers.len(), last.unwrap_or_default())));
+        }
+        let lost = |member: &atoll_proto::v1::Member| self.workers[member.slot as usize].sidecar_starts != member.incarnation;
+        if !record.members.is_empty() && record.members.iter().all(lost) {
+            return Some(Outcome::failed("the sidecars of all members were lost at once, and with them the newest round"));
+        }
+        None
+    }
+
+    /// Has one of the finished trainers evaluate and write the model.
+    async fn save(&mut self) -> Result<Outcome> {
+        let partial = self.output.path().join(".model.partial");
+        for slot in 0..self.workers.len() {
+            if !self.workers[slot].finished {
+                continue;
+            }
+            let Some(trainer) = &mut self.workers[slot].trainer else { continue };
+            if trainer.tell(&format!("save {}\n", std::path::absolute(&partial)?.display())).await.is_err() {
+                continue;
+            }
+            let until = tokio::time::Instant::now() + SAVING;
+            while self.held_out_loss.is_none() && self.workers[slot].trainer.is_some() {
+                match tokio::time::timeout_at(until, self.told.recv()).await {
+                    Ok(Some(told)) => self.hear(told).await?,
+                    _ => break,
+                }
+            }
+            if self.held_out_loss.is_some() {
+                std::fs::rename(&partial, self.output.path().join("model")).context("cannot put the model in its place")?;
+                return Ok(Outcome { state: State::Complete, failure: None, held_out_loss: self.held_out_loss });
+            }
+            if partial.exists() {
+                std::fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+            }
+        }
+        bail!("no trainer could write the model; see {}", self.output.path().join("logs").display())
+    }
+
+    /// Ends every process: trainers have nothing left to do, sidecars remove their sockets.
+    async fn stop(&mut self) {
+        self.view.end();
+        for worker in &self.workers {
+            if let Some(trainer) = &worker.trainer {
+                trainer.signal(Signal::KILL);
+            }
+            if let Some(sidecar) = &worker.sidecar {
+                sidecar.signal(Signal::TERM);
+            }
+        }
+        for last in [false, true] {
+            let until = tokio::time::Instant::now() + ENDING;
+            while self.workers.iter().any(|worker| worker.sidecar.is_some() || worker.trainer.is_some()) {
+                let Ok(Some(told)) = tokio::time::timeout_at(until, self.told.recv()).await else { break };
+                if matches!(told.what, What::Ended(_)) {
+                    *self.workers[told.slot as usize].child(told.role) = None;
+                }
+            }
+            // A stopped process hears nothing but this.
+            for sidecar in self.workers.iter().filter_map(|worker| worker.sidecar.as_ref()).filter(|_| !last) {
+                sidecar.signal(Signal::KILL);
+            }
+        }
+    }
+
+    fn log(&mut self, event: &Event) -> Result<()> {
+        self.progress.take(event);
+        self.view.tell(event);
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        self.events.write_all(&line).with_context(|| format!("cannot write {}", self.output.path().join("events.jsonl").display()))
+    }
+
+    fn report(&self, outcome: Outcome) -> Report {
+        let method = match &self.file.spec.method {
+            Method::DataParallel {} => "dataParallel",
+            Method::DiLoCo(_) => "diLoCo",
+            Method::FedAvg(_) => "fedAvg",
+        };
+        let training = self.first_epoch.zip(self.last_round).map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first));
+        let facts = Facts {
+            run: self.file.name.clone(),
+            method: method.to_owned(),
+            state: outcome.state,
+            failure: outcome.failure,
+            held_out_loss: outcome.held_out_loss,
+            wall_seconds: self.started.elapsed().as_secs_f64(),
+            training_seconds: training.as_secs_f64(),
+            context_length: self.ready.context_length(),
+            threads: self.threads,
+        };
+        Report::new(facts, &self.progress)
+    }
+}

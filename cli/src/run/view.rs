@@ -1,0 +1,95 @@
+//! What the person sees while a run goes: one living line on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use atoll_sdk::events::Event;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::progress::Progress;
+
+/// Pause between two plain lines.
+const PLAIN: Duration = Duration::from_secs(2);
+
+/// The view of one run.
+pub(crate) enum View {
+    /// `--json`: nothing but the report.
+    Silent,
+    Plain { shown: Instant },
+    Live(ProgressBar),
+}
+
+impl View {
+    pub(crate) fn new(silent: bool, steps: u64) -> Self {
+        if silent {
+            return Self::Silent;
+        }
+        if !std::io::stderr().is_terminal() {
+            return Self::Plain { shown: Instant::now() };
+        }
+        let bar = ProgressBar::new(steps);
+        if let Ok(style) = ProgressStyle::with_template("{elapsed_precise} [{bar:30}] step {pos}/{len} {msg}") {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Self::Live(bar)
+    }
+
+    /// Shows where the run stands.
+    pub(crate) fn show(&mut self, progress: &Progress, line: &str) {
+        match self {
+            Self::Silent => {}
+            Self::Plain { shown } => {
+                if shown.elapsed() >= PLAIN && progress.step > 0 {
+                    *shown = Instant::now();
+                    eprintln!("step {} {line}", progress.step);
+                }
+            }
+            Self::Live(bar) => {
+                bar.set_position(progress.step);
+                bar.set_message(line.to_owned());
+            }
+        }
+    }
+
+    /// Shows an event that a person should know of.
+    pub(crate) fn tell(&self, event: &Event) {
+        let text = |name: &str| event.more.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+        let line = match event.event.as_str() {
+            "Evicted" => format!("{} is out: {} ({})", event.worker, text("reason"), text("detail")),
+            "ProcessEnded" => format!("{}: its {} ended: {}", event.worker, text("process"), text("status")),
+            "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
+            "WorkerFailed" => format!("{} has failed: {}", event.worker, text("detail")),
+            "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
+            _ => return,
+        };
+        match self {
+            Self::Silent => {}
+            Self::Plain { .. } => eprintln!("{line}"),
+            Self::Live(bar) => bar.println(line),
+        }
+    }
+
+    /// Takes the living line away.
+    pub(crate) fn end(&self) {
+        if let Self::Live(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// The rest of the living line: round, rate, loss, bytes, workers, time left.
+pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_length: u64) -> String {
+    let seconds = elapsed.as_secs_f64();
+    let rate = (progress.samples * context_length) as f64 / seconds.max(1e-3);
+    let left = seconds * steps.saturating_sub(progress.step) as f64 / progress.step.max(1) as f64;
+    let sent: u64 = progress.workers.values().map(super::progress::Worker::wire_bytes).sum();
+    let loss = progress.train_loss().map_or("-".to_owned(), |loss| format!("{loss:.3}"));
+    format!(
+        "round {}, {rate:.0} tokens/s, loss {loss}, {:.1} MB sent, {}/{} workers, {left:.0} s left",
+        progress.round,
+        sent as f64 / 1e6,
+        progress.present(),
+        progress.workers.len(),
+    )
+}

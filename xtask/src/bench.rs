@@ -13,7 +13,7 @@ use crate::{
     tally::Tally,
 };
 
-/// Training steps that the reference measures.
+/// Training steps that both measure.
 pub(crate) const STEPS: u32 = 20;
 const PAIRS: usize = 5;
 const LIMIT: Duration = Duration::from_mins(5);
@@ -52,11 +52,13 @@ pub(crate) fn reference(steps: u32) -> Result<Tally> {
 pub(crate) fn trainer(quick: bool) -> Result<Tally> {
     product::build(&["atoll", "reference-trainer"])?;
     let mut pairs = Vec::new();
+    let steps = STEPS.to_string();
     for pair in 1..=if quick { 3 } else { PAIRS } {
+        let mut command = Command::new(paths::release("atoll"));
         let product: Product =
-            measure(&format!("trainer {pair}"), Command::new(paths::release("atoll")).args(["bench", "trainer", "--json"]))?;
+            measure(&format!("trainer {pair}"), command.args(["bench", "trainer", "--json", "--steps", &steps]))?;
         let reference: Reference =
-            measure(&format!("reference {pair}"), Command::new(paths::release("reference-trainer")).arg(STEPS.to_string()))?;
+            measure(&format!("reference {pair}"), Command::new(paths::release("reference-trainer")).arg(&steps))?;
         println!("pair {pair}: {:.0} and {:.0} tokens/s", product.tokens_per_second, reference.reference_tokens_per_second);
         pairs.push((product, reference));
     }

@@ -1,0 +1,7 @@
+//! Short runs of the real command with real processes.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod bad_input;
+mod endings;
+mod laboratory;
+mod training;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Subcommand};
+use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use crate::{Ending, read_file};
@@ -15,23 +15,6 @@ pub(crate) struct Validate {
     /// Override a field, as in `--set workers.target=2`
     #[arg(long = "set", value_name = "PATH=VALUE", value_parser = assignment)]
     overrides: Vec<(String, String)>,
-}
-
-/// What can be measured.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// Train the 5.87 M-parameter model on random tokens and print the rate
-    Trainer {
-        /// Threads; all cores if not given
-        #[arg(long)]
-        threads: Option<usize>,
-        /// Steps to time
-        #[arg(long, default_value_t = 10)]
-        steps: usize,
-        /// Print JSON alone
-        #[arg(long)]
-        json: bool,
-    },
 }
 
 /// `path=value`, split at the first `=`.
@@ -64,26 +47,5 @@ pub(crate) fn version() -> Ending {
 
 pub(crate) fn completions<C: CommandFactory>(shell: Shell) -> Ending {
     clap_complete::generate(shell, &mut C::command(), "atoll", &mut std::io::stdout());
-    Ending::Done
-}
-
-pub(crate) fn bench(what: &Bench) -> Ending {
-    let Bench::Trainer { threads, steps, json } = what;
-    let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let report = match atoll_trainer::bench::trainer(threads, *steps) {
-        Ok(report) => report,
-        Err(error) => return Ending::Failed(error.to_string()),
-    };
-    match serde_json::to_string(&report) {
-        Ok(line) if *json => println!("{line}"),
-        Ok(_) => println!(
-            "{} parameters, {} threads: {:.0} tokens/s, peak {} MiB",
-            report.parameters,
-            report.threads,
-            report.tokens_per_second,
-            report.peak_rss_bytes.unwrap_or(0) >> 20
-        ),
-        Err(error) => return Ending::Failed(error.to_string()),
-    }
     Ending::Done
 }

@@ -1,5 +1,6 @@
 //! The `atoll` command: one binary for the person at the terminal and for every process of a run.
 
+mod bench;
 mod commands;
 mod process;
 mod run;
@@ -37,7 +38,7 @@ enum Command {
     /// Measure this machine
     Bench {
         #[command(subcommand)]
-        what: commands::Bench,
+        what: bench::Bench,
     },
     /// A sidecar of a run; its configuration comes on standard input
     #[command(hide = true)]
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
         Command::Validate(arguments) => commands::validate(&arguments),
         Command::Version => commands::version(),
         Command::Completions { shell } => commands::completions::<Arguments>(shell),
-        Command::Bench { what } => commands::bench(&what),
+        Command::Bench { what } => bench::bench(&what),
         Command::Sidecar => process::sidecar(),
         Command::Trainer => process::trainer(),
     };

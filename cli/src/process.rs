@@ -6,6 +6,7 @@
 use std::io::BufRead;
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,8 @@ use crate::Ending;
 pub(crate) struct Started<C> {
     /// Process id of the supervisor.
     pub(crate) supervisor: i32,
+    /// Processors that the process keeps to; all when empty.
+    pub(crate) processors: Vec<usize>,
     /// The process's own configuration.
     pub(crate) config: C,
 }
@@ -50,6 +53,14 @@ fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
     // It may have ended before the line above.
     if getppid().map(Pid::as_raw_nonzero).is_none_or(|parent| parent.get() != started.supervisor) {
         return Err(Ending::Failed("the supervisor is gone".into()));
+    }
+    if !started.processors.is_empty() {
+        let mut set = CpuSet::new();
+        started.processors.iter().for_each(|processor| set.set(*processor));
+        // Only faster, never needed.
+        if let Err(error) = sched_setaffinity(None, &set) {
+            tracing::debug!(%error, "not pinned");
+        }
     }
     Ok(started.config)
 }

@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc;
 
+use super::processors::Processors;
 use crate::process::Started;
 
 /// Longest line that a process may write, in bytes.
@@ -59,19 +60,19 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts `atoll ROLE` with `config`; its log is appended to `log`, its threads for arithmetic are `threads`.
+    /// Starts `atoll ROLE` with `config`; its log is appended to `log`, its arithmetic keeps to `processors`.
     pub(crate) async fn start<C: Serialize>(
         (slot, role, incarnation): (u32, Role, u64),
         config: C,
         log: &Path,
-        threads: usize,
+        processors: &Processors,
         told: mpsc::Sender<Told>,
     ) -> io::Result<Self> {
         let log = File::options().create(true).append(true).open(log)?;
         let mut child = Command::new(std::env::current_exe()?)
             .arg(role.name())
-            .env("RAYON_NUM_THREADS", threads.to_string())
-            .env("CANDLE_NUM_THREADS", threads.to_string())
+            .env("RAYON_NUM_THREADS", processors.threads.to_string())
+            .env("CANDLE_NUM_THREADS", processors.threads.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -82,7 +83,7 @@ impl Child {
         let missing = || io::Error::other("a pipe of the process is missing");
         let (pid, mut stdin) = (child.id().ok_or_else(missing)?, child.stdin.take().ok_or_else(missing)?);
         let stdout = child.stdout.take().ok_or_else(missing)?;
-        let started = Started { supervisor: std::process::id() as i32, config };
+        let started = Started { supervisor: std::process::id() as i32, processors: processors.pinned.clone(), config };
         let mut line = serde_json::to_vec(&started)?;
         line.push(b'\n');
         stdin.write_all(&line).await?;

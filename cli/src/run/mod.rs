@@ -8,6 +8,7 @@ mod child;
 mod curve;
 mod output;
 mod preflight;
+mod processors;
 mod progress;
 mod report;
 mod supervisor;

@@ -22,6 +22,7 @@ use super::arbiter::ArbiterService;
 use super::child::{Child, Role, Told, What};
 use super::loopback;
 use super::output::Output;
+use super::processors::{self, Processors};
 use super::preflight::{Ready, Sockets, socket_name};
 use super::progress::Progress;
 use super::report::{Facts, Report, State};
@@ -93,7 +94,7 @@ struct Supervisor<'a> {
     output: &'a Output,
     settings: Settings,
     token: String,
-    threads: usize,
+    processors: Vec<Processors>,
     arbiter: ArbiterService,
     arbiter_address: String,
     teller: mpsc::Sender<Told>,
@@ -149,10 +150,9 @@ impl<'a> Supervisor<'a> {
         let path = output.path().join("events.jsonl");
         let events = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let workers = &file.spec.workers;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let (teller, told) = mpsc::channel(4096);
         Ok(Self {
-            threads: (cores / (workers.target * workers.ranks) as usize).max(1),
+            processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
             progress: Progress::new((0..workers.target).map(name)),
             workers: (0..workers.target).map(|_| Worker::default()).collect(),
             view: View::new(silent, file.spec.stop.steps),
@@ -223,8 +223,8 @@ impl<'a> Supervisor<'a> {
         let socket = self.ready.sockets.path().join(socket_name(slot));
         let (who, teller) = ((slot, role, incarnation), self.teller.clone());
         let child = match role {
-            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, 1, teller).await,
-            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, self.threads, teller).await,
+            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, &Processors::any(), teller).await,
+            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, &self.processors[slot as usize], teller).await,
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
         let event = Event::now(&name(slot), "ProcessStarted")
@@ -297,7 +297,7 @@ impl<'a> Supervisor<'a> {
             self.arbiter.ended(slot, incarnation);
         }
         let status_text = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-        let event = Event::now(&name(slot), "ProcessEnded").with("process", role.name()).with("pid", pid).with("status", status_text.clone());
+        let event = Event::now(&name(slot), "ProcessEnded").with("process", role.name()).with("pid", pid).with("reason", status_text.clone());
         self.log(&event)?;
         let worker = &mut self.workers[slot as usize];
         if worker.finished && role == Role::Trainer {
@@ -307,7 +307,7 @@ impl<'a> Supervisor<'a> {
         if worker.failed || gave_up || incarnation > MOST_RESTARTS {
             worker.failed = true;
             let detail = format!("its {} ended: {status_text}: {}", role.name(), self.last_words(slot, role));
-            return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("detail", detail));
+            return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("reason", detail));
         }
         self.start(slot, role).await?;
         self.log(&Event::now(&name(slot), "ProcessRestarted").with("process", role.name()))
@@ -423,7 +423,7 @@ impl<'a> Supervisor<'a> {
             wall_seconds: self.started.elapsed().as_secs_f64(),
             training_seconds: training.as_secs_f64(),
             context_length: self.ready.context_length(),
-            threads: self.threads,
+            threads: self.processors.first().map_or(1, |share| share.threads),
         };
         Report::new(facts, &self.progress)
     }

@@ -57,9 +57,9 @@ impl View {
         let text = |name: &str| event.more.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
         let line = match event.event.as_str() {
             "Evicted" => format!("{} is out: {} ({})", event.worker, text("reason"), text("detail")),
-            "ProcessEnded" => format!("{}: its {} ended: {}", event.worker, text("process"), text("status")),
+            "ProcessEnded" => format!("{}: its {} ended: {}", event.worker, text("process"), text("reason")),
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
-            "WorkerFailed" => format!("{} has failed: {}", event.worker, text("detail")),
+            "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
             _ => return,
         };

@@ -25,6 +25,8 @@ pub(super) struct Rounds<'a> {
     adam: Option<AdamW>,
     gradients: Gradients,
     state: State,
+    /// It takes part since its last interruption.
+    joined: bool,
     /// Committed rounds in the state.
     rounds: u64,
     /// Steps that the private moments have seen.
@@ -62,6 +64,7 @@ impl<'a> Rounds<'a> {
             method,
             adam,
             state,
+            joined: false,
             rounds: 0,
             moments_seen: 0,
             samples: 0,
@@ -97,6 +100,7 @@ impl<'a> Rounds<'a> {
             match self.round() {
                 Err(TrainerError::Session(SdkError::Again(reason))) => {
                     tracing::warn!(%reason, "the round begins again");
+                    self.joined = false;
                     self.model.load_from(self.state.start()?)?;
                 }
                 result => result?,
@@ -122,6 +126,11 @@ impl<'a> Rounds<'a> {
             self.model.load_from(self.state.start()?)?;
         }
         let mut sync = waiting.elapsed();
+        if !std::mem::replace(&mut self.joined, true) {
+            // Waiting for the others to start is no part of a round.
+            self.event("Joined", round.round, self.steps(), sync.as_secs_f64()).with("epoch", round.epoch).emit();
+            sync = Duration::ZERO;
+        }
         let positions: Vec<u64> = round.samples.iter().flat_map(|range| range.start..range.end).collect();
         // A member of a run that ended meanwhile has nothing left to do.
         if self.next_steps() == 0 {

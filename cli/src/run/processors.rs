@@ -1,0 +1,77 @@
+//! Which processors each trainer's arithmetic uses.
+//!
+//! When the trainers share the processors evenly, each keeps to its own: otherwise the scheduler puts two on one processor
+//! and one on another, round by round, and the round waits for the slower ones.
+
+use rustix::thread::sched_getaffinity;
+
+/// What one process may use.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Processors {
+    /// Threads for arithmetic.
+    pub(crate) threads: usize,
+    /// Processors it keeps to; all when empty.
+    pub(crate) pinned: Vec<usize>,
+}
+
+impl Processors {
+    /// For processes that do no arithmetic.
+    pub(crate) fn any() -> Self {
+        Self { threads: 1, pinned: Vec::new() }
+    }
+}
+
+/// The processors that this process may use.
+pub(crate) fn available() -> Vec<usize> {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    sched_getaffinity(None)
+        .map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect::<Vec<_>>())
+        // Fewer by quota than by number: nobody knows which are ours.
+        .ok()
+        .filter(|processors| processors.len() == count)
+        .unwrap_or_else(|| (0..count).collect())
+}
+
+/// Divides `available` among `workers` trainers of `ranks` ranks: the share of each, by slot.
+pub(crate) fn divide(available: &[usize], workers: usize, ranks: usize) -> Vec<Processors> {
+    let count = available.len();
+    let threads = (count / (workers * ranks)).max(1);
+    let share = |slot: usize| -> Vec<usize> {
+        if workers.is_multiple_of(count) && ranks == 1 {
+            vec![available[slot % count]]
+        } else if count == workers * ranks * threads {
+            available[slot * ranks * threads..(slot + 1) * ranks * threads].to_vec()
+        } else {
+            Vec::new()
+        }
+    };
+    (0..workers).map(|slot| Processors { threads, pinned: share(slot) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pinned(available: usize, workers: usize, ranks: usize) -> Vec<Vec<usize>> {
+        let available: Vec<usize> = (0..available).collect();
+        divide(&available, workers, ranks).into_iter().map(|share| share.pinned).collect()
+    }
+
+    #[test]
+    fn four_workers_on_two_processors_are_two_on_each() {
+        assert_eq!(pinned(2, 4, 1), [[0], [1], [0], [1]]);
+    }
+
+    #[test]
+    fn two_workers_on_four_processors_have_two_each() {
+        assert_eq!(pinned(4, 2, 1), [[0, 1], [2, 3]]);
+        assert_eq!(divide(&[0, 1, 2, 3], 2, 1)[0].threads, 2);
+        assert_eq!(pinned(4, 2, 2), [[0, 1], [2, 3]]);
+    }
+
+    #[test]
+    fn what_cannot_be_shared_evenly_is_left_to_the_scheduler() {
+        assert_eq!(pinned(2, 3, 1), vec![Vec::<usize>::new(); 3]);
+        assert_eq!(pinned(4, 3, 1), vec![Vec::<usize>::new(); 3]);
+    }
+}

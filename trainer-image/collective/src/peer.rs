@@ -365,7 +365,10 @@ impl Peer {
     }
 
     fn started(&mut self, start: Start, actions: &mut Vec<Action>) {
-        if self.waiting != Waiting::Round {
+        // An answer to a trainer that is gone would start this one from a state that it does not hold.
+        let holds_state =
+            self.arrive.as_ref().is_some_and(|arrive| arrive.round == start.round && arrive.state_hash == start.state_hash);
+        if self.waiting != Waiting::Round || !(start.synchronise || holds_state) {
             return;
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {

@@ -1,6 +1,6 @@
 //! Changes of membership: who is lost, who may come in, and the one proposal that waits for the arbiter.
 
-use super::{Action, Coordinator, Phase, SUSPICION, abort, evict};
+use super::{Action, Coordinator, Phase, SUSPICION, Session, abort, evict};
 use crate::chain;
 use crate::v1::{AbortReason, EpochRecord, Ruling};
 use crate::{Millis, Notice};
@@ -110,11 +110,26 @@ impl Coordinator {
             .collect()
     }
 
+    /// Proposes what evictions and retries ask for. The last members stay in the record, evicted or not, until somebody who
+    /// holds the newest state takes over: an epoch of nobody would be the end of the history.
+    pub(super) fn change(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let somebody_stays = self.members().any(|session| !self.evicting.contains_key(&session.member.slot));
+        if somebody_stays {
+            return self.propose(&[], now, actions);
+        }
+        let round = self.round();
+        let holds_state = |session: &&Session| !session.finished && session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
+        let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();
+        if heirs.is_empty() {
+            return self.hold(0, actions);
+        }
+        self.propose(&heirs, now, actions);
+    }
+
     /// Proposes the members that are left and `joining`, in a new epoch.
     pub(super) fn propose(&mut self, joining: &[u32], now: Millis, actions: &mut Vec<Action>) {
-        let evicted: Vec<_> =
-            std::mem::take(&mut self.evicting).into_iter().map(|(slot, (reason, detail))| (slot, reason, detail)).collect();
-        let leaves = |slot: u32| evicted.iter().any(|(evicted, _, _)| *evicted == slot);
+        let evicting = std::mem::take(&mut self.evicting);
+        let leaves = |slot: u32| evicting.contains_key(&slot);
         let mut members: Vec<_> = self
             .record
             .members
@@ -124,6 +139,11 @@ impl Coordinator {
             .collect();
         members.extend(joining.iter().filter_map(|slot| self.sessions.get(slot)).map(|session| session.member.clone()));
         members.sort_by_key(|member| member.slot);
+        let evicted = evicting
+            .into_iter()
+            .filter(|(slot, _)| !joining.contains(slot))
+            .map(|(slot, (reason, detail))| (slot, reason, detail))
+            .collect();
         let record = EpochRecord { epoch: self.record.epoch + 1, members, ..self.record.clone() };
         actions.push(Action::Propose(record.clone()));
         self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
@@ -152,6 +172,8 @@ impl Coordinator {
             .map(|(slot, ..)| chain::member(&self.record, *slot).map(|member| member.worker.clone()).unwrap_or_default())
             .collect();
         self.record = proposal.record;
+        // Said again while the arbiter was asked.
+        self.evicting.retain(|slot, _| chain::member(&self.record, *slot).is_some());
         actions.push(Action::Report(Notice::Epoch(self.record.clone())));
         for ((slot, reason, detail), worker) in proposal.evicted.iter().zip(names) {
             actions.push(Action::Report(Notice::Evicted { slot: *slot, worker, reason: *reason, detail: detail.clone() }));

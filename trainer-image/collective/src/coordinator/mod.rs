@@ -243,7 +243,13 @@ impl Coordinator {
         let in_a_round = session.start.is_some() || session.enter.is_some() || session.prepared.is_some();
         if !known && in_a_round {
             session.leave_round();
-            actions.push(self.send(slot, evict(AbortReason::PeerLost, "came back after it was lost")));
+            if chain::includes(&self.record, &session.member) {
+                // It may be prepared for what was committed: it is told to forget it when it is no member any more, not before.
+                let lost = || (AbortReason::PeerLost, "its connection ended".to_owned());
+                self.evicting.entry(slot).or_insert_with(lost);
+            } else {
+                actions.push(self.send(slot, evict(AbortReason::PeerLost, "came back after it was lost")));
+            }
         }
         self.sessions.insert(slot, session);
     }
@@ -277,10 +283,14 @@ impl Coordinator {
             LeaveReason::Deadline => self.evict(slot, AbortReason::Deadline, "its operation's total deadline passed"),
             LeaveReason::Stopped | LeaveReason::Unspecified => self.evict(slot, AbortReason::Left, "it was told to stop"),
         }
+        // What it is prepared for stays true until it is no member any more: a new coordinator counts on it.
         if reason != LeaveReason::Finished
             && let Some(session) = self.sessions.get_mut(&slot)
         {
-            session.leave_round();
+            session.arrive = None;
+            if session.prepared.is_none() {
+                session.leave_round();
+            }
         }
     }
 

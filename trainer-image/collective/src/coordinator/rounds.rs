@@ -17,7 +17,7 @@ impl Coordinator {
             return;
         }
         if !self.evicting.is_empty() || self.retry.is_some() {
-            return self.propose(&[], now, actions);
+            return self.change(now, actions);
         }
         match &self.phase {
             Phase::Gathering { since } => self.gather(*since, now, actions),
@@ -63,7 +63,7 @@ impl Coordinator {
         }
     }
 
-    fn hold(&mut self, present: usize, actions: &mut Vec<Action>) {
+    pub(super) fn hold(&mut self, present: usize, actions: &mut Vec<Action>) {
         let finished = self.members().any(|session| session.finished);
         if !self.holding && !finished {
             self.holding = true;

@@ -13,9 +13,21 @@ fn seeds(count: u64) -> Vec<u64> {
     std::env::var("ATOLL_SEED").ok().and_then(|seed| seed.parse().ok()).map_or_else(|| (0..count).collect(), |seed| vec![seed])
 }
 
+/// Names the seed of a schedule that panics.
+struct Named(u64);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("ATOLL_SEED={} replays it", self.0);
+        }
+    }
+}
+
 #[test]
 fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts() {
     for seed in seeds(20) {
+        let _named = Named(seed);
         let world = World::run(seed, 4, &Faults::none());
         let states: Vec<_> = world.finished().collect();
         assert_eq!(states.len(), 4, "seed {seed}");
@@ -27,18 +39,20 @@ fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts()
 
 #[test]
 fn under_faults_no_result_is_wrong_and_the_run_ends() {
-    for seed in seeds(300) {
+    for seed in seeds(400) {
+        let _named = Named(seed);
         let faults = Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3 };
         let world = World::run(seed, 3 + (seed % 3) as u32, &faults);
         let states: Vec<_> = world.finished().collect();
-        assert!(!states.is_empty(), "seed {seed}: nobody finished");
+        assert!(!states.is_empty(), "seed {seed}: nobody finished: {}", world.describe());
         assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: final states differ");
     }
 }
 
 #[test]
 fn a_lost_coordinator_is_replaced_at_any_instant() {
-    for seed in seeds(100) {
+    for seed in seeds(150) {
+        let _named = Named(seed);
         let faults = Faults { crashes: 4, trainer_crashes: 0, stops: 0, cuts: 0 };
         let world = World::run_against_the_coordinator(seed, 4, &faults);
         assert!(world.finished().count() >= 2, "seed {seed}");

@@ -112,6 +112,8 @@ pub(crate) struct World {
     happenings: BTreeMap<u64, Happening>,
     nodes: Vec<Node>,
     sessions: BTreeMap<SessionId, Session>,
+    /// The session that a coordinator serves a peer on: the one that introduced itself last.
+    served: BTreeMap<(u32, u32), SessionId>,
     arbiter: Arbiter,
     history: BTreeMap<u64, CommitRecord>,
     notices: Vec<Notice>,
@@ -169,6 +171,7 @@ impl World {
             happenings: BTreeMap::new(),
             nodes: nodes.collect(),
             sessions: BTreeMap::new(),
+            served: BTreeMap::new(),
             arbiter: Arbiter::new(LIVENESS),
             history: BTreeMap::new(),
             notices: Vec::new(),
@@ -198,6 +201,12 @@ impl World {
     /// Final states of the trainers that did all rounds.
     pub(crate) fn finished(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
+    }
+
+    /// Where everybody stands, for a schedule that fails.
+    pub(crate) fn describe(&self) -> String {
+        let nodes: Vec<_> = self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n", node.peer, node.coordinator)).collect();
+        format!("at {}: {:#?}\n{}\n{:?}", self.now, self.arbiter.record(), nodes.concat(), self.notices)
     }
 
     pub(crate) fn evictions(&self) -> usize {
@@ -343,6 +352,12 @@ impl World {
         let serves = self.is(&coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
         if !serves {
             return self.close(id);
+        }
+        let hello = matches!(message, Some(PeerMessage { body: Some(peer_message::Body::Hello(_)), .. }));
+        if hello {
+            self.served.insert((coordinator.slot, peer.slot), id);
+        } else if self.served.get(&(coordinator.slot, peer.slot)) != Some(&id) {
+            return;
         }
         let event = match message.and_then(|message| message.body) {
             None => coordinator::Event::Disconnected { slot: peer.slot, incarnation: peer.incarnation },
@@ -541,6 +556,12 @@ impl World {
     }
 
     fn crash_trainer(&mut self, slot: u32) {
+        // Losing all that hold the newest state loses the run.
+        let newest = self.history.keys().last().copied().unwrap_or(0);
+        let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest;
+        if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
+            return;
+        }
         let node = self.node(slot);
         if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
             if node.alive {

@@ -47,8 +47,9 @@ fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
         .init();
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(|error| failed(&error))?;
-    let started: Started<C> = serde_json::from_str(&line)
-        .map_err(|error| Ending::BadInput(format!("this command is for supervisors; standard input has no configuration: {error}")))?;
+    let started: Started<C> = serde_json::from_str(&line).map_err(|error| {
+        Ending::BadInput(format!("this command is for supervisors; standard input has no configuration: {error}"))
+    })?;
     set_parent_process_death_signal(Some(when_orphaned)).map_err(|error| failed(&error))?;
     // It may have ended before the line above.
     if getppid().map(Pid::as_raw_nonzero).is_none_or(|parent| parent.get() != started.supervisor) {

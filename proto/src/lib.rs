@@ -2,7 +2,7 @@
 
 /// Version 1 of the protocol.
 pub mod v1 {
-    #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, unreachable_pub)]
+    #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, clippy::large_enum_variant, unreachable_pub)]
     tonic::include_proto!("atoll.v1");
 }
 

@@ -72,7 +72,13 @@ mod tests {
 
     fn measured(rate: f64, reference: Option<f64>) -> Measured {
         let peak_rss_bytes = 600.0 * MEBIBYTE;
-        Measured { tokens_per_second: rate, reference_tokens_per_second: reference, threads: 2, peak_rss_bytes, parameters: PARAMETERS }
+        Measured {
+            tokens_per_second: rate,
+            reference_tokens_per_second: reference,
+            threads: 2,
+            peak_rss_bytes,
+            parameters: PARAMETERS,
+        }
     }
 
     #[test]

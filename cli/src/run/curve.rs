@@ -14,7 +14,9 @@ const DOTS: (u32, u32) = (140, 48);
 /// `loss.csv`: one line per round, empty where a loss was not measured.
 pub(crate) fn csv(points: &[Point]) -> String {
     let cell = |loss: Option<f64>| loss.map_or(String::new(), |loss| loss.to_string());
-    let lines = points.iter().map(|point| format!("{},{},{},{}\n", point.round, point.step, cell(point.train_loss), cell(point.held_out_loss)));
+    let lines = points
+        .iter()
+        .map(|point| format!("{},{},{},{}\n", point.round, point.step, cell(point.train_loss), cell(point.held_out_loss)));
     std::iter::once("round,step,trainLoss,heldOutLoss\n".to_owned()).chain(lines).collect()
 }
 
@@ -78,7 +80,14 @@ mod tests {
     use super::*;
 
     fn points() -> Vec<Point> {
-        (1..=5).map(|round| Point { round, step: round * 20, train_loss: Some(4.0 / round as f64), held_out_loss: (round == 5).then_some(0.9) }).collect()
+        (1..=5)
+            .map(|round| Point {
+                round,
+                step: round * 20,
+                train_loss: Some(4.0 / round as f64),
+                held_out_loss: (round == 5).then_some(0.9),
+            })
+            .collect()
     }
 
     #[test]

@@ -64,10 +64,12 @@ pub(crate) fn check(arguments: &Arguments, file: &RunFile, output: &Output) -> R
     if let Some(port) = arguments.port {
         for slot in 0..file.spec.workers.target {
             let wanted = u32::from(port) + slot;
-            let free = u16::try_from(wanted).map_err(|error| error.to_string()).and_then(|port| {
-                TcpListener::bind(loopback(port)).map(drop).map_err(|error| error.to_string())
-            });
-            free.map_err(|error| Ending::BadInput(format!("--port {port}: port {wanted} of worker w{slot}: {error}; give another port, or none")))?;
+            let free = u16::try_from(wanted)
+                .map_err(|error| error.to_string())
+                .and_then(|port| TcpListener::bind(loopback(port)).map(drop).map_err(|error| error.to_string()));
+            free.map_err(|error| {
+                Ending::BadInput(format!("--port {port}: port {wanted} of worker w{slot}: {error}; give another port, or none"))
+            })?;
         }
     }
     Ok(Ready { prepared, base, sockets, port: arguments.port })
@@ -97,7 +99,9 @@ pub(crate) fn socket_name(slot: u32) -> String {
 /// Says at which field of the run file the data or the model is named that cannot be used.
 fn unusable(file: &RunFile, error: &TrainerError) -> Ending {
     let (path, help) = match error {
-        TrainerError::Data(DataError::TooShort { .. }) => ("spec.dataset.source.uri", "give more text, or a shorter contextLength"),
+        TrainerError::Data(DataError::TooShort { .. }) => {
+            ("spec.dataset.source.uri", "give more text, or a shorter contextLength")
+        }
         TrainerError::Data(_) => ("spec.dataset.source.uri", "give builtin:kjv, or UTF-8 text or JSON lines that can be read"),
         TrainerError::Vocabulary { .. } => ("spec.dataset.tokenizer", "give the tokenizer that the model was trained with"),
         _ => ("spec.model", "give sizes of a model that fits this machine, or a folder that a run has written"),

@@ -136,7 +136,15 @@ impl Report {
     /// The end of a run on a terminal: the loss curve, the workers, the figures.
     pub(crate) fn text(&self, folder: &Path) -> String {
         let mut workers = Table::new();
-        workers.load_style(presets::UTF8_BORDERS_ONLY).set_header(["worker", "state", "samples", "compute s", "sync s", "sent MB", "weights"]);
+        workers.load_style(presets::UTF8_BORDERS_ONLY).set_header([
+            "worker",
+            "state",
+            "samples",
+            "compute s",
+            "sync s",
+            "sent MB",
+            "weights",
+        ]);
         for worker in &self.workers {
             workers.add_row([
                 worker.name.clone(),

@@ -22,8 +22,8 @@ use super::arbiter::ArbiterService;
 use super::child::{Child, Role, Told, What};
 use super::loopback;
 use super::output::Output;
-use super::processors::{self, Processors};
 use super::preflight::{Ready, Sockets, socket_name};
+use super::processors::{self, Processors};
 use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
@@ -35,7 +35,7 @@ const MOST_RESTARTS: u64 = 20;
 /// How long the last workers may take once the first has finished.
 const LAST: Duration = Duration::from_secs(30);
 /// How long evaluating and writing the model may take.
-const SAVING: Duration = Duration::from_secs(600);
+const SAVING: Duration = Duration::from_mins(10);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 /// Pause between two looks at the run.
@@ -117,8 +117,10 @@ fn name(slot: u32) -> String {
 /// A secret of 256 random bits, as text.
 fn token() -> Result<String> {
     let mut bytes = [0; 32];
-    File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).context("no random bytes for the run's secret")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    File::open("/dev/urandom")
+        .and_then(|mut random| random.read_exact(&mut bytes))
+        .context("no random bytes for the run's secret")?;
+    Ok(blake3::Hash::from_bytes(bytes).to_hex().to_string())
 }
 
 fn settings(file: &RunFile) -> Settings {
@@ -144,7 +146,9 @@ impl<'a> Supervisor<'a> {
         let listener = TcpListener::bind(loopback(0)).await.context("cannot listen for the run's arbiter")?;
         let arbiter_address = listener.local_addr()?.to_string();
         let service = ArbiterServer::with_interceptor(arbiter.clone(), Secret::new(&token).guard());
-        tokio::spawn(tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)));
+        tokio::spawn(
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
+        );
         let logs = output.path().join("logs");
         std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let path = output.path().join("events.jsonl");
@@ -224,7 +228,9 @@ impl<'a> Supervisor<'a> {
         let (who, teller) = ((slot, role, incarnation), self.teller.clone());
         let child = match role {
             Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, &Processors::any(), teller).await,
-            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, &self.processors[slot as usize], teller).await,
+            Role::Trainer => {
+                Child::start(who, self.job(slot, incarnation, socket), &log, &self.processors[slot as usize], teller).await
+            }
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
         let event = Event::now(&name(slot), "ProcessStarted")
@@ -290,14 +296,23 @@ impl<'a> Supervisor<'a> {
     }
 
     /// A process has ended on its own: it is started again, unless it said that it cannot go on.
-    async fn ended(&mut self, slot: u32, role: Role, incarnation: u64, status: std::io::Result<std::process::ExitStatus>) -> Result<()> {
+    async fn ended(
+        &mut self,
+        slot: u32,
+        role: Role,
+        incarnation: u64,
+        status: std::io::Result<std::process::ExitStatus>,
+    ) -> Result<()> {
         let worker = &mut self.workers[slot as usize];
         let pid = worker.child(role).take().map_or(0, |child| child.pid);
         if role == Role::Sidecar {
             self.arbiter.ended(slot, incarnation);
         }
         let status_text = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-        let event = Event::now(&name(slot), "ProcessEnded").with("process", role.name()).with("pid", pid).with("reason", status_text.clone());
+        let event = Event::now(&name(slot), "ProcessEnded")
+            .with("process", role.name())
+            .with("pid", pid)
+            .with("reason", status_text.clone());
         self.log(&event)?;
         let worker = &mut self.workers[slot as usize];
         if worker.finished && role == Role::Trainer {
@@ -326,16 +341,27 @@ impl<'a> Supervisor<'a> {
         let able = self.workers.iter().filter(|worker| !worker.failed).count();
         if let Some(first) = self.first_finished {
             let waited_for = |(slot, worker): (usize, &Worker)| {
-                let member = record.members.iter().any(|member| member.slot as usize == slot && member.incarnation == worker.sidecar_starts);
+                let member = record
+                    .members
+                    .iter()
+                    .any(|member| member.slot as usize == slot && member.incarnation == worker.sidecar_starts);
                 member && !worker.finished && !worker.failed
             };
             let all = !self.workers.iter().enumerate().any(waited_for);
-            return (all || first.elapsed() > LAST).then_some(Outcome { state: State::Complete, failure: None, held_out_loss: None });
+            return (all || first.elapsed() > LAST).then_some(Outcome {
+                state: State::Complete,
+                failure: None,
+                held_out_loss: None,
+            });
         }
         if able < self.settings.quorum || (record.epoch == 0 && able < self.settings.minimum) {
             let failures: Vec<_> = (0..self.workers.len() as u32).filter(|slot| self.workers[*slot as usize].failed).collect();
             let last = failures.last().map(|slot| format!("{}: {}", name(*slot), self.last_words(*slot, Role::Trainer)));
-            return Some(Outcome::failed(format!("{able} of {} workers can go on; {}", self.workers.len(), last.unwrap_or_default())));
+            return Some(Outcome::failed(format!(
+                "{able} of {} workers can go on; {}",
+                self.workers.len(),
+                last.unwrap_or_default()
+            )));
         }
         let lost = |member: &atoll_proto::v1::Member| self.workers[member.slot as usize].sidecar_starts != member.incarnation;
         if !record.members.is_empty() && record.members.iter().all(lost) {
@@ -404,7 +430,9 @@ impl<'a> Supervisor<'a> {
         self.view.tell(event);
         let mut line = serde_json::to_vec(event)?;
         line.push(b'\n');
-        self.events.write_all(&line).with_context(|| format!("cannot write {}", self.output.path().join("events.jsonl").display()))
+        self.events
+            .write_all(&line)
+            .with_context(|| format!("cannot write {}", self.output.path().join("events.jsonl").display()))
     }
 
     fn report(&self, outcome: Outcome) -> Report {
@@ -413,7 +441,8 @@ impl<'a> Supervisor<'a> {
             Method::DiLoCo(_) => "diLoCo",
             Method::FedAvg(_) => "fedAvg",
         };
-        let training = self.first_epoch.zip(self.last_round).map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first));
+        let training =
+            self.first_epoch.zip(self.last_round).map_or(Duration::ZERO, |(first, last)| last.saturating_duration_since(first));
         let facts = Facts {
             run: self.file.name.clone(),
             method: method.to_owned(),

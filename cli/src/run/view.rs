@@ -15,7 +15,9 @@ const PLAIN: Duration = Duration::from_secs(2);
 pub(crate) enum View {
     /// `--json`: nothing but the report.
     Silent,
-    Plain { shown: Instant },
+    Plain {
+        shown: Instant,
+    },
     Live(ProgressBar),
 }
 

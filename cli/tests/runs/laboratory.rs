@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// Longest that anything in these runs may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// A run file of a tiny model; `METHOD` and `STEPS` are put in.
 const RUN: &str = "apiVersion: atoll.dev/v1alpha1
@@ -91,13 +91,19 @@ impl Laboratory {
 
     /// The newest process id of a worker's sidecar or trainer.
     pub(crate) fn pid(&self, worker: &str, process: &str) -> i32 {
-        let event = self.wait_for(|event| event["event"] == "ProcessStarted" && event["worker"] == worker && event["process"] == process);
+        let event =
+            self.wait_for(|event| event["event"] == "ProcessStarted" && event["worker"] == worker && event["process"] == process);
         event["pid"].as_i64().unwrap() as i32
     }
 
     /// Every process that the run ever started is gone, and so are its sockets.
     pub(crate) fn assert_nothing_is_left(&self) {
-        let pids: Vec<_> = self.events().iter().filter(|event| event["event"] == "ProcessStarted").map(|event| event["pid"].as_i64().unwrap()).collect();
+        let pids: Vec<_> = self
+            .events()
+            .iter()
+            .filter(|event| event["event"] == "ProcessStarted")
+            .map(|event| event["pid"].as_i64().unwrap())
+            .collect();
         assert!(!pids.is_empty());
         let until = Instant::now() + PATIENCE;
         for pid in pids {

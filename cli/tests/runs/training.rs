@@ -91,7 +91,10 @@ fn survives(process: &str, of_the_coordinator: bool) -> (Laboratory, Value) {
     assert_eq!(report["state"], "Complete");
     let hashes: BTreeSet<_> = hashes(&report).into_iter().collect();
     assert_eq!(hashes.len(), 1, "all that finished hold the same weights");
-    assert!(laboratory.events().iter().any(|event| event["event"] == "Evicted" && event["worker"] == victim.as_str()), "the event says who");
+    assert!(
+        laboratory.events().iter().any(|event| event["event"] == "Evicted" && event["worker"] == victim.as_str()),
+        "the event says who"
+    );
     laboratory.assert_nothing_is_left();
     (laboratory, report)
 }

@@ -61,13 +61,12 @@ impl Plan {
         let record = begin.record.as_ref()?;
         let members = record.members.clone();
         let me = members.iter().position(|member| member.slot == slot)?;
-        let weight = |member: &Member| begin.contributions.iter().find(|given| given.slot == member.slot).map(|given| given.weight);
+        let weight =
+            |member: &Member| begin.contributions.iter().find(|given| given.slot == member.slot).map(|given| given.weight);
         let weights = members.iter().map(weight).collect::<Option<Vec<_>>>()?;
         let elements = usize::try_from(begin.elements).ok()?;
-        let shards = shards::divide(elements, members.len())
-            .into_iter()
-            .map(|shard| shard.start * ELEMENT..shard.end * ELEMENT)
-            .collect();
+        let shards =
+            shards::divide(elements, members.len()).into_iter().map(|shard| shard.start * ELEMENT..shard.end * ELEMENT).collect();
         Some(Self { epoch: record.epoch, round: begin.round, members, me, weights, shards })
     }
 

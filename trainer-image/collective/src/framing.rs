@@ -65,8 +65,7 @@ impl Deframer {
                 }
                 let [_, length @ ..] = self.prefix;
                 self.message_left = u64::from(u32::from_be_bytes(length));
-                self.payload_left =
-                    self.payload_left.checked_sub(self.message_left).ok_or(FramingError::TooLong(self.limit))?;
+                self.payload_left = self.payload_left.checked_sub(self.message_left).ok_or(FramingError::TooLong(self.limit))?;
             }
         }
         Ok(None)

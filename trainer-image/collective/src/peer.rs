@@ -372,7 +372,7 @@ impl Peer {
             return;
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {
-            self.committed = start.committed.clone();
+            self.committed.clone_from(&start.committed);
         }
         self.start = Some(start.clone());
         if start.synchronise {
@@ -442,9 +442,10 @@ impl Peer {
         if record.round <= chain::rounds(self.committed.as_ref()) {
             return;
         }
-        let prepared = self.prepared.as_ref().is_some_and(|prepared| {
-            prepared.round == record.round && prepared.result_hash == record.result_hash
-        });
+        let prepared = self
+            .prepared
+            .as_ref()
+            .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash);
         if !prepared {
             let detail = format!("round {} was committed without this worker", record.round);
             return self.evicted(Refusal { reason: AbortReason::PeerLost, detail }, actions);

@@ -23,7 +23,9 @@ pub fn add(sum: &mut [f32], input: &[f32], weight: u32) {
 /// Divides a sum by the total weight.
 pub fn divide(sum: &mut [f32], total: u64) {
     let total = total as f32;
-    sum.iter_mut().for_each(|value| *value /= total);
+    for value in sum {
+        *value /= total;
+    }
 }
 
 /// Position of the first NaN or infinity.

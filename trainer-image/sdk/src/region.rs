@@ -88,7 +88,7 @@ impl Region {
     /// The bytes of `range`, or none when it does not lie inside.
     #[must_use]
     pub fn bytes(&self, range: Range<usize>) -> Option<&[u8]> {
-        let _inside = self.inside(&range)?;
+        self.inside(&range)?;
         // SAFETY: the range lies inside a mapping that lives as long as `self` and cannot shrink (sealed); by the protocol
         // nobody writes this part while it is read.
         Some(unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(range.start), range.len()) })
@@ -121,13 +121,15 @@ impl Region {
     /// Takes `&mut self`, so that one handle gives one writer; handles of other parts are other [`Region`] clones.
     #[must_use]
     pub fn values_mut(&mut self, range: Range<usize>) -> Option<&mut [f32]> {
-        if range.start % 4 != 0 || range.len() % 4 != 0 {
+        if !range.start.is_multiple_of(4) || !range.len().is_multiple_of(4) {
             return None;
         }
         self.inside(&range)?;
-        // SAFETY: inside the mapping, aligned (mappings start at pages), every bit pattern is an f32; by the protocol this
-        // side alone uses the part now.
-        Some(unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(range.start).cast::<f32>(), range.len() / 4) })
+        // SAFETY: inside the mapping; by the protocol this side alone uses the part now.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(range.start), range.len()) };
+        // SAFETY: every bit pattern is an f32.
+        let (before, values, after) = unsafe { bytes.align_to_mut::<f32>() };
+        (before.is_empty() && after.is_empty()).then_some(values)
     }
 
     fn inside(&self, range: &Range<usize>) -> Option<()> {

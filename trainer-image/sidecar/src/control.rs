@@ -84,7 +84,11 @@ pub(crate) async fn dial(lanes: Lanes, coordinator: Member, term: u64, dial: u64
     let _stopping = inbox.send(Input::Closed { dial, term }).await;
 }
 
-async fn open(lanes: &Lanes, coordinator: &Member, messages: mpsc::Receiver<PeerMessage>) -> Result<Streaming<CoordinatorMessage>, String> {
+async fn open(
+    lanes: &Lanes,
+    coordinator: &Member,
+    messages: mpsc::Receiver<PeerMessage>,
+) -> Result<Streaming<CoordinatorMessage>, String> {
     // A connection of its own: bulk data must not delay a heartbeat.
     let mut client = CoordinatorClient::new(lanes.connection(&coordinator.address)?);
     let mut request = Request::new(ReceiverStream::new(messages));

@@ -9,9 +9,9 @@ use atoll_collective::exchange::{Exchange, Plan};
 use atoll_collective::lane::{Lanes, Offer};
 use atoll_collective::peer::{self, Failure, Outcome, Peer, Refusal};
 use atoll_collective::v1::{
-    AbortReason, Aborted, AllReduceReply, AllReduceRequest, Arrive, AttachReply, Begin, BeginRoundReply, BeginRoundRequest, Committed,
-    Contribution, CoordinatorMessage, Enter, EpochRecord, FinishReply, Heartbeat, Hello, InDoubt, Member, PeerMessage, Ruling, Start,
-    all_reduce_reply, coordinator_message, peer_message,
+    AbortReason, Aborted, AllReduceReply, AllReduceRequest, Arrive, AttachReply, Begin, BeginRoundReply, BeginRoundRequest,
+    Committed, Contribution, CoordinatorMessage, Enter, EpochRecord, FinishReply, Heartbeat, Hello, InDoubt, Member, PeerMessage,
+    Ruling, Start, all_reduce_reply, coordinator_message, peer_message,
 };
 use atoll_collective::{Millis, chain};
 use tokio::signal::unix::{SignalKind, signal};
@@ -185,25 +185,7 @@ impl Core {
                     self.coordinator_event(coordinator::Event::Disconnected { slot, incarnation });
                 }
             }
-            Input::Opened { dial, term, sender } => {
-                if let Some((open, _, waiting)) = &mut self.session
-                    && *open == dial
-                {
-                    *waiting = Some(sender);
-                    self.peer_event(peer::Event::Opened(term));
-                }
-            }
-            Input::Message { dial, message } => {
-                if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) {
-                    self.peer_event(peer::Event::Message(message));
-                }
-            }
-            Input::Closed { dial, term } => {
-                if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) {
-                    self.session = None;
-                    self.peer_event(peer::Event::Closed(term));
-                }
-            }
+            Input::Opened { .. } | Input::Message { .. } | Input::Closed { .. } => self.take_from_coordinator(input),
             Input::Located(record) => self.locate(record),
             Input::Ruled(ruling) => {
                 if let Some(record) = ruling.record.clone() {
@@ -218,6 +200,28 @@ impl Core {
                 }
                 self.peer_event(peer::Event::Fetched(result));
             }
+        }
+    }
+
+    /// News of the session with the coordinator; what earlier attempts still say is dropped.
+    fn take_from_coordinator(&mut self, input: Input) {
+        match input {
+            Input::Opened { dial, term, sender } => {
+                if let Some((open, _, waiting)) = &mut self.session
+                    && *open == dial
+                {
+                    *waiting = Some(sender);
+                    self.peer_event(peer::Event::Opened(term));
+                }
+            }
+            Input::Message { dial, message } if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) => {
+                self.peer_event(peer::Event::Message(message));
+            }
+            Input::Closed { dial, term } if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) => {
+                self.session = None;
+                self.peer_event(peer::Event::Closed(term));
+            }
+            _ => {}
         }
     }
 
@@ -285,7 +289,8 @@ impl Core {
             return;
         };
         let (Some(state), chain::HASH) = (state, request.state_hash.len()) else {
-            let _gone = answer.send(Err(Status::invalid_argument("the state is not part of a region, or its hash no BLAKE3 hash")));
+            let _gone =
+                answer.send(Err(Status::invalid_argument("the state is not part of a region, or its hash no BLAKE3 hash")));
             return;
         };
         trainer.state = Some(state);
@@ -434,9 +439,9 @@ impl Core {
     fn start_moving(&mut self, begin: &Begin) {
         self.halt();
         let parts = self.trainer.as_ref().and_then(|trainer| trainer.parts.clone());
-        let exchange = parts.zip(Plan::new(begin, self.me.slot)).and_then(|((input, output), plan)| {
-            Exchange::new(plan, input.shared(), Arc::new(output))
-        });
+        let exchange = parts
+            .zip(Plan::new(begin, self.me.slot))
+            .and_then(|((input, output), plan)| Exchange::new(plan, input.shared(), Arc::new(output)));
         let Some(exchange) = exchange else {
             let epoch = begin.record.as_ref().map_or(0, |record| record.epoch);
             let detail = "the contribution does not fit the operation".to_owned();

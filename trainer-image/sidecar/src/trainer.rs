@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::core::Input;
 
 /// Longest deadline that a trainer may set for one operation.
-const LONGEST: Duration = Duration::from_secs(24 * 3600);
+const LONGEST: Duration = Duration::from_hours(24);
 
 /// The answer to a trainer's call.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Status>>;
@@ -49,7 +49,9 @@ impl Sidecar for TrainerSeam {
         let protocol = request.protocol_high.min(*PROTOCOL.end());
         if protocol < request.protocol_low.max(*PROTOCOL.start()) {
             let (low, high) = (PROTOCOL.start(), PROTOCOL.end());
-            return Err(Status::failed_precondition(format!("this sidecar speaks protocol {low} to {high}; install a trainer that does")));
+            return Err(Status::failed_precondition(format!(
+                "this sidecar speaks protocol {low} to {high}; install a trainer that does"
+            )));
         }
         self.ask(|answer| Input::Attach { incarnation: request.incarnation, protocol, answer }).await
     }

@@ -67,9 +67,10 @@ impl Coordinator {
         if self.proposal.is_some() {
             return;
         }
-        let judged = self.sessions.values_mut().find(|session| {
-            session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION)
-        });
+        let judged = self
+            .sessions
+            .values_mut()
+            .find(|session| session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION));
         let Some(suspect) = judged else { return };
         let slot = suspect.member.slot;
         if let Some((_, reason, detail)) = suspect.suspected.take() {
@@ -118,7 +119,8 @@ impl Coordinator {
             return self.propose(&[], now, actions);
         }
         let round = self.round();
-        let holds_state = |session: &&Session| !session.finished && session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
+        let holds_state =
+            |session: &&Session| !session.finished && session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
         let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();
         if heirs.is_empty() {
             return self.hold(0, actions);
@@ -130,13 +132,8 @@ impl Coordinator {
     pub(super) fn propose(&mut self, joining: &[u32], now: Millis, actions: &mut Vec<Action>) {
         let evicting = std::mem::take(&mut self.evicting);
         let leaves = |slot: u32| evicting.contains_key(&slot);
-        let mut members: Vec<_> = self
-            .record
-            .members
-            .iter()
-            .filter(|member| !leaves(member.slot) && self.is_member(member.slot))
-            .cloned()
-            .collect();
+        let mut members: Vec<_> =
+            self.record.members.iter().filter(|member| !leaves(member.slot) && self.is_member(member.slot)).cloned().collect();
         members.extend(joining.iter().filter_map(|slot| self.sessions.get(slot)).map(|session| session.member.clone()));
         members.sort_by_key(|member| member.slot);
         let evicted = evicting
@@ -185,10 +182,12 @@ impl Coordinator {
         let blame = proposal.retry.map(|(reason, slot, detail)| (slot, reason, detail));
         if let Phase::Moving(begin) = &self.phase {
             let round = begin.round;
-            let (culprit, reason, detail) =
-                proposal.evicted.into_iter().next().or(blame).map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| {
-                    (Some(slot), reason, detail)
-                });
+            let (culprit, reason, detail) = proposal
+                .evicted
+                .into_iter()
+                .next()
+                .or(blame)
+                .map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
             self.phase = Phase::Open;
             for session in self.sessions.values_mut() {
                 session.prepared = None;

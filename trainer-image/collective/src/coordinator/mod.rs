@@ -154,8 +154,7 @@ impl Coordinator {
     /// The coordinator of the term that the arbiter just granted with `record`.
     #[must_use]
     pub fn new(settings: Settings, record: EpochRecord, now: Millis) -> Self {
-        let phase =
-            if record.epoch == 0 { Phase::Gathering { since: None } } else { Phase::Recovering { since: now } };
+        let phase = if record.epoch == 0 { Phase::Gathering { since: None } } else { Phase::Recovering { since: now } };
         Self {
             settings,
             record,
@@ -261,14 +260,16 @@ impl Coordinator {
         };
         session.heard = now;
         match body {
-            peer_message::Body::Hello(_) | peer_message::Body::Heartbeat(_) => {}
             peer_message::Body::Arrive(arrive) => session.arrive = Some(arrive),
             peer_message::Body::Enter(enter) if enter.round == round && session.start.is_some() => session.enter = Some(enter),
             peer_message::Body::Prepared(prepared) if prepared.round == round => session.prepared = Some(prepared),
             peer_message::Body::Failed(failed) => self.failed(slot, &failed, now),
             peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
-            // Of a round that is over: its outcome is on its way to the peer.
-            peer_message::Body::Enter(_) | peer_message::Body::Prepared(_) => {}
+            // Nothing but a sign of life, or of a round that is over: its outcome is on its way to the peer.
+            peer_message::Body::Hello(_)
+            | peer_message::Body::Heartbeat(_)
+            | peer_message::Body::Enter(_)
+            | peer_message::Body::Prepared(_) => {}
         }
     }
 

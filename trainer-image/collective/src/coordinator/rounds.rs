@@ -84,7 +84,9 @@ impl Coordinator {
         let Some(state_hash) = self.state_of(round) else { return };
         let donors: Vec<u32> = self
             .members()
-            .filter(|session| session.arrive.as_ref().is_some_and(|arrive| arrive.round == round && arrive.state_hash == state_hash))
+            .filter(|session| {
+                session.arrive.as_ref().is_some_and(|arrive| arrive.round == round && arrive.state_hash == state_hash)
+            })
             .map(|session| session.member.slot)
             .collect();
         let ledger = chain::ledger(self.committed.as_ref());
@@ -148,7 +150,9 @@ impl Coordinator {
             .collect();
         // Nobody's experience counts more than anybody's: all joined in this round.
         if contributions.iter().all(|given| given.weight == 0) {
-            contributions.iter_mut().for_each(|given| given.weight = 1);
+            for given in &mut contributions {
+                given.weight = 1;
+            }
         }
         let begin = Begin { round, record: Some(self.record.clone()), elements, contributions };
         self.send_to_members(&coordinator_message::Body::Begin(begin.clone()), actions);

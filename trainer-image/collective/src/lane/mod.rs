@@ -15,9 +15,9 @@ use futures::{Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::rt::TokioIo;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::Status;
 use tower::{Service, ServiceExt};
 
 use crate::exchange::Kind;
@@ -106,7 +106,12 @@ impl Lanes {
     ///
     /// # Errors
     /// What broke, in words.
-    pub async fn push(&self, address: &str, parcel: &Parcel, payload: impl Stream<Item = Bytes> + Send + 'static) -> Result<(), String> {
+    pub async fn push(
+        &self,
+        address: &str,
+        parcel: &Parcel,
+        payload: impl Stream<Item = Bytes> + Send + 'static,
+    ) -> Result<(), String> {
         let frames = payload.flat_map(|data| {
             let prefix = framing::prefix(data.len() as u32);
             futures::stream::iter([prefix, data].map(|data| Ok::<_, Status>(Frame::data(data))))
@@ -137,7 +142,13 @@ impl Lanes {
     ///
     /// # Errors
     /// What broke, in words.
-    pub async fn fetch(&self, address: &str, state_hash: &[u8], length: u64, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
+    pub async fn fetch(
+        &self,
+        address: &str,
+        state_hash: &[u8],
+        length: u64,
+        mut take: impl FnMut(&[u8]) -> bool,
+    ) -> Result<(), String> {
         let hash = blake3::Hash::from_slice(state_hash).map_err(|error| error.to_string())?;
         let request = self
             .request(FETCH)

@@ -60,7 +60,7 @@ impl tower::Service<http::Request<Body>> for LaneService {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(service.serve(request).await.unwrap_or_else(|status| status.into_http())) })
+        Box::pin(async move { Ok(service.serve(request).await.unwrap_or_else(tonic::Status::into_http)) })
     }
 }
 

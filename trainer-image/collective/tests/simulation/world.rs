@@ -1,5 +1,6 @@
 //! A run of several sidecars and trainers on virtual time.
 
+mod faults;
 mod training;
 
 use std::cmp::Reverse;
@@ -9,7 +10,8 @@ use atoll_collective::arbiter::Arbiter;
 use atoll_collective::coordinator::{self, Coordinator, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
-    Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Ruling, Start, coordinator_message, peer_message,
+    Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Ruling, Start, coordinator_message,
+    peer_message,
 };
 use atoll_collective::{Millis, Notice, chain};
 use rand_chacha::ChaCha8Rng;
@@ -40,6 +42,8 @@ impl Faults {
 /// One side of a control session; both sides know it by the same number.
 type SessionId = u64;
 
+// A few thousand of either at most, in a test.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
 enum Happening {
     Tick(u32),
@@ -68,6 +72,7 @@ enum Question {
 }
 
 /// A message on a session, or its end.
+#[allow(clippy::large_enum_variant)]
 enum Letter {
     Up(Option<PeerMessage>),
     Down(Option<CoordinatorMessage>),
@@ -178,26 +183,6 @@ impl World {
         }
     }
 
-    fn plan_faults(&mut self, workers: u32, faults: &Faults, coordinator: bool) {
-        let workers = u64::from(workers);
-        for _ in 0..faults.crashes {
-            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
-            self.at(when, Happening::Crash((!coordinator).then_some(slot)));
-        }
-        for _ in 0..faults.trainer_crashes {
-            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
-            self.at(when, Happening::CrashTrainer(slot));
-        }
-        for _ in 0..faults.stops {
-            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
-            self.at(when, Happening::Stop(slot));
-        }
-        for _ in 0..faults.cuts {
-            let (when, one, other) = (self.below(FAULTS_UNTIL), self.below(workers) as u32, self.below(workers) as u32);
-            self.at(when, Happening::Cut(one, other));
-        }
-    }
-
     /// Final states of the trainers that did all rounds.
     pub(crate) fn finished(&self) -> impl Iterator<Item = &Vec<u8>> {
         self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
@@ -270,9 +255,11 @@ impl World {
         };
         match happening {
             Happening::Tick(slot) => self.tick(slot),
-            Happening::ToCoordinator { session, message } => self.to_coordinator(session, message),
-            Happening::ToPeer { session, message } => self.to_peer(session, message),
-            Happening::Dialled { slot, incarnation, coordinator, term } => self.dialled(&member(slot, incarnation), &coordinator, term),
+            Happening::ToCoordinator { session, message } => self.reach_coordinator(session, message),
+            Happening::ToPeer { session, message } => self.reach_peer(session, message),
+            Happening::Dialled { slot, incarnation, coordinator, term } => {
+                self.dialled(&member(slot, incarnation), &coordinator, term);
+            }
             Happening::ArbiterAsked { from, question } => self.asked(&from, question),
             Happening::ArbiterAnswered { to, ruling, proposal } => self.answered(&to, ruling, proposal),
             Happening::Moved { slot, incarnation, begin } => self.moved(slot, incarnation, begin),
@@ -320,8 +307,12 @@ impl World {
         self.peer_event(slot, peer::Event::Tick);
         self.coordinator_event(slot, coordinator::Event::Tick);
         self.soon(60, Happening::Tick(slot));
-        let heartbeats: Vec<SessionId> =
-            self.sessions.iter().filter(|(_, session)| session.open && session.coordinator == self.nodes[slot as usize].me).map(|(id, _)| *id).collect();
+        let heartbeats: Vec<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.open && session.coordinator == self.nodes[slot as usize].me)
+            .map(|(id, _)| *id)
+            .collect();
         if let Some((term, epoch)) = self.node(slot).coordinator.as_ref().map(|found| (found.term(), found.epoch())) {
             for session in heartbeats {
                 let body = Some(coordinator_message::Body::Heartbeat(atoll_collective::v1::Heartbeat {}));
@@ -346,10 +337,11 @@ impl World {
         self.at(when, happening);
     }
 
-    fn to_coordinator(&mut self, id: SessionId, message: Option<PeerMessage>) {
+    fn reach_coordinator(&mut self, id: SessionId, message: Option<PeerMessage>) {
         let session = &self.sessions[&id];
         let (peer, coordinator, term) = (session.peer.clone(), session.coordinator.clone(), session.term);
-        let serves = self.is(&coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
+        let serves =
+            self.is(&coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
         if !serves {
             return self.close(id);
         }
@@ -367,7 +359,7 @@ impl World {
         self.coordinator_event(coordinator.slot, event);
     }
 
-    fn to_peer(&mut self, id: SessionId, message: Option<CoordinatorMessage>) {
+    fn reach_peer(&mut self, id: SessionId, message: Option<CoordinatorMessage>) {
         let session = &self.sessions[&id];
         let (peer, term) = (session.peer.clone(), session.term);
         if !self.is(&peer) || self.node(peer.slot).session != Some(id) {
@@ -392,14 +384,16 @@ impl World {
         if !self.is(peer) {
             return;
         }
-        let serves = self.is(coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
+        let serves =
+            self.is(coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
         if !serves {
             return self.peer_event(peer.slot, peer::Event::Closed(term));
         }
         self.sequence += 1;
         let id = self.sequence;
         let now = self.now;
-        self.sessions.insert(id, Session { peer: peer.clone(), coordinator: coordinator.clone(), term, open: true, last: [now; 2] });
+        self.sessions
+            .insert(id, Session { peer: peer.clone(), coordinator: coordinator.clone(), term, open: true, last: [now; 2] });
         self.node(peer.slot).session = Some(id);
         self.peer_event(peer.slot, peer::Event::Opened(term));
     }
@@ -450,7 +444,7 @@ impl World {
         let Some(coordinator) = &mut self.node(slot).coordinator else { return };
         let term = coordinator.term();
         let actions = coordinator.tick(event, now);
-        if now % 64 == 0 {
+        if now.is_multiple_of(64) {
             let copy: Coordinator = serde_json::from_str(&serde_json::to_string(&coordinator).unwrap()).unwrap();
             assert_eq!(copy, *coordinator, "a coordinator's state survives being stored");
         }
@@ -477,7 +471,9 @@ impl World {
     }
 
     fn session_of(&self, coordinator: u32, peer: u32, term: u64) -> Option<SessionId> {
-        let found = |session: &Session| session.open && session.term == term && session.coordinator.slot == coordinator && session.peer.slot == peer;
+        let found = |session: &Session| {
+            session.open && session.term == term && session.coordinator.slot == coordinator && session.peer.slot == peer
+        };
         self.sessions.iter().rev().find(|(_, session)| found(session)).map(|(id, _)| *id)
     }
 
@@ -514,78 +510,6 @@ impl World {
                 peer::Action::Begun(result) => self.begun(slot, result.map_err(|_| ())),
                 peer::Action::Reduced(outcome) => self.reduced(slot, outcome),
             }
-        }
-    }
-
-    /// Ends a sidecar's process, unless it is the last member that knows the newest round: losing everybody loses the run.
-    fn crash(&mut self, slot: u32) {
-        let newest = self.history.keys().last().copied().unwrap_or(0);
-        let survivors = self.arbiter.record().members.iter().filter(|member| {
-            member.slot != slot && self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest
-        });
-        if survivors.count() == 0 || !self.node(slot).alive {
-            return;
-        }
-        let me = self.node(slot).me.clone();
-        for id in self.sessions.iter().filter(|(_, session)| session.peer == me || session.coordinator == me).map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
-        }
-        let node = self.node(slot);
-        node.alive = false;
-        node.coordinator = None;
-        if self.below(2) == 0 {
-            self.arbiter.ended(me.slot, me.incarnation);
-        }
-        self.soon(1_500, Happening::Restart(slot));
-    }
-
-    fn restart(&mut self, slot: u32) {
-        let node = self.node(slot);
-        if node.alive {
-            return;
-        }
-        let me = member(slot, node.me.incarnation + 1);
-        node.peer = Peer::new("run".into(), me.clone(), LIVENESS);
-        node.me = me;
-        node.alive = true;
-        node.session = None;
-        node.moving = None;
-        let trainer = node.trainer.incarnation;
-        self.soon(20, Happening::Tick(slot));
-        self.soon(20, Happening::ArriveAgain { slot, trainer });
-    }
-
-    fn crash_trainer(&mut self, slot: u32) {
-        // Losing all that hold the newest state loses the run.
-        let newest = self.history.keys().last().copied().unwrap_or(0);
-        let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest;
-        if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
-            return;
-        }
-        let node = self.node(slot);
-        if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
-            if node.alive {
-                self.peer_event(slot, peer::Event::TrainerLost);
-            }
-            self.soon(1_500, Happening::RestartTrainer(slot));
-        }
-    }
-
-    fn restart_trainer(&mut self, slot: u32) {
-        let trainer = &mut self.node(slot).trainer;
-        *trainer = Trainer { incarnation: trainer.incarnation + 1, alive: true, state: vec![0], ..Trainer::default() };
-        let trainer = trainer.incarnation;
-        self.soon(20, Happening::ArriveAgain { slot, trainer });
-    }
-
-    /// Breaks every session between two peers.
-    fn cut(&mut self, one: u32, other: u32) {
-        let between = |session: &Session| {
-            let ends = [session.peer.slot, session.coordinator.slot];
-            ends == [one, other] || ends == [other, one]
-        };
-        for id in self.sessions.iter().filter(|(_, session)| between(session)).map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
-use atoll_crds::spec::{Algorithm, Architecture, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec, TrainingRunSpec};
+use atoll_crds::spec::{
+    Algorithm, Architecture, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec, TrainingRunSpec,
+};
 use atoll_methods::Method;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -129,12 +131,9 @@ impl Job {
     /// The constants of AdamW; none for plain gradient descent.
     pub(super) fn adam(&self) -> Option<AdamW> {
         match &self.spec.optimizer.algorithm {
-            Algorithm::AdamW(adam) => Some(AdamW {
-                beta1: adam.beta1,
-                beta2: adam.beta2,
-                epsilon: adam.epsilon,
-                weight_decay: adam.weight_decay,
-            }),
+            Algorithm::AdamW(adam) => {
+                Some(AdamW { beta1: adam.beta1, beta2: adam.beta2, epsilon: adam.epsilon, weight_decay: adam.weight_decay })
+            }
             Algorithm::Sgd(_) => None,
         }
     }

@@ -23,7 +23,7 @@ pub use job::{Job, Prepared, prepare};
 use rounds::Rounds;
 
 /// How long a trainer waits for a sidecar that is being started again.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Held-out windows that are evaluated at a time.
 const EVALUATED_TOGETHER: usize = 16;

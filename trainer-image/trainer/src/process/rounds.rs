@@ -6,8 +6,8 @@ use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
 use atoll_sdk::events::Event;
 use atoll_sdk::{CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
 
-use super::steps::Gradients;
 use super::state::State;
+use super::steps::Gradients;
 use super::{Job, Prepared, TrainerError, held_out_loss};
 use crate::data::{Corpus, SampleOrder};
 use crate::model::Llama;
@@ -28,7 +28,7 @@ pub(super) struct Rounds<'a> {
     /// It takes part since its last interruption.
     joined: bool,
     /// Committed rounds in the state.
-    rounds: u64,
+    committed: u64,
     /// Steps that the private moments have seen.
     moments_seen: u64,
     /// Samples of this worker that were committed.
@@ -65,7 +65,7 @@ impl<'a> Rounds<'a> {
             adam,
             state,
             joined: false,
-            rounds: 0,
+            committed: 0,
             moments_seen: 0,
             samples: 0,
             job,
@@ -86,7 +86,7 @@ impl<'a> Rounds<'a> {
 
     /// Inner steps in all committed rounds.
     fn steps(&self) -> u64 {
-        (self.rounds * u64::from(self.method.inner_steps())).min(self.job.spec.stop.steps)
+        (self.committed * u64::from(self.method.inner_steps())).min(self.job.spec.stop.steps)
     }
 
     /// Inner steps of the next round; the last may be shorter.
@@ -120,9 +120,9 @@ impl<'a> Rounds<'a> {
     fn round(&mut self) -> Result<(), TrainerError> {
         let waiting = Instant::now();
         let wanted = self.next_steps() * self.gradients.positions() as u64;
-        let round = self.session.begin_round(self.rounds + 1, &self.state.part(), self.state.hash(), wanted)?;
+        let round = self.session.begin_round(self.committed + 1, &self.state.part(), self.state.hash(), wanted)?;
         if round.synchronised {
-            self.rounds = round.round - 1;
+            self.committed = round.round - 1;
             self.model.load_from(self.state.start()?)?;
         }
         let mut sync = waiting.elapsed();
@@ -195,17 +195,14 @@ impl<'a> Rounds<'a> {
         clip_to_norm(&mut self.gradients.mean, self.job.spec.optimizer.gradient_clip);
         let gradients = &self.gradients.mean;
         let (first, second) = (&mut self.state.first, &mut self.state.second);
-        match &self.adam {
-            Some(adam) => {
-                let factors = adam.at(self.moments_seen, rate);
-                self.model.update(|range, parameters| {
-                    factors.apply(parameters, &gradients[range.clone()], &mut first[range.clone()], &mut second[range]);
-                })?;
-            }
-            None => {
-                let factors = Sgd { weight_decay: 0.0 }.at(rate);
-                self.model.update(|range, parameters| factors.apply(parameters, &gradients[range]))?;
-            }
+        if let Some(adam) = &self.adam {
+            let factors = adam.at(self.moments_seen, rate);
+            self.model.update(|range, parameters| {
+                factors.apply(parameters, &gradients[range.clone()], &mut first[range.clone()], &mut second[range]);
+            })?;
+        } else {
+            let factors = Sgd { weight_decay: 0.0 }.at(rate);
+            self.model.update(|range, parameters| factors.apply(parameters, &gradients[range]))?;
         }
         Ok(())
     }
@@ -222,10 +219,14 @@ impl<'a> Rounds<'a> {
             }
         };
         self.take_mean()?;
-        self.rounds = record.round;
+        self.committed = record.round;
         let delivered = |range: &SampleRange| [range.start, range.end];
-        let committed: Vec<[u64; 2]> =
-            record.contributions.iter().filter(|given| given.weight > 0).flat_map(|given| given.samples.iter().map(delivered)).collect();
+        let committed: Vec<[u64; 2]> = record
+            .contributions
+            .iter()
+            .filter(|given| given.weight > 0)
+            .flat_map(|given| given.samples.iter().map(delivered))
+            .collect();
         let own: u64 = if weight > 0 { round.samples.iter().map(|range| range.end - range.start).sum() } else { 0 };
         self.samples += own;
         let weights: f64 = record.contributions.iter().map(|given| f64::from(given.weight)).sum();
@@ -270,7 +271,7 @@ impl<'a> Rounds<'a> {
         let first = record.contributions.first().is_some_and(|given| given.slot == self.job.slot);
         if due && first && now < self.job.spec.stop.steps {
             let loss = self.held_out_loss()?;
-            Event::now(&self.job.worker, "Evaluated").round(self.rounds).step(now).with("heldOutLoss", loss).emit();
+            Event::now(&self.job.worker, "Evaluated").round(self.committed).step(now).with("heldOutLoss", loss).emit();
         }
         Ok(())
     }

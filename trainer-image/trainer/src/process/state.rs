@@ -16,7 +16,7 @@ const ELEMENT: usize = 4;
 pub(super) struct State {
     parameters: usize,
     replicated: Vec<StateVector>,
-    state: Region,
+    shared: Region,
     exchange: Region,
     /// Private moments of the inner optimiser.
     pub(super) first: Vec<f32>,
@@ -33,7 +33,7 @@ impl State {
         let bytes = |vectors: usize| (vectors * parameters * ELEMENT) as u64;
         Ok(Self {
             parameters,
-            state: session.share(STATE, bytes(1 + replicated.len()))?,
+            shared: session.share(STATE, bytes(1 + replicated.len()))?,
             exchange: session.share(EXCHANGE, bytes(2))?,
             replicated,
             first: vec![0.0; private],
@@ -43,7 +43,7 @@ impl State {
 
     /// The replicated state, as the session knows it.
     pub(super) fn part(&self) -> Part {
-        Part { region: STATE.into(), range: 0..self.state.len() }
+        Part { region: STATE.into(), range: 0..self.shared.len() }
     }
 
     /// Contribution and mean, as the session knows them.
@@ -55,23 +55,23 @@ impl State {
 
     /// BLAKE3 of the replicated state.
     pub(super) fn hash(&self) -> [u8; 32] {
-        *blake3::hash(self.state.bytes(0..self.state.len()).unwrap_or_default()).as_bytes()
+        *blake3::hash(self.shared.bytes(0..self.shared.len()).unwrap_or_default()).as_bytes()
     }
 
     /// BLAKE3 of the parameters at the round's start.
     pub(super) fn weights_hash(&self) -> String {
-        blake3::hash(self.state.bytes(0..self.parameters * ELEMENT).unwrap_or_default()).to_hex().to_string()
+        blake3::hash(self.shared.bytes(0..self.parameters * ELEMENT).unwrap_or_default()).to_hex().to_string()
     }
 
     /// The parameters at the round's start.
     pub(super) fn start(&self) -> Result<&[f32], TrainerError> {
-        self.state.values(0..self.parameters * ELEMENT).ok_or(TrainerError::Region(STATE))
+        self.shared.values(0..self.parameters * ELEMENT).ok_or(TrainerError::Region(STATE))
     }
 
     /// The parameters and the replicated vectors, in the method's order, to change them.
     pub(super) fn replicated(&mut self) -> Result<(&mut [f32], Vec<&mut [f32]>), TrainerError> {
-        let end = self.state.len();
-        let values = self.state.values_mut(0..end).ok_or(TrainerError::Region(STATE))?;
+        let end = self.shared.len();
+        let values = self.shared.values_mut(0..end).ok_or(TrainerError::Region(STATE))?;
         let (parameters, rest) = values.split_at_mut(self.parameters);
         let vectors: Vec<_> = rest.chunks_mut(self.parameters.max(1)).collect();
         debug_assert_eq!(vectors.len(), self.replicated.len());

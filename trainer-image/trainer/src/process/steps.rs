@@ -34,7 +34,13 @@ impl Gradients {
     /// The mean gradient over all ranks at `positions`, left in `self.mean`; returns the mean loss.
     ///
     /// Ranks run at the same time and share the model; their results are added in rank order.
-    pub(super) fn compute(&mut self, model: &Llama, corpus: &Corpus, order: &SampleOrder, positions: &[u64]) -> Result<f32, TrainerError> {
+    pub(super) fn compute(
+        &mut self,
+        model: &Llama,
+        corpus: &Corpus,
+        order: &SampleOrder,
+        positions: &[u64],
+    ) -> Result<f32, TrainerError> {
         let batches: Vec<Batch> = positions.chunks(self.batch).map(|positions| batch(corpus, order, positions)).collect();
         let (count, context) = (self.batch, corpus.split().context_length().get() as usize);
         let run = |batch: &Batch, gradients: &mut [f32]| gradient(model, batch, count, context, gradients);

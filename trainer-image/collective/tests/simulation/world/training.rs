@@ -77,7 +77,8 @@ impl World {
 
     pub(super) fn trained(&mut self, slot: u32, incarnation: u64, start: &Start) {
         let node = &self.nodes[slot as usize];
-        if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds + 1 != start.round {
+        if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds + 1 != start.round
+        {
             return;
         }
         let contribution = Contribution { slot, weight: 1, samples: start.samples.clone(), loss: 1.0 };

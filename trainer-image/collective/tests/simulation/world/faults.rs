@@ -1,0 +1,106 @@
+//! The faults of a schedule: processes that end or stand still, and connections that break.
+
+use atoll_collective::chain;
+use atoll_collective::peer::{self, Peer};
+
+use super::{FAULTS_UNTIL, Faults, Happening, LIVENESS, Node, ROUNDS, Session, Trainer, World, member};
+
+impl World {
+    pub(super) fn plan_faults(&mut self, workers: u32, faults: &Faults, coordinator: bool) {
+        let workers = u64::from(workers);
+        for _ in 0..faults.crashes {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Crash((!coordinator).then_some(slot)));
+        }
+        for _ in 0..faults.trainer_crashes {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::CrashTrainer(slot));
+        }
+        for _ in 0..faults.stops {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Stop(slot));
+        }
+        for _ in 0..faults.cuts {
+            let (when, one, other) = (self.below(FAULTS_UNTIL), self.below(workers) as u32, self.below(workers) as u32);
+            self.at(when, Happening::Cut(one, other));
+        }
+    }
+
+    /// Ends a sidecar's process, unless it is the last member that knows the newest round: losing everybody loses the run.
+    pub(super) fn crash(&mut self, slot: u32) {
+        let newest = self.history.keys().last().copied().unwrap_or(0);
+        let survivors = self.arbiter.record().members.iter().filter(|member| {
+            member.slot != slot && self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest
+        });
+        if survivors.count() == 0 || !self.node(slot).alive {
+            return;
+        }
+        let me = self.node(slot).me.clone();
+        for id in self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.peer == me || session.coordinator == me)
+            .map(|(id, _)| *id)
+            .collect::<Vec<_>>()
+        {
+            self.close(id);
+        }
+        let node = self.node(slot);
+        node.alive = false;
+        node.coordinator = None;
+        if self.below(2) == 0 {
+            self.arbiter.ended(me.slot, me.incarnation);
+        }
+        self.soon(1_500, Happening::Restart(slot));
+    }
+
+    pub(super) fn restart(&mut self, slot: u32) {
+        let node = self.node(slot);
+        if node.alive {
+            return;
+        }
+        let me = member(slot, node.me.incarnation + 1);
+        node.peer = Peer::new("run".into(), me.clone(), LIVENESS);
+        node.me = me;
+        node.alive = true;
+        node.session = None;
+        node.moving = None;
+        let trainer = node.trainer.incarnation;
+        self.soon(20, Happening::Tick(slot));
+        self.soon(20, Happening::ArriveAgain { slot, trainer });
+    }
+
+    pub(super) fn crash_trainer(&mut self, slot: u32) {
+        // Losing all that hold the newest state loses the run.
+        let newest = self.history.keys().last().copied().unwrap_or(0);
+        let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest;
+        if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
+            return;
+        }
+        let node = self.node(slot);
+        if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
+            if node.alive {
+                self.peer_event(slot, peer::Event::TrainerLost);
+            }
+            self.soon(1_500, Happening::RestartTrainer(slot));
+        }
+    }
+
+    pub(super) fn restart_trainer(&mut self, slot: u32) {
+        let trainer = &mut self.node(slot).trainer;
+        *trainer = Trainer { incarnation: trainer.incarnation + 1, alive: true, state: vec![0], ..Trainer::default() };
+        let trainer = trainer.incarnation;
+        self.soon(20, Happening::ArriveAgain { slot, trainer });
+    }
+
+    /// Breaks every session between two peers.
+    pub(super) fn cut(&mut self, one: u32, other: u32) {
+        let between = |session: &Session| {
+            let ends = [session.peer.slot, session.coordinator.slot];
+            ends == [one, other] || ends == [other, one]
+        };
+        for id in self.sessions.iter().filter(|(_, session)| between(session)).map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.close(id);
+        }
+    }
+}

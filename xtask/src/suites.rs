@@ -62,14 +62,14 @@ pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "lint",
         tier: Tier::Ci,
-        budget: Budget { cold: 420, warm: 180 },
+        budget: Budget { cold: 540, warm: 180 },
         needs: &[COMPILER, LINTER],
         commands: &[&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]],
     },
     Suite {
         name: "drift",
         tier: Tier::Ci,
-        budget: Budget { cold: 540, warm: 90 },
+        budget: Budget { cold: 720, warm: 90 },
         needs: &[COMPILER, LINTER],
         commands: &[
             &["cargo", "test", "--package", "atoll-crds", "--features", "kube"],
@@ -94,21 +94,21 @@ pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 600, warm: 240 },
+        budget: Budget { cold: 900, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },
     Suite {
         name: "example",
         tier: Tier::Ci,
-        budget: Budget { cold: 240, warm: 240 },
+        budget: Budget { cold: 120, warm: 120 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "example", "--quick"]],
     },
     Suite {
         name: "faults",
         tier: Tier::Ci,
-        budget: Budget { cold: 480, warm: 480 },
+        budget: Budget { cold: 360, warm: 360 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "faults", "--quick"]],
     },

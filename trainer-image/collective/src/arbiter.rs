@@ -48,7 +48,7 @@ impl Arbiter {
         let granted = observed == self.record.term && !self.coordinator_lives(candidate, now);
         if granted {
             self.record.term += 1;
-            self.record.coordinator = Some(candidate.clone());
+            self.record.deposed = self.record.coordinator.replace(candidate.clone());
         }
         Ruling { granted, record: Some(self.record.clone()) }
     }

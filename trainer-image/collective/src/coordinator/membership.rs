@@ -141,7 +141,8 @@ impl Coordinator {
             .filter(|(slot, _)| !joining.contains(slot))
             .map(|(slot, (reason, detail))| (slot, reason, detail))
             .collect();
-        let record = EpochRecord { epoch: self.record.epoch + 1, members, ..self.record.clone() };
+        let rounds = chain::rounds(self.committed.as_ref());
+        let record = EpochRecord { epoch: self.record.epoch + 1, members, rounds, ..self.record.clone() };
         actions.push(Action::Propose(record.clone()));
         self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
     }

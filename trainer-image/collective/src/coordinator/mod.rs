@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use crate::chain;
 use crate::v1::{
-    Abort, AbortReason, Arrive, Begin, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
     coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice};
@@ -241,6 +241,11 @@ impl Coordinator {
         };
         let in_a_round = session.start.is_some() || session.enter.is_some() || session.prepared.is_some();
         if !known && in_a_round {
+            // The commit was on its way when the session broke: it may be the last to hold the round's result.
+            if let Some(record) = self.committed.as_ref().filter(|record| session.awaits(record)) {
+                let commit = Commit { record: Some(record.clone()) };
+                actions.push(self.send(slot, coordinator_message::Body::Commit(commit)));
+            }
             session.leave_round();
             if chain::includes(&self.record, &session.member) {
                 // It may be prepared for what was committed: it is told to forget it when it is no member any more, not before.
@@ -336,6 +341,13 @@ impl Coordinator {
 }
 
 impl Session {
+    /// It is prepared for what `record` commits.
+    fn awaits(&self, record: &CommitRecord) -> bool {
+        self.prepared
+            .as_ref()
+            .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash)
+    }
+
     /// It takes part in no round; its trainer has to arrive again.
     fn leave_round(&mut self) {
         self.arrive = None;

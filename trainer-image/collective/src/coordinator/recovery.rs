@@ -10,13 +10,19 @@ use crate::{Millis, chain};
 impl Coordinator {
     /// Decides once all members of the last epoch have spoken, or the silent ones had their time.
     pub(super) fn recover(&mut self, since: Millis, now: Millis, actions: &mut Vec<Action>) {
-        // A member whose slot speaks with another incarnation is known to be gone.
-        let all_known = self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot));
+        // A member whose slot speaks with another incarnation is known to be gone, and who lost the role is known to be silent.
+        let deposed = self.record.deposed.as_ref();
+        let all_known =
+            self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot) || Some(member) == deposed);
         let waited = now.saturating_sub(since) >= self.settings.liveness;
         if self.members().next().is_none() || !(all_known || waited) {
             return;
         }
         let newest = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
+        // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
+        if chain::rounds(newest.as_ref()) < self.record.rounds {
+            return;
+        }
         self.committed = newest;
         if let Some(record) = self.outcome_of_survivors() {
             self.committed = Some(record);

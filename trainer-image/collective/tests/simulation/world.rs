@@ -94,6 +94,7 @@ struct Trainer {
     rounds: u64,
     state: Vec<u8>,
     entered: Option<Enter>,
+    committed: Option<CommitRecord>,
 }
 
 struct Node {

@@ -95,6 +95,7 @@ impl World {
                 self.check_commit(slot, &record);
                 let trainer = &mut self.node(slot).trainer;
                 trainer.rounds = record.round;
+                trainer.committed = Some((*record).clone());
                 trainer.state = state_after(&trainer.state, &record.result_hash);
                 let rounds = trainer.rounds;
                 let incarnation = trainer.incarnation;
@@ -142,6 +143,7 @@ impl World {
             return;
         }
         let arrive = Arrive { round: node.trainer.rounds + 1, state_hash: node.trainer.state.clone(), samples_wanted: SAMPLES };
-        self.peer_event(slot, peer::Event::Arrived(arrive, None));
+        let committed = node.trainer.committed.clone();
+        self.peer_event(slot, peer::Event::Arrived(arrive, committed));
     }
 }

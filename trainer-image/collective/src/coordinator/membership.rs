@@ -198,6 +198,8 @@ impl Coordinator {
             actions.push(Action::Report(Notice::Aborted { round, reason, detail }));
         } else if matches!(self.phase, Phase::Gathering { .. }) {
             self.phase = Phase::Open;
+        } else if matches!(self.phase, Phase::Recovering { .. }) {
+            self.recovered(actions);
         }
     }
 }

@@ -18,15 +18,28 @@ impl Coordinator {
         if self.members().next().is_none() || !(all_known || waited) {
             return;
         }
-        let newest = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
-        // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
-        if chain::rounds(newest.as_ref()) < self.record.rounds {
-            return;
-        }
-        self.committed = newest;
+        self.committed = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
         if let Some(record) = self.outcome_of_survivors() {
             self.committed = Some(record);
         }
+        // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
+        if chain::rounds(self.committed.as_ref()) < self.record.rounds {
+            return;
+        }
+        for member in self.record.members.clone() {
+            if !self.is_member(member.slot) {
+                let detail = "not heard by the new coordinator".to_owned();
+                self.evicting.insert(member.slot, (AbortReason::PeerLost, detail));
+            }
+        }
+        // Nobody is told of the outcome before the arbiter has confirmed that this term is still the newest: a coordinator that
+        // slept here would tell what its successor has decided otherwise.
+        self.propose(&[], now, actions);
+    }
+
+    /// The arbiter has stored the survivors' epoch: they are told the outcome, and the open round goes on.
+    pub(super) fn recovered(&mut self, actions: &mut Vec<Action>) {
+        self.phase = Phase::Open;
         self.tell_outcome(actions);
         let round = self.round();
         let round_state = self
@@ -35,14 +48,12 @@ impl Coordinator {
             .find(|start| start.round == round)
             .map(|start| start.state_hash.clone());
         self.round_state = round_state;
-        self.phase = Phase::Open;
+        // Lost while the arbiter was asked.
         for member in self.record.members.clone() {
             if !self.is_member(member.slot) {
-                let detail = "not heard by the new coordinator".to_owned();
-                self.evicting.insert(member.slot, (AbortReason::PeerLost, detail));
+                self.evicting.insert(member.slot, (AbortReason::PeerLost, "its connection ended".to_owned()));
             }
         }
-        self.propose(&[], now, actions);
     }
 
     /// The commit that all survivors are prepared for, if they are.

@@ -9,7 +9,9 @@ use crate::{Millis, Notice, chain, ledger};
 impl Coordinator {
     /// Takes every step that the last event made possible.
     pub(super) fn advance(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        if let Phase::Recovering { since } = self.phase {
+        if let Phase::Recovering { since } = self.phase
+            && self.proposal.is_none()
+        {
             self.recover(since, now, actions);
         }
         // Nothing is begun and nothing is committed while the membership is being changed.

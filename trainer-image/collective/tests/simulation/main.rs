@@ -39,7 +39,7 @@ fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts()
 
 #[test]
 fn under_faults_no_result_is_wrong_and_the_run_ends() {
-    for seed in seeds(2500) {
+    for seed in seeds(400) {
         let _named = Named(seed);
         let faults = Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3 };
         let world = World::run(seed, 3 + (seed % 3) as u32, &faults);

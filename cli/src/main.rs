@@ -5,6 +5,7 @@ mod commands;
 mod process;
 mod run;
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -70,11 +71,11 @@ impl Ending {
         match self {
             Self::Done => ExitCode::SUCCESS,
             Self::Failed(message) => {
-                eprintln!("error: {message}");
+                say(&format!("error: {message}"));
                 ExitCode::from(1)
             }
             Self::BadInput(message) => {
-                eprintln!("{message}");
+                say(&message);
                 ExitCode::from(2)
             }
             Self::Interrupted => ExitCode::from(130),
@@ -95,11 +96,27 @@ fn main() -> ExitCode {
     ending.report()
 }
 
-/// Reads a run file; more than it may hold is left to the check of its length.
+/// Longest run file that is read, in bytes; the check of its content says what is too long.
+const LONGEST: u64 = (1 << 20) + 4;
+
+/// Writes a line for a person; one whose terminal is gone has ended the run by other means, or wants it to go on.
+fn say(line: &str) {
+    let _gone = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Reads a run file.
 fn read_file(path: &PathBuf) -> Result<String, Ending> {
-    let bytes = std::fs::read(path).map_err(|error| Ending::BadInput(format!("{}: cannot be read: {error}", path.display())))?;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LONGEST).read_to_end(&mut bytes))
+        .map_err(|error| Ending::BadInput(format!("{}: cannot be read: {error}", path.display())))?;
+    if bytes.len() as u64 == LONGEST {
+        return Err(Ending::BadInput(format!("{}:1:1: longer than 1 MiB; a run file describes one run", path.display())));
+    }
     String::from_utf8(bytes).map_err(|error| {
-        let position = error.utf8_error().valid_up_to();
-        Ending::BadInput(format!("{}: not UTF-8 at byte {position}; run files are UTF-8 text", path.display()))
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.split(|byte| *byte == b'\n').count();
+        let column = 1 + before.iter().rev().take_while(|byte| **byte != b'\n').count();
+        Ending::BadInput(format!("{}:{line}:{column}: not UTF-8; run files are UTF-8 text", path.display()))
     })
 }

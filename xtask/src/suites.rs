@@ -101,14 +101,14 @@ pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "example",
         tier: Tier::Ci,
-        budget: Budget { cold: 120, warm: 120 },
+        budget: Budget { cold: 180, warm: 180 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "example", "--quick"]],
     },
     Suite {
         name: "faults",
         tier: Tier::Ci,
-        budget: Budget { cold: 360, warm: 360 },
+        budget: Budget { cold: 300, warm: 300 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "faults", "--quick"]],
     },

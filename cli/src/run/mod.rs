@@ -14,13 +14,14 @@ mod report;
 mod supervisor;
 mod view;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
 use crate::commands::assignment;
-use crate::{Ending, read_file};
+use crate::{Ending, read_file, say};
 use output::Output;
 use report::Report;
 
@@ -65,9 +66,10 @@ pub(crate) fn run(arguments: &Arguments) -> Ending {
     };
     if !arguments.json {
         for path in &file.unused {
-            eprintln!("{path}: used on a cluster only");
+            say(&format!("{path}: used on a cluster only"));
         }
-        eprintln!("{}: {} workers, results in {}", file.name, file.spec.workers.target, output.path().display());
+        let workers = file.spec.workers.target;
+        say(&format!("{}: {workers} workers, results in {}", file.name, output.path().display()));
     }
     output.keep();
     let result = supervisor::supervise(&ready, &file, &output, arguments.json);
@@ -82,11 +84,9 @@ fn finish(report: &Report, output: &Output, json: bool) -> Ending {
     if let Err(error) = report.write(output) {
         return Ending::failed(&error);
     }
-    if json {
-        println!("{}", report.json());
-    } else {
-        print!("{}", report.text(output.path()));
-    }
+    let text = if json { report.json() + "\n" } else { report.text(output.path()) };
+    // The files are written; a reader that has gone needs no more.
+    let _gone = std::io::stdout().lock().write_all(text.as_bytes());
     match &report.failure {
         _ if report.state == report::State::Interrupted => Ending::Interrupted,
         Some(failure) => Ending::Failed(failure.clone()),

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use atoll_crds::RunFile;
@@ -82,13 +83,25 @@ fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
     };
     let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));
     let folder = folder.canonicalize().map_err(|error| refuse(error.to_string()))?;
-    for slot in 0..file.spec.workers.target {
-        let path = folder.join(socket_name(slot));
-        if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-            return Err(refuse(format!("{} is in use; give another folder, or none", path.display())));
+    for path in (0..file.spec.workers.target).map(|slot| folder.join(socket_name(slot))) {
+        for path in [path.with_extension("sock.regions"), path] {
+            let problem = match std::os::unix::net::UnixListener::bind(&path) {
+                Ok(_free) => std::fs::remove_file(&path).err().map(|error| error.to_string()),
+                Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Some(error.to_string()),
+                // Left behind by a run that was killed, or somebody's.
+                Err(_) if std::os::unix::net::UnixStream::connect(&path).is_ok() => Some("in use".to_owned()),
+                Err(_) => (!is_socket(&path)).then(|| "a file that is no socket".to_owned()),
+            };
+            if let Some(problem) = problem {
+                return Err(refuse(format!("{}: {problem}; give another folder, or none", path.display())));
+            }
         }
     }
     Ok(Sockets::Given(folder))
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Name of a worker's socket.
@@ -99,6 +112,14 @@ pub(crate) fn socket_name(slot: u32) -> String {
 /// Says at which field of the run file the data or the model is named that cannot be used.
 fn unusable(file: &RunFile, error: &TrainerError) -> Ending {
     let (path, help) = match error {
+        TrainerError::Data(DataError::DiskFull { .. } | DataError::Write { .. }) => {
+            return Ending::Failed(format!(
+                "{error}; the tokens are kept in the output folder while the run goes: give another --out"
+            ));
+        }
+        TrainerError::Data(DataError::Tokenizer { .. }) => {
+            ("spec.dataset.tokenizer", "give characters, or a Hugging Face tokenizer.json")
+        }
         TrainerError::Data(DataError::TooShort { .. }) => {
             ("spec.dataset.source.uri", "give more text, or a shorter contextLength")
         }

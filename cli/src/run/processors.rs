@@ -21,26 +21,25 @@ impl Processors {
     }
 }
 
-/// The processors that this process may use.
-pub(crate) fn available() -> Vec<usize> {
+/// The processors that this process may use; none to pin to where a quota allows fewer than it may choose from.
+pub(crate) fn available() -> Vec<Option<usize>> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     sched_getaffinity(None)
-        .map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect::<Vec<_>>())
-        // Fewer by quota than by number: nobody knows which are ours.
+        .map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).map(Some).collect::<Vec<_>>())
         .ok()
         .filter(|processors| processors.len() == count)
-        .unwrap_or_else(|| (0..count).collect())
+        .unwrap_or_else(|| vec![None; count])
 }
 
 /// Divides `available` among `workers` trainers of `ranks` ranks: the share of each, by slot.
-pub(crate) fn divide(available: &[usize], workers: usize, ranks: usize) -> Vec<Processors> {
+pub(crate) fn divide(available: &[Option<usize>], workers: usize, ranks: usize) -> Vec<Processors> {
     let count = available.len();
     let threads = (count / (workers * ranks)).max(1);
     let share = |slot: usize| -> Vec<usize> {
         if workers.is_multiple_of(count) && ranks == 1 {
-            vec![available[slot % count]]
+            available[slot % count].into_iter().collect()
         } else if count == workers * ranks * threads {
-            available[slot * ranks * threads..(slot + 1) * ranks * threads].to_vec()
+            available[slot * ranks * threads..(slot + 1) * ranks * threads].iter().flatten().copied().collect()
         } else {
             Vec::new()
         }
@@ -53,7 +52,7 @@ mod tests {
     use super::*;
 
     fn pinned(available: usize, workers: usize, ranks: usize) -> Vec<Vec<usize>> {
-        let available: Vec<usize> = (0..available).collect();
+        let available: Vec<Option<usize>> = (0..available).map(Some).collect();
         divide(&available, workers, ranks).into_iter().map(|share| share.pinned).collect()
     }
 
@@ -65,7 +64,7 @@ mod tests {
     #[test]
     fn two_workers_on_four_processors_have_two_each() {
         assert_eq!(pinned(4, 2, 1), [[0, 1], [2, 3]]);
-        assert_eq!(divide(&[0, 1, 2, 3], 2, 1)[0].threads, 2);
+        assert_eq!(divide(&[None; 4], 2, 1), vec![Processors { threads: 2, pinned: vec![] }; 2]);
         assert_eq!(pinned(4, 2, 2), [[0, 1], [2, 3]]);
     }
 

@@ -55,10 +55,12 @@ struct Counter {
 
 impl Counter {
     fn take(&mut self, value: u64) {
-        if value < self.newest {
-            self.before += self.newest;
-        }
         self.newest = value;
+    }
+
+    /// The process that counted is another from now on.
+    fn restart(&mut self) {
+        self.before += std::mem::take(&mut self.newest);
     }
 
     fn total(&self) -> u64 {
@@ -127,7 +129,13 @@ impl Progress {
                 worker.wire.take(number("wireBytes").unwrap_or(0));
             }
             "Evicted" if worker.state != WorkerState::Finished => worker.state = WorkerState::Away,
-            "ProcessRestarted" => worker.restarts += 1,
+            "ProcessRestarted" => {
+                worker.restarts += 1;
+                if event.more.get("process").and_then(serde_json::Value::as_str) == Some("sidecar") {
+                    worker.payload.restart();
+                    worker.wire.restart();
+                }
+            }
             "WorkerFailed" => worker.state = WorkerState::Failed,
             "Finished" => {
                 worker.state = WorkerState::Finished;
@@ -205,9 +213,11 @@ mod tests {
     #[test]
     fn bytes_of_a_restarted_sidecar_are_added_to_those_before() {
         let mut progress = Progress::new(std::iter::once("w0".to_owned()));
-        for wire in [100, 250, 30] {
+        for wire in [100, 250] {
             progress.take(&sync("w0", 1, wire));
         }
-        assert_eq!(progress.workers["w0"].wire_bytes(), 280);
+        progress.take(&Event::now("w0", "ProcessRestarted").with("process", "sidecar"));
+        progress.take(&sync("w0", 1, 250));
+        assert_eq!(progress.workers["w0"].wire_bytes(), 500);
     }
 }

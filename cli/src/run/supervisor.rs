@@ -46,13 +46,37 @@ pub(crate) fn supervise(ready: &Ready, file: &RunFile, output: &Output, silent: 
     // One thread: children ask to be told when the thread that started them ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
+        let interrupts = Interrupts::new()?;
         let mut supervisor = Supervisor::new(ready, file, output, silent).await?;
-        let outcome = supervisor.run().await;
+        let outcome = supervisor.run(interrupts).await;
         supervisor.stop().await;
-        let outcome = outcome?;
-        supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)))?;
+        supervisor.remove_partial();
+        // Whatever failed, what was trained is reported.
+        let outcome = outcome.unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
+        let ended = supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)));
+        if let (Err(error), None) = (ended, &outcome.failure) {
+            return Err(error);
+        }
         Ok(supervisor.report(outcome))
     })
+}
+
+/// Signals that ask for an end.
+struct Interrupts {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hang_up: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    fn new() -> Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
+    }
 }
 
 /// How the training ended.
@@ -76,7 +100,10 @@ struct Worker {
     sidecar_starts: u64,
     trainer_starts: u64,
     finished: bool,
-    failed: bool,
+    /// Why it cannot go on.
+    failed: Option<String>,
+    /// Its trainer holds the state of the run.
+    holds_state: bool,
 }
 
 impl Worker {
@@ -108,6 +135,7 @@ struct Supervisor<'a> {
     last_round: Option<Instant>,
     first_finished: Option<Instant>,
     held_out_loss: Option<f64>,
+    saved: bool,
 }
 
 fn name(slot: u32) -> String {
@@ -165,6 +193,7 @@ impl<'a> Supervisor<'a> {
             last_round: None,
             first_finished: None,
             held_out_loss: None,
+            saved: false,
             ready,
             file,
             output,
@@ -178,20 +207,21 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    async fn run(&mut self) -> Result<Outcome> {
+    async fn run(&mut self, interrupts: Interrupts) -> Result<Outcome> {
         self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
         for slot in 0..self.workers.len() as u32 {
             self.start(slot, Role::Sidecar).await?;
             self.start(slot, Role::Trainer).await?;
         }
-        let mut interrupts = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let Interrupts { mut interrupt, mut terminate, mut hang_up } = interrupts;
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 Some(told) = self.told.recv() => self.hear(told).await?,
                 _ = looks.tick() => self.show(),
-                _ = interrupts.0.recv() => return Ok(self.interrupted()),
-                _ = interrupts.1.recv() => return Ok(self.interrupted()),
+                _ = interrupt.recv() => return Ok(self.interrupted()),
+                _ = terminate.recv() => return Ok(self.interrupted()),
+                _ = hang_up.recv() => return Ok(self.interrupted()),
             }
             if let Some(outcome) = self.verdict() {
                 if outcome.state != State::Complete {
@@ -199,8 +229,9 @@ impl<'a> Supervisor<'a> {
                 }
                 tokio::select! {
                     outcome = self.save() => return outcome,
-                    _ = interrupts.0.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
-                    _ = interrupts.1.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                    _ = interrupt.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                    _ = terminate.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                    _ = hang_up.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
                 }
             }
         }
@@ -281,12 +312,19 @@ impl<'a> Supervisor<'a> {
             What::Event(event) => {
                 match event.event.as_str() {
                     "Epoch" => self.first_epoch = self.first_epoch.or(Some(Instant::now())),
-                    "SyncEnd" => self.last_round = Some(Instant::now()),
+                    "Joined" => self.workers[slot].holds_state = true,
+                    "SyncEnd" => {
+                        self.last_round = Some(Instant::now());
+                        self.workers[slot].holds_state = true;
+                    }
                     "Finished" => {
                         self.workers[slot].finished = true;
                         self.first_finished = self.first_finished.or(Some(Instant::now()));
                     }
-                    "Saved" => self.held_out_loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64),
+                    "Saved" => {
+                        self.saved = true;
+                        self.held_out_loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64);
+                    }
                     _ => {}
                 }
                 self.log(&event)
@@ -319,9 +357,12 @@ impl<'a> Supervisor<'a> {
             return Ok(());
         }
         let gave_up = status.is_ok_and(|status| status.code().is_some());
-        if worker.failed || gave_up || incarnation > MOST_RESTARTS {
-            worker.failed = true;
+        if role == Role::Trainer {
+            worker.holds_state = false;
+        }
+        if worker.failed.is_some() || gave_up || incarnation > MOST_RESTARTS {
             let detail = format!("its {} ended: {status_text}: {}", role.name(), self.last_words(slot, role));
+            self.workers[slot as usize].failed = Some(detail.clone());
             return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("reason", detail));
         }
         self.start(slot, role).await?;
@@ -338,14 +379,14 @@ impl<'a> Supervisor<'a> {
     /// Whether the training is over, and how.
     fn verdict(&self) -> Option<Outcome> {
         let record = self.arbiter.record();
-        let able = self.workers.iter().filter(|worker| !worker.failed).count();
+        let able = self.workers.iter().filter(|worker| worker.failed.is_none()).count();
         if let Some(first) = self.first_finished {
             let waited_for = |(slot, worker): (usize, &Worker)| {
                 let member = record
                     .members
                     .iter()
                     .any(|member| member.slot as usize == slot && member.incarnation == worker.sidecar_starts);
-                member && !worker.finished && !worker.failed
+                member && !worker.finished && worker.failed.is_none()
             };
             let all = !self.workers.iter().enumerate().any(waited_for);
             return (all || first.elapsed() > LAST).then_some(Outcome {
@@ -355,13 +396,12 @@ impl<'a> Supervisor<'a> {
             });
         }
         if able < self.settings.quorum || (record.epoch == 0 && able < self.settings.minimum) {
-            let failures: Vec<_> = (0..self.workers.len() as u32).filter(|slot| self.workers[*slot as usize].failed).collect();
-            let last = failures.last().map(|slot| format!("{}: {}", name(*slot), self.last_words(*slot, Role::Trainer)));
-            return Some(Outcome::failed(format!(
-                "{able} of {} workers can go on; {}",
-                self.workers.len(),
-                last.unwrap_or_default()
-            )));
+            let failed = |(slot, worker): (usize, &Worker)| Some(format!("{}: {}", name(slot as u32), worker.failed.as_ref()?));
+            let last = self.workers.iter().enumerate().filter_map(failed).next_back().unwrap_or_default();
+            return Some(Outcome::failed(format!("{able} of {} workers can go on; {last}", self.workers.len())));
+        }
+        if self.progress.round > 0 && !self.workers.iter().any(|worker| worker.holds_state) {
+            return Some(Outcome::failed("the trainers of all workers were lost at once, and with them the newest state"));
         }
         let lost = |member: &atoll_proto::v1::Member| self.workers[member.slot as usize].sidecar_starts != member.incarnation;
         if !record.members.is_empty() && record.members.iter().all(lost) {
@@ -372,7 +412,7 @@ impl<'a> Supervisor<'a> {
 
     /// Has one of the finished trainers evaluate and write the model.
     async fn save(&mut self) -> Result<Outcome> {
-        let partial = self.output.path().join(".model.partial");
+        let partial = self.partial();
         for slot in 0..self.workers.len() {
             if !self.workers[slot].finished {
                 continue;
@@ -382,21 +422,28 @@ impl<'a> Supervisor<'a> {
                 continue;
             }
             let until = tokio::time::Instant::now() + SAVING;
-            while self.held_out_loss.is_none() && self.workers[slot].trainer.is_some() {
+            while !self.saved && self.workers[slot].trainer.is_some() {
                 match tokio::time::timeout_at(until, self.told.recv()).await {
                     Ok(Some(told)) => self.hear(told).await?,
                     _ => break,
                 }
             }
-            if self.held_out_loss.is_some() {
+            if self.saved {
                 std::fs::rename(&partial, self.output.path().join("model")).context("cannot put the model in its place")?;
                 return Ok(Outcome { state: State::Complete, failure: None, held_out_loss: self.held_out_loss });
             }
-            if partial.exists() {
-                std::fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
-            }
+            self.remove_partial();
         }
         bail!("no trainer could write the model; see {}", self.output.path().join("logs").display())
+    }
+
+    /// Where the model is written before it is whole.
+    fn partial(&self) -> std::path::PathBuf {
+        self.output.path().join(".model.partial")
+    }
+
+    fn remove_partial(&self) {
+        let _usually_not_there = std::fs::remove_dir_all(self.partial());
     }
 
     /// Ends every process: trainers have nothing left to do, sidecars remove their sockets.

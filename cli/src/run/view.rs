@@ -7,6 +7,7 @@ use atoll_sdk::events::Event;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::progress::Progress;
+use crate::say;
 
 /// Pause between two plain lines.
 const PLAIN: Duration = Duration::from_secs(2);
@@ -44,7 +45,7 @@ impl View {
             Self::Plain { shown } => {
                 if shown.elapsed() >= PLAIN && progress.step > 0 {
                     *shown = Instant::now();
-                    eprintln!("step {} {line}", progress.step);
+                    say(&format!("step {} {line}", progress.step));
                 }
             }
             Self::Live(bar) => {
@@ -67,7 +68,7 @@ impl View {
         };
         match self {
             Self::Silent => {}
-            Self::Plain { .. } => eprintln!("{line}"),
+            Self::Plain { .. } => say(&line),
             Self::Live(bar) => bar.println(line),
         }
     }

@@ -64,7 +64,7 @@ fn a_port_or_socket_in_use_is_named() {
     assert!(refused(&laboratory, &["--port", &port]).contains(&port));
     let _socket = UnixListener::bind(laboratory.path().join("w1.sock")).unwrap();
     let text = refused(&laboratory, &["--socket-dir", "."]);
-    assert!(text.contains("w1.sock is in use"), "{text}");
+    assert!(text.contains("w1.sock: in use"), "{text}");
 }
 
 #[test]

@@ -316,10 +316,11 @@ impl Exchange {
 
     /// Slot of a member whose bytes have not all come.
     fn missing(&self, state: &State) -> Option<u32> {
-        let complete = |from: usize| {
-            state.copies[from].len() == self.plan.mine().len() && state.results[from] == self.plan.shards[from].len()
-        };
-        self.plan.others().find(|from| !complete(*from)).map(|from| self.plan.members[from].slot)
+        // Results wait for everybody's copies, so a missing copy is the nearer cause.
+        let copy = |from: &usize| state.copies[*from].len() < self.plan.mine().len();
+        let result = |from: &usize| state.results[*from] < self.plan.shards[*from].len();
+        let missing = self.plan.others().find(copy).or_else(|| self.plan.others().find(result));
+        missing.map(|from| self.plan.members[from].slot)
     }
 
     async fn wait_for<T>(&self, mut ready: impl FnMut(&State) -> Option<T>) -> T {

@@ -62,7 +62,7 @@ pub enum Action {
     RequestTerm(u64),
     /// Move the data of this operation.
     Move(Box<Begin>),
-    /// Stop moving data; nothing is prepared.
+    /// Stop moving data and fetching a state; nothing is prepared, and neither output nor state is written from here on.
     Halt,
     /// Fetch the round's state from a donor.
     Fetch(Box<Start>),
@@ -485,7 +485,7 @@ impl Peer {
     }
 
     fn leave_round(&mut self, actions: &mut Vec<Action>) {
-        if self.begin.is_some() {
+        if self.begin.is_some() || self.fetching {
             actions.push(Action::Halt);
         }
         self.forget_round();

@@ -45,7 +45,7 @@ pub(crate) enum Input {
     Located(EpochRecord),
     Ruled(Ruling),
     Moved(u64, Result<Vec<u8>, Failure>),
-    Fetched(Result<(), String>),
+    Fetched(u64, Result<(), String>),
 }
 
 /// What the core shares with the lanes' service and the region socket.
@@ -90,6 +90,8 @@ pub(crate) struct Core {
     served: BTreeMap<u32, Served>,
     last_beat: Option<Instant>,
     moving: Option<JoinHandle<()>>,
+    /// Counts fetches: what an earlier one still says is dropped.
+    fetches: u64,
     fetching: Option<JoinHandle<()>>,
     payload_bytes: u64,
 }
@@ -124,6 +126,7 @@ impl Core {
             served: BTreeMap::new(),
             last_beat: None,
             moving: None,
+            fetches: 0,
             fetching: None,
             payload_bytes: 0,
         }
@@ -194,7 +197,10 @@ impl Core {
                 self.coordinator_event(coordinator::Event::Ruled(ruling));
             }
             Input::Moved(epoch, result) => self.peer_event(peer::Event::Moved(epoch, result)),
-            Input::Fetched(result) => {
+            Input::Fetched(fetch, result) => {
+                if fetch != self.fetches {
+                    return;
+                }
                 if result.is_ok() {
                     self.offer_state();
                 }
@@ -279,6 +285,7 @@ impl Core {
             trainer.mean = None;
         }
         self.shared.offer.send_replace(None);
+        self.stop_fetching();
         self.peer_event(peer::Event::TrainerLost);
     }
 
@@ -460,16 +467,24 @@ impl Core {
         if let Some(moving) = self.moving.take() {
             moving.abort();
         }
+        self.stop_fetching();
     }
 
-    fn fetch(&mut self, start: Start) {
+    /// Ends a fetch, if there is one; from here on the state is not written.
+    fn stop_fetching(&mut self) {
+        self.fetches += 1;
         if let Some(fetching) = self.fetching.take() {
             fetching.abort();
         }
+    }
+
+    fn fetch(&mut self, start: Start) {
+        self.stop_fetching();
         // Whoever asked for it meanwhile must not get half of the old and half of the new.
         self.shared.offer.send_replace(None);
         if let Some(state) = self.trainer.as_ref().and_then(|trainer| trainer.state.clone()) {
-            self.fetching = Some(operation::fetch(start, state, self.lanes.clone(), self.inbox.clone()));
+            self.fetching =
+                Some(operation::fetch(self.fetches, start, state, self.lanes.clone(), self.config.progress, self.inbox.clone()));
         }
     }
 

@@ -23,14 +23,21 @@ pub(crate) fn exchange(exchange: Arc<Exchange>, lanes: Lanes, patience: Duration
 }
 
 /// Fetches the round's state into `state`, from the first donor that can give it, and checks its hash.
-pub(crate) fn fetch(start: Start, state: Part, lanes: Lanes, inbox: mpsc::Sender<Input>) -> JoinHandle<()> {
+pub(crate) fn fetch(
+    fetch: u64,
+    start: Start,
+    state: Part,
+    lanes: Lanes,
+    patience: Duration,
+    inbox: mpsc::Sender<Input>,
+) -> JoinHandle<()> {
     tokio::spawn(async move {
-        let result = fetch_from_any(&start, &state, &lanes).await;
-        let _stopping = inbox.send(Input::Fetched(result)).await;
+        let result = fetch_from_any(&start, &state, &lanes, patience).await;
+        let _stopping = inbox.send(Input::Fetched(fetch, result)).await;
     })
 }
 
-async fn fetch_from_any(start: &Start, state: &Part, lanes: &Lanes) -> Result<(), String> {
+async fn fetch_from_any(start: &Start, state: &Part, lanes: &Lanes, patience: Duration) -> Result<(), String> {
     let record = start.record.clone().unwrap_or_default();
     let mut failures = Vec::new();
     for donor in start.donors.iter().filter_map(|slot| chain::member(&record, *slot)) {
@@ -40,7 +47,7 @@ async fn fetch_from_any(start: &Start, state: &Part, lanes: &Lanes) -> Result<()
             offset += piece.len();
             fits
         };
-        let fetched = lanes.fetch(&donor.address, &start.state_hash, state.len() as u64, take).await;
+        let fetched = lanes.fetch(&donor.address, &start.state_hash, state.len() as u64, patience, take).await;
         match fetched {
             Ok(()) if blake3::hash(state.as_ref()).as_bytes().as_slice() == start.state_hash => return Ok(()),
             Ok(()) => failures.push(format!("{}: its bytes have another hash", donor.worker)),

@@ -138,7 +138,8 @@ impl Lanes {
         }
     }
 
-    /// Fetches the state with this hash from a donor; `take` gets `length` bytes, piece by piece.
+    /// Fetches the state with this hash from a donor that is never silent for `patience`; `take` gets `length` bytes, piece by
+    /// piece.
     ///
     /// # Errors
     /// What broke, in words.
@@ -147,6 +148,7 @@ impl Lanes {
         address: &str,
         state_hash: &[u8],
         length: u64,
+        patience: Duration,
         mut take: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), String> {
         let hash = blake3::Hash::from_slice(state_hash).map_err(|error| error.to_string())?;
@@ -155,9 +157,10 @@ impl Lanes {
             .header("atoll-state", hash.to_hex().as_str())
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
-        let mut body = self.call(address, request).await?;
+        let silent = |_| format!("silent for {} ms", patience.as_millis());
+        let mut body = tokio::time::timeout(patience, self.call(address, request)).await.map_err(silent)??;
         let mut deframer = Deframer::new(length);
-        while let Some(frame) = body.frame().await {
+        while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(silent)? {
             let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
             while let Some(piece) = deframer.next(&mut data).map_err(|error| error.to_string())? {
                 if !take(&piece) {

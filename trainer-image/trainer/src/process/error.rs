@@ -34,6 +34,14 @@ pub enum TrainerError {
         /// The loss.
         loss: f32,
     },
+    /// The gradient or the weights are no longer numbers.
+    #[error(
+        "the weights at step {step} are not finite: training diverged; a lower learning rate or a shorter gradientClip may help"
+    )]
+    NotFinite {
+        /// The last inner step of the round.
+        step: u64,
+    },
     /// A region does not hold what was put there.
     #[error("the shared region {0} has another size than this trainer made")]
     Region(&'static str),

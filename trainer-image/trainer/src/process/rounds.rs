@@ -185,6 +185,10 @@ impl<'a> Rounds<'a> {
                 pseudo_gradient(&start, &self.gradients.mean, self.state.contribution()?)?;
             }
         }
+        let finite = self.state.contribution()?.iter().all(|value| value.is_finite());
+        if !finite {
+            return Err(TrainerError::NotFinite { step: self.steps() + steps as u64 });
+        }
         Ok(losses / steps.max(1) as f64)
     }
 

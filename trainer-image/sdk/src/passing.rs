@@ -39,12 +39,13 @@ pub(crate) fn pass(socket: &mut UnixStream, name: &str, region: &Region) -> Resu
     Ok(())
 }
 
-/// Receives one region; none when the other side is done.
+/// Receives one region and gives it to `keep` before the other side is answered, so that whoever was answered can use it.
+/// False when the other side is done.
 ///
 /// # Errors
 /// [`SdkError::Passing`] for a message without exactly one descriptor, a name that is too long or not UTF-8, or a region
 /// that [`Region::open`] refuses. The other side is told.
-pub fn receive(socket: &mut UnixStream) -> Result<Option<(String, Region)>, SdkError> {
+pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region)) -> Result<bool, SdkError> {
     let mut message = [0; 8 + LONGEST_NAME + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -52,7 +53,7 @@ pub fn receive(socket: &mut UnixStream) -> Result<Option<(String, Region)>, SdkE
     let received = recvmsg(&*socket, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)
         .map_err(|error| failed(error.into()))?;
     if received.bytes == 0 {
-        return Ok(None);
+        return Ok(false);
     }
     let descriptors: Vec<_> = control
         .drain()
@@ -65,11 +66,13 @@ pub fn receive(socket: &mut UnixStream) -> Result<Option<(String, Region)>, SdkE
     let whole = !received.flags.contains(ReturnFlags::CTRUNC) && received.bytes <= 8 + LONGEST_NAME;
     let opened = parse(&message[..received.bytes]).filter(|_| whole).zip(descriptors.into_iter().next());
     let result = match opened {
-        Some(((length, name), descriptor)) => Region::open(&name, File::from(descriptor), length).map(|region| (name, region)),
+        Some(((length, name), descriptor)) => {
+            Region::open(&name, File::from(descriptor), length).map(|region| keep(name, region))
+        }
         None => Err(failed(std::io::ErrorKind::InvalidData.into())),
     };
     socket.write_all(&[u8::from(result.is_ok())]).map_err(failed)?;
-    result.map(Some)
+    result.map(|()| true)
 }
 
 fn parse(message: &[u8]) -> Option<(u64, String)> {
@@ -84,7 +87,11 @@ mod tests {
     #[test]
     fn a_region_arrives_with_its_bytes() {
         let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
-        let receiver = std::thread::spawn(move || receive(&mut sidecar).unwrap().unwrap());
+        let receiver = std::thread::spawn(move || {
+            let mut received = None;
+            assert!(receive(&mut sidecar, |name, region| received = Some((name, region))).unwrap());
+            received.unwrap()
+        });
         let region = Region::create("1/state", 32).unwrap();
         assert!(region.write(0, b"hello"));
         pass(&mut trainer, "1/state", &region).unwrap();
@@ -97,11 +104,11 @@ mod tests {
     fn a_message_without_descriptor_is_refused_and_the_sender_told() {
         let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
         trainer.write_all(b"12345678name").unwrap();
-        assert!(receive(&mut sidecar).is_err());
+        assert!(receive(&mut sidecar, |_, _| unreachable!()).is_err());
         let mut answer = [9];
         trainer.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [0]);
         drop(trainer);
-        assert!(receive(&mut sidecar).unwrap().is_none());
+        assert!(!receive(&mut sidecar, |_, _| unreachable!()).unwrap());
     }
 }

@@ -37,11 +37,12 @@ impl Regions {
 
     fn receive(&self, mut socket: UnixStream) {
         loop {
-            match atoll_sdk::receive(&mut socket) {
-                Ok(Some((name, region))) => {
-                    self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
-                }
-                Ok(None) => return,
+            let keep = |name, region| {
+                self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
+            };
+            match atoll_sdk::receive(&mut socket, keep) {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(error) => {
                     tracing::warn!(%error, "a region was refused");
                     return;

@@ -128,9 +128,10 @@ impl Report {
     /// Writes the three files; each is there whole or not at all.
     pub(crate) fn write(&self, output: &Output) -> Result<()> {
         let folder = output.path();
+        // The report first: it is what a full disk should take last.
+        put(&folder.join("report.json"), &[serde_json::to_vec_pretty(self)?, b"\n".to_vec()].concat())?;
         put(&folder.join("loss.csv"), curve::csv(&self.curve).as_bytes())?;
-        put(&folder.join("loss.svg"), curve::svg(&self.run, &self.curve)?.as_bytes())?;
-        put(&folder.join("report.json"), &[serde_json::to_vec_pretty(self)?, b"\n".to_vec()].concat())
+        put(&folder.join("loss.svg"), curve::svg(&self.run, &self.curve)?.as_bytes())
     }
 
     /// The end of a run on a terminal: the loss curve, the workers, the figures.

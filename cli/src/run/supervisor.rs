@@ -470,6 +470,11 @@ impl<'a> Supervisor<'a> {
                 sidecar.signal(Signal::KILL);
             }
         }
+        // A sidecar that had to be killed could not remove its own.
+        for slot in 0..self.workers.len() as u32 {
+            let socket = self.ready.sockets.path().join(socket_name(slot));
+            let _usually_gone = std::fs::remove_file(socket.with_extension("sock.regions")).and(std::fs::remove_file(&socket));
+        }
     }
 
     fn log(&mut self, event: &Event) -> Result<()> {

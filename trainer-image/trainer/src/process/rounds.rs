@@ -131,6 +131,9 @@ impl<'a> Rounds<'a> {
             self.event("Joined", round.round, self.steps(), sync.as_secs_f64()).with("epoch", round.epoch).emit();
             sync = Duration::ZERO;
         }
+        // A worker that was behind asked for a round of another length; what it does not need is dealt again.
+        let needed = self.next_steps() * self.gradients.positions() as u64;
+        let round = Round { samples: first(&round.samples, needed), ..round };
         let positions: Vec<u64> = round.samples.iter().flat_map(|range| range.start..range.end).collect();
         // A member of a run that ended meanwhile has nothing left to do.
         if self.next_steps() == 0 {
@@ -278,5 +281,31 @@ impl<'a> Rounds<'a> {
             Event::now(&self.job.worker, "Evaluated").round(self.committed).step(now).with("heldOutLoss", loss).emit();
         }
         Ok(())
+    }
+}
+
+/// The first `count` positions of `ranges`.
+fn first(ranges: &[SampleRange], count: u64) -> Vec<SampleRange> {
+    let mut left = count;
+    let taken = ranges.iter().map(|range| {
+        let end = range.end.min(range.start.saturating_add(left));
+        left -= end - range.start;
+        SampleRange { start: range.start, end }
+    });
+    taken.filter(|range| range.start < range.end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_positions_are_taken_than_the_round_has_steps_for() {
+        let dealt = [SampleRange { start: 0, end: 4 }, SampleRange { start: 10, end: 20 }];
+        let taken = |count| first(&dealt, count).iter().map(|range| (range.start, range.end)).collect::<Vec<_>>();
+        assert_eq!(taken(14), [(0, 4), (10, 20)]);
+        assert_eq!(taken(6), [(0, 4), (10, 12)]);
+        assert_eq!(taken(4), [(0, 4)]);
+        assert_eq!(taken(100), [(0, 4), (10, 20)]);
     }
 }

@@ -89,7 +89,6 @@ pub(crate) struct Progress {
     /// Positions of the permutation that were committed.
     pub(crate) samples: u64,
     pub(crate) aborts: BTreeMap<String, u64>,
-    pub(crate) coordinator: String,
 }
 
 impl Progress {
@@ -103,7 +102,6 @@ impl Progress {
         let number = |name: &str| event.more.get(name).and_then(serde_json::Value::as_u64);
         match event.event.as_str() {
             "Epoch" => self.take_epoch(event),
-            "Coordinator" => self.coordinator.clone_from(&event.worker),
             "Aborted" => {
                 let reason = event.more.get("reason").and_then(serde_json::Value::as_str).unwrap_or("Unknown");
                 *self.aborts.entry(reason.to_owned()).or_default() += 1;

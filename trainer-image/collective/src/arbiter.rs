@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use crate::Millis;
-use crate::chain::includes;
 use crate::v1::{EpochRecord, Member, Ruling};
 
 /// State of the arbiter; `Serialize` so that it can be stored and inspected.
@@ -76,12 +75,6 @@ impl Arbiter {
                     .get(&(coordinator.slot, coordinator.incarnation))
                     .is_some_and(|heard| now.saturating_sub(*heard) <= self.liveness)
         })
-    }
-
-    /// Whether this very process is a member of the newest epoch.
-    #[must_use]
-    pub fn counts(&self, member: &Member) -> bool {
-        includes(&self.record, member)
     }
 }
 

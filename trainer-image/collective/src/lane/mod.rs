@@ -112,10 +112,7 @@ impl Lanes {
         parcel: &Parcel,
         payload: impl Stream<Item = Bytes> + Send + 'static,
     ) -> Result<(), String> {
-        let frames = payload.flat_map(|data| {
-            let prefix = framing::prefix(data.len() as u32);
-            futures::stream::iter([prefix, data].map(|data| Ok::<_, Status>(Frame::data(data))))
-        });
+        let frames = frames(payload);
         let kind = match parcel.kind {
             Kind::Contribution => "contribution",
             Kind::Result => "result",
@@ -210,4 +207,14 @@ impl Lanes {
     fn forget(&self, address: &str) {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
     }
+}
+
+/// A gRPC message of each piece: its prefix, then its bytes, not copied.
+fn frames(
+    pieces: impl Stream<Item = Bytes> + Send + 'static,
+) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send + 'static {
+    pieces.flat_map(|data| {
+        let prefix = framing::prefix(data.len() as u32);
+        futures::stream::iter([prefix, data].map(|data| Ok(Frame::data(data))))
+    })
 }

@@ -15,9 +15,9 @@ use tokio::sync::watch;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{FETCH, PUSH, Parcel};
+use super::{FETCH, PUSH, Parcel, frames};
 use crate::exchange::{Exchange, Kind};
-use crate::framing::{self, Deframer};
+use crate::framing::Deframer;
 use crate::secret::{HEADER, Secret};
 
 /// Bytes per message of a state that is fetched.
@@ -147,10 +147,7 @@ fn parcel(headers: &http::HeaderMap) -> Option<Parcel> {
 
 /// A gRPC answer: messages, and the status OK.
 fn answer(messages: impl futures::Stream<Item = Bytes> + Send + 'static) -> http::Response<Body> {
-    let frames = messages.flat_map(|data| {
-        let prefix = framing::prefix(data.len() as u32);
-        futures::stream::iter([prefix, data].map(|data| Ok::<_, Status>(Frame::data(data))))
-    });
+    let frames = frames(messages);
     let mut trailers = http::HeaderMap::new();
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     let end = futures::stream::once(async move { Ok(Frame::trailers(trailers)) });

@@ -36,6 +36,13 @@ pub fn count(ranges: &[SampleRange]) -> u64 {
     ranges.iter().map(|range| range.end.saturating_sub(range.start)).sum()
 }
 
+/// Whether every position of `taken` is one of `dealt`, which is ascending and disjoint as [`deal`] gives it.
+#[must_use]
+pub fn covers(dealt: &[SampleRange], taken: &[SampleRange]) -> bool {
+    let within = |range: &SampleRange| dealt.iter().any(|dealt| dealt.start <= range.start && range.end <= dealt.end);
+    taken.iter().all(|range| range.start <= range.end && within(range))
+}
+
 /// Positions below `end` that are not committed.
 fn open(ledger: &Ledger, end: u64) -> Vec<SampleRange> {
     let mut open = ledger.holes.clone();

@@ -7,7 +7,7 @@ use crate::v1::{
     AbortReason, Arrive, Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Failed, Heartbeat, Hello, Leave, Member,
     Prepared, Start, coordinator_message, leave, peer_message,
 };
-use crate::{Millis, chain};
+use crate::{Millis, chain, ledger};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -124,12 +124,16 @@ pub struct Peer {
     tried: Option<(u64, Millis)>,
     committed: Option<CommitRecord>,
     arrive: Option<Arrive>,
+    /// Arrivals so far.
+    attempts: u64,
     start: Option<Start>,
     fetching: bool,
     enter: Option<Enter>,
     begin: Option<Begin>,
     prepared: Option<Prepared>,
     waiting: Waiting,
+    /// Why its trainer takes part no more, until one arrives again; every new coordinator has to hear it.
+    left: Option<i32>,
 }
 
 /// Pause between two attempts to reach a coordinator or to become it.
@@ -150,12 +154,14 @@ impl Peer {
             tried: None,
             committed: None,
             arrive: None,
+            attempts: 0,
             start: None,
             fetching: false,
             enter: None,
             begin: None,
             prepared: None,
             waiting: Waiting::Nothing,
+            left: None,
         }
     }
 
@@ -177,8 +183,8 @@ impl Peer {
         match event {
             Event::Arrived(arrive, committed) => self.arrived(arrive, committed, &mut actions),
             Event::Entered(enter, deadline) => self.entered(enter, deadline, &mut actions),
-            Event::Finished => self.send(leave_body(leave::Reason::Finished), &mut actions),
-            Event::Stopping => self.send(leave_body(leave::Reason::Stopped), &mut actions),
+            Event::Finished => self.leave_for_good(leave::Reason::Finished, &mut actions),
+            Event::Stopping => self.leave_for_good(leave::Reason::Stopped, &mut actions),
             Event::TrainerLost => self.trainer_lost(&mut actions),
             Event::Located(record) => self.located(record),
             Event::Opened(term) => self.opened(term, now, &mut actions),
@@ -197,6 +203,7 @@ impl Peer {
             self.committed = committed;
         }
         self.waiting = Waiting::Round;
+        self.left = None;
         // A trainer that arrives has given up whatever it was in; only a prepared operation is not its to give up.
         if self.prepared.is_some() {
             return;
@@ -205,6 +212,8 @@ impl Peer {
             self.leave_round(actions);
             self.send(leave_body(leave::Reason::TrainerLost), actions);
         }
+        self.attempts += 1;
+        let arrive = Arrive { attempt: self.attempts, ..arrive };
         self.arrive = Some(arrive.clone());
         self.send(peer_message::Body::Arrive(arrive), actions);
     }
@@ -215,11 +224,20 @@ impl Peer {
             actions.push(Action::Reduced(Outcome::Committed(Box::new(record.clone()))));
             return;
         }
-        if self.start.as_ref().is_none_or(|start| start.round != enter.round) {
-            let detail = "the worker is not a member of this round".to_owned();
-            actions.push(Action::Reduced(Outcome::Aborted(Refusal { reason: AbortReason::PeerLost, detail })));
-            return;
-        }
+        let start = self.start.as_ref().filter(|start| start.round == enter.round);
+        let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
+        let (reason, detail) = match start {
+            None => (AbortReason::PeerLost, "the worker is not a member of this round"),
+            // A trainer that still trained for a start that was given up since.
+            Some(start) if !ledger::covers(&start.samples, samples) => {
+                (AbortReason::Mismatch, "the contribution is of samples that the worker was not dealt")
+            }
+            Some(_) => return self.contribute(enter, deadline, actions),
+        };
+        actions.push(Action::Reduced(Outcome::Aborted(Refusal { reason, detail: detail.to_owned() })));
+    }
+
+    fn contribute(&mut self, enter: Enter, deadline: Millis, actions: &mut Vec<Action>) {
         self.waiting = Waiting::Mean { deadline };
         if self.enter.is_none() {
             self.enter = Some(enter.clone());
@@ -237,7 +255,12 @@ impl Peer {
         if self.prepared.is_none() {
             self.leave_round(actions);
         }
-        self.send(leave_body(leave::Reason::TrainerLost), actions);
+        self.leave_for_good(leave::Reason::TrainerLost, actions);
+    }
+
+    fn leave_for_good(&mut self, reason: leave::Reason, actions: &mut Vec<Action>) {
+        self.left = Some(reason.into());
+        self.send(leave_body(reason), actions);
     }
 
     fn located(&mut self, record: EpochRecord) {
@@ -269,6 +292,9 @@ impl Peer {
             begin: self.begin.clone(),
         };
         self.send(peer_message::Body::Hello(hello), actions);
+        if let Some(reason) = self.left {
+            self.send(peer_message::Body::Leave(Leave { reason }), actions);
+        }
     }
 
     fn closed(&mut self, term: u64) {
@@ -365,10 +391,9 @@ impl Peer {
     }
 
     fn started(&mut self, start: Start, actions: &mut Vec<Action>) {
-        // An answer to a trainer that is gone would start this one from a state that it does not hold.
-        let holds_state =
-            self.arrive.as_ref().is_some_and(|arrive| arrive.round == start.round && arrive.state_hash == start.state_hash);
-        if self.waiting != Waiting::Round || !(start.synchronise || holds_state) {
+        // An answer to an earlier arrival would start the trainer from a state that it may not hold.
+        let answers = self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt);
+        if self.waiting != Waiting::Round || !answers {
             return;
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {
@@ -394,6 +419,9 @@ impl Peer {
                 if let Some(arrive) = &mut self.arrive {
                     arrive.round = start.round;
                     arrive.state_hash.clone_from(&start.state_hash);
+                    // From here on it can give the state to others.
+                    let arrive = arrive.clone();
+                    self.send(peer_message::Body::Arrive(arrive), actions);
                 }
                 actions.push(Action::Begun(Ok(Box::new(start))));
             }

@@ -304,7 +304,9 @@ impl Core {
         trainer.round = Some(answer);
         trainer.lost = false;
         trainer.pulse = Instant::now();
-        let arrive = Arrive { round: request.round, state_hash: request.state_hash, samples_wanted: request.samples_wanted };
+        // The peer counts the attempts.
+        let arrive =
+            Arrive { round: request.round, state_hash: request.state_hash, samples_wanted: request.samples_wanted, attempt: 0 };
         self.offer(&arrive.state_hash.clone());
         self.peer_event(peer::Event::Arrived(arrive, request.committed));
     }

@@ -123,9 +123,24 @@ impl Coordinator {
             |session: &&Session| !session.finished && session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
         let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();
         if heirs.is_empty() {
+            self.recall(actions);
             return self.hold(0, actions);
         }
         self.propose(&heirs, now, actions);
+    }
+
+    /// Members that came back after their sessions broke hold the newest state, but stand in a round that is lost: their
+    /// trainers have to arrive again. Nothing they are prepared for can be committed any more.
+    fn recall(&mut self, actions: &mut Vec<Action>) {
+        for slot in self.evicting.keys().copied().collect::<Vec<_>>() {
+            let member = self.is_member(slot);
+            let Some(session) = self.sessions.get_mut(&slot).filter(|session| member && session.arrive.is_none()) else {
+                continue;
+            };
+            if !std::mem::replace(&mut session.recalled, true) {
+                actions.push(self.send(slot, evict(AbortReason::PeerLost, "no member of its round is left")));
+            }
+        }
     }
 
     /// Proposes the members that are left and `joining`, in a new epoch.
@@ -200,6 +215,20 @@ impl Coordinator {
             self.phase = Phase::Open;
         } else if matches!(self.phase, Phase::Recovering { .. }) {
             self.recovered(actions);
+        }
+        self.evict_absent();
+    }
+
+    /// Members that were lost or left while the arbiter was asked, or before they were members.
+    fn evict_absent(&mut self) {
+        for member in &self.record.members {
+            let reason = match self.sessions.get_mut(&member.slot) {
+                Some(session) if session.member == *member => session.left.take(),
+                _ => Some((AbortReason::PeerLost, "its connection ended".to_owned())),
+            };
+            if let Some(reason) = reason {
+                self.evicting.entry(member.slot).or_insert(reason);
+            }
         }
     }
 }

@@ -10,12 +10,11 @@ mod rounds;
 
 use std::collections::BTreeMap;
 
-use crate::chain;
 use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
     coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
-use crate::{Millis, Notice};
+use crate::{Millis, Notice, chain, ledger};
 use membership::Proposal;
 
 /// What a run asks of its membership; from its specification.
@@ -105,6 +104,10 @@ struct Session {
     begin: Option<Begin>,
     committed: Option<CommitRecord>,
     finished: bool,
+    /// Why its trainer takes part no more, where that could not be acted on at once.
+    left: Option<(AbortReason, String)>,
+    /// It was told to arrive again, and has not yet.
+    recalled: bool,
     /// Another peer could not reach it: since when, and how often before.
     suspected: Option<(Millis, AbortReason, String)>,
     strikes: u32,
@@ -236,6 +239,8 @@ impl Coordinator {
             begin: hello.begin,
             committed: hello.committed,
             finished: false,
+            left: None,
+            recalled: false,
             suspected: None,
             strikes: 0,
         };
@@ -265,8 +270,11 @@ impl Coordinator {
         };
         session.heard = now;
         match body {
-            peer_message::Body::Arrive(arrive) => session.arrive = Some(arrive),
-            peer_message::Body::Enter(enter) if enter.round == round && session.start.is_some() => session.enter = Some(enter),
+            peer_message::Body::Arrive(arrive) => session.arrived(arrive),
+            // Judged by its own start: a coordinator that recovers does not know the round yet.
+            peer_message::Body::Enter(enter) if session.start.as_ref().is_some_and(|start| start.round == enter.round) => {
+                self.entered(slot, enter);
+            }
             peer_message::Body::Prepared(prepared) if prepared.round == round => session.prepared = Some(prepared),
             peer_message::Body::Failed(failed) => self.failed(slot, &failed, now),
             peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
@@ -278,21 +286,34 @@ impl Coordinator {
         }
     }
 
+    fn entered(&mut self, slot: u32, enter: Enter) {
+        let Some(session) = self.sessions.get_mut(&slot) else { return };
+        let dealt = session.start.as_ref().map_or(&[][..], |start| &start.samples);
+        let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
+        if ledger::covers(dealt, samples) {
+            session.enter = Some(enter);
+        } else {
+            self.evict(slot, AbortReason::Mismatch, "it contributed samples that it was not dealt");
+        }
+    }
+
     fn left(&mut self, slot: u32, reason: LeaveReason) {
-        match reason {
+        let (reason, detail) = match reason {
             LeaveReason::Finished => {
                 if let Some(session) = self.sessions.get_mut(&slot) {
                     session.finished = true;
                 }
+                return;
             }
-            LeaveReason::TrainerLost => self.evict(slot, AbortReason::TrainerLost, "its trainer ended or is silent"),
-            LeaveReason::Deadline => self.evict(slot, AbortReason::Deadline, "its operation's total deadline passed"),
-            LeaveReason::Stopped | LeaveReason::Unspecified => self.evict(slot, AbortReason::Left, "it was told to stop"),
-        }
+            LeaveReason::TrainerLost => (AbortReason::TrainerLost, "its trainer ended or is silent"),
+            LeaveReason::Deadline => (AbortReason::Deadline, "its operation's total deadline passed"),
+            LeaveReason::Stopped | LeaveReason::Unspecified => (AbortReason::Left, "it was told to stop"),
+        };
+        self.evict(slot, reason, detail);
+        let evicted = self.evicting.contains_key(&slot);
         // What it is prepared for stays true until it is no member any more: a new coordinator counts on it.
-        if reason != LeaveReason::Finished
-            && let Some(session) = self.sessions.get_mut(&slot)
-        {
+        if let Some(session) = self.sessions.get_mut(&slot) {
+            session.left = (!evicted).then(|| (reason, detail.to_owned()));
             session.arrive = None;
             if session.prepared.is_none() {
                 session.leave_round();
@@ -346,6 +367,17 @@ impl Session {
         self.prepared
             .as_ref()
             .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash)
+    }
+
+    /// Its trainer stands at a round's start. A start that answered an earlier arrival reached nobody.
+    fn arrived(&mut self, arrive: Arrive) {
+        if self.start.as_ref().is_some_and(|start| start.attempt != arrive.attempt) {
+            self.start = None;
+            self.enter = None;
+        }
+        self.arrive = Some(arrive);
+        self.left = None;
+        self.recalled = false;
     }
 
     /// It takes part in no round; its trainer has to arrive again.

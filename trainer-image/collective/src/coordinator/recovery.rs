@@ -48,12 +48,6 @@ impl Coordinator {
             .find(|start| start.round == round)
             .map(|start| start.state_hash.clone());
         self.round_state = round_state;
-        // Lost while the arbiter was asked.
-        for member in self.record.members.clone() {
-            if !self.is_member(member.slot) {
-                self.evicting.insert(member.slot, (AbortReason::PeerLost, "its connection ended".to_owned()));
-            }
-        }
     }
 
     /// The commit that all survivors are prepared for, if they are.

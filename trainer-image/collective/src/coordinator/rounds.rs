@@ -111,6 +111,7 @@ impl Coordinator {
                 donors: donors.clone(),
                 state_hash: state_hash.clone(),
                 committed: self.committed.clone(),
+                attempt: arrive.attempt,
             };
             actions.push(self.send(slot, coordinator_message::Body::Start(start.clone())));
             if let Some(session) = self.sessions.get_mut(&slot) {

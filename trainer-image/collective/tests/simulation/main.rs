@@ -8,9 +8,10 @@ mod world;
 
 use world::{Faults, World};
 
-/// Seeds to run; a failing one is named by the panic, and `ATOLL_SEED=n` replays it alone.
+/// Seeds to run, or as many as `ATOLL_SEEDS` says; a failing one is named by the panic, and `ATOLL_SEED=n` replays it alone.
 fn seeds(count: u64) -> Vec<u64> {
-    std::env::var("ATOLL_SEED").ok().and_then(|seed| seed.parse().ok()).map_or_else(|| (0..count).collect(), |seed| vec![seed])
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    number("ATOLL_SEED").map_or_else(|| (0..number("ATOLL_SEEDS").unwrap_or(count)).collect(), |seed| vec![seed])
 }
 
 /// Names the seed of a schedule that panics.
@@ -40,7 +41,8 @@ fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts()
 #[test]
 fn under_faults_no_result_is_wrong_and_the_run_ends() {
     let mut lost = 0;
-    for seed in seeds(400) {
+    let seeds = seeds(400);
+    for &seed in &seeds {
         let _named = Named(seed);
         let faults = Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3 };
         let world = World::run(seed, 3 + (seed % 3) as u32, &faults);
@@ -52,7 +54,7 @@ fn under_faults_no_result_is_wrong_and_the_run_ends() {
         }
         assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "seed {seed}: final states differ");
     }
-    assert!(lost <= 4, "{lost} of 400 runs were lost");
+    assert!(lost * 100 <= seeds.len(), "{lost} of {} runs were lost", seeds.len());
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl World {
         let contribution = Contribution { slot, weight: 1, samples: start.samples.clone(), loss: 1.0 };
         let enter = Enter { round: start.round, elements: 1, contribution: Some(contribution) };
         self.node(slot).trainer.entered = Some(enter.clone());
-        let deadline = self.now + 15_000 + self.below(15_000);
+        let deadline = self.now + self.patience + self.below(15_000);
         self.peer_event(slot, peer::Event::Entered(enter, deadline));
     }
 
@@ -142,7 +142,12 @@ impl World {
         if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds == ROUNDS {
             return;
         }
-        let arrive = Arrive { round: node.trainer.rounds + 1, state_hash: node.trainer.state.clone(), samples_wanted: SAMPLES };
+        let arrive = Arrive {
+            round: node.trainer.rounds + 1,
+            state_hash: node.trainer.state.clone(),
+            samples_wanted: SAMPLES,
+            attempt: 0,
+        };
         let committed = node.trainer.committed.clone();
         self.peer_event(slot, peer::Event::Arrived(arrive, committed));
     }

@@ -1,0 +1,232 @@
+//! Rules of the two state machines, one by one: each test fails when its rule is taken out.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
+use atoll_collective::peer::{self, Outcome, Peer};
+use atoll_collective::v1::{
+    AbortReason, Arrive, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Hello, Leave, Member, Ruling, SampleRange,
+    Start, coordinator_message, leave, peer_message,
+};
+use atoll_collective::{Notice, chain};
+
+const ROUND: u64 = 1;
+
+fn member(slot: u32) -> Member {
+    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1") }
+}
+
+fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {
+    let members = members.iter().map(|slot| member(*slot)).collect();
+    EpochRecord { term, epoch, coordinator: Some(member(0)), members, ..EpochRecord::default() }
+}
+
+fn settings() -> Settings {
+    Settings {
+        run: "run".into(),
+        minimum: 2,
+        target: 2,
+        quorum: 1,
+        join_window: 1_000,
+        liveness: 2_000,
+        round_timeout: 60_000,
+        drop_stragglers: true,
+    }
+}
+
+fn arrive(attempt: u64) -> Arrive {
+    Arrive { round: ROUND, state_hash: vec![7; chain::HASH], samples_wanted: 4, attempt }
+}
+
+fn range(start: u64, end: u64) -> SampleRange {
+    SampleRange { start, end }
+}
+
+fn start(slot: u32, attempt: u64) -> Start {
+    let first = u64::from(slot) * 4;
+    Start {
+        round: ROUND,
+        record: Some(epoch(1, 1, &[0, 1])),
+        samples: vec![range(first, first + 4)],
+        state_hash: vec![7; chain::HASH],
+        attempt,
+        ..Start::default()
+    }
+}
+
+fn enter(slot: u32, samples: SampleRange) -> Enter {
+    let contribution = Contribution { slot, weight: 1, samples: vec![samples], loss: 1.0 };
+    Enter { round: ROUND, elements: 8, contribution: Some(contribution) }
+}
+
+fn hello(slot: u32) -> Hello {
+    Hello { run: "run".into(), member: Some(member(slot)), arrive: Some(arrive(1)), ..Hello::default() }
+}
+
+fn message(slot: u32, body: peer_message::Body) -> Event {
+    Event::Message { slot, incarnation: 1, body: Box::new(body) }
+}
+
+/// Grants what the actions propose, and gives everything that was done.
+fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -> Vec<Action> {
+    let mut done = Vec::new();
+    while let Some(action) = (!actions.is_empty()).then(|| actions.remove(0)) {
+        if let Action::Propose(record) = &action {
+            actions.extend(coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()) }), now));
+        }
+        done.push(action);
+    }
+    done
+}
+
+fn tick(coordinator: &mut Coordinator, event: Event, now: u64) -> Vec<Action> {
+    let actions = coordinator.tick(event, now);
+    granting(coordinator, actions, now)
+}
+
+fn starts(actions: &[Action], to: u32) -> Vec<Start> {
+    let start = |action: &Action| match action {
+        Action::Send { slot, body, .. } if *slot == to => match body.as_ref() {
+            coordinator_message::Body::Start(start) => Some(start.clone()),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(start).collect()
+}
+
+fn begins(actions: &[Action]) -> bool {
+    actions
+        .iter()
+        .any(|action| matches!(action, Action::Send { body, .. } if matches!(body.as_ref(), coordinator_message::Body::Begin(_))))
+}
+
+fn evicts(actions: &[Action], slot: u32, reason: AbortReason) -> bool {
+    actions.iter().any(
+        |action| matches!(action, Action::Report(Notice::Evicted { slot: gone, reason: why, .. }) if (*gone, *why) == (slot, reason)),
+    )
+}
+
+/// A coordinator whose two members train in the first round.
+fn training() -> Coordinator {
+    let mut coordinator = Coordinator::new(settings(), epoch(1, 0, &[]), 0);
+    tick(&mut coordinator, Event::Connected(Box::new(hello(0))), 1);
+    let done = tick(&mut coordinator, Event::Connected(Box::new(hello(1))), 2);
+    assert_eq!((starts(&done, 0).len(), starts(&done, 1).len()), (1, 1));
+    coordinator
+}
+
+/// A peer of slot 1 with an open session, whose trainer arrived `attempts` times.
+fn peer(attempts: u64) -> Peer {
+    let mut peer = Peer::new("run".into(), member(1), 2_000);
+    peer.tick(peer::Event::Located(epoch(1, 1, &[0, 1])), 1);
+    peer.tick(peer::Event::Opened(1), 2);
+    for _ in 0..attempts {
+        peer.tick(peer::Event::Arrived(arrive(0), None), 3);
+    }
+    peer
+}
+
+fn told(peer: &mut Peer, body: coordinator_message::Body) -> Vec<peer::Action> {
+    let message = CoordinatorMessage { term: 1, epoch: 1, body: Some(body) };
+    peer.tick(peer::Event::Message(Box::new(message)), 4)
+}
+
+fn sent(actions: &[peer::Action]) -> Vec<&peer_message::Body> {
+    let mut bodies = Vec::new();
+    for action in actions {
+        if let peer::Action::Send(_, body) = action {
+            bodies.push(body.as_ref());
+        }
+    }
+    bodies
+}
+
+#[test]
+fn a_contribution_that_comes_while_the_coordinator_recovers_counts() {
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let in_the_round = |slot| Hello { start: Some(start(slot, 1)), epoch: 1, ..hello(slot) };
+    let later = Hello { committed: None, ..in_the_round(0) };
+    coordinator.tick(Event::Connected(Box::new(later)), 1);
+    coordinator.tick(message(0, peer_message::Body::Enter(enter(0, range(0, 4)))), 2);
+    tick(&mut coordinator, Event::Connected(Box::new(in_the_round(1))), 3);
+    assert!(begins(&tick(&mut coordinator, message(1, peer_message::Body::Enter(enter(1, range(4, 8)))), 4)));
+}
+
+#[test]
+fn a_contribution_of_samples_that_were_not_dealt_is_refused_on_both_sides() {
+    let mut coordinator = training();
+    let done = tick(&mut coordinator, message(1, peer_message::Body::Enter(enter(1, range(0, 4)))), 3);
+    assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+
+    let mut peer = peer(1);
+    told(&mut peer, coordinator_message::Body::Start(start(1, 1)));
+    let done = peer.tick(peer::Event::Entered(enter(1, range(0, 4)), 1_000), 5);
+    assert!(
+        matches!(done.as_slice(), [peer::Action::Reduced(Outcome::Aborted(refusal))] if refusal.reason == AbortReason::Mismatch),
+        "{done:?}"
+    );
+    let done = peer.tick(peer::Event::Entered(enter(1, range(4, 6)), 1_000), 5);
+    assert!(matches!(sent(&done).as_slice(), [peer_message::Body::Enter(_)]), "fewer than dealt is well: {done:?}");
+}
+
+#[test]
+fn a_start_that_answers_an_earlier_arrival_reaches_nobody_and_is_given_again() {
+    let mut peer = peer(2);
+    assert!(told(&mut peer, coordinator_message::Body::Start(start(1, 1))).is_empty());
+    let done = told(&mut peer, coordinator_message::Body::Start(start(1, 2)));
+    assert!(matches!(done.as_slice(), [peer::Action::Begun(Ok(_))]), "{done:?}");
+
+    let mut coordinator = training();
+    let done = tick(&mut coordinator, message(1, peer_message::Body::Arrive(arrive(2))), 3);
+    assert_eq!(starts(&done, 1).iter().map(|start| start.attempt).collect::<Vec<_>>(), [2]);
+    assert!(starts(&tick(&mut coordinator, message(1, peer_message::Body::Arrive(arrive(2))), 4), 1).is_empty());
+}
+
+#[test]
+fn every_new_coordinator_hears_that_the_trainer_is_lost() {
+    let mut peer = peer(1);
+    peer.tick(peer::Event::TrainerLost, 5);
+    peer.tick(peer::Event::Located(epoch(2, 1, &[0, 1])), 6);
+    let done = peer.tick(peer::Event::Opened(2), 7);
+    let lost = Leave { reason: leave::Reason::TrainerLost.into() };
+    assert!(matches!(sent(&done).as_slice(), [peer_message::Body::Hello(_), peer_message::Body::Leave(leave)] if *leave == lost));
+
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let trains = Hello { start: Some(start(0, 1)), epoch: 1, ..hello(0) };
+    coordinator.tick(Event::Connected(Box::new(trains)), 1);
+    coordinator.tick(message(0, peer_message::Body::Enter(enter(0, range(0, 4)))), 2);
+    let done = coordinator.tick(Event::Connected(Box::new(Hello { arrive: None, epoch: 1, ..hello(1) })), 3);
+    coordinator.tick(message(1, peer_message::Body::Leave(lost)), 4);
+    let done = granting(&mut coordinator, done, 5);
+    assert!(evicts(&done, 1, AbortReason::TrainerLost), "{done:?}");
+    assert!(begins(&done));
+}
+
+#[test]
+fn a_joiner_that_is_lost_before_it_is_a_member_is_not_waited_for() {
+    let mut coordinator = Coordinator::new(settings(), epoch(1, 0, &[]), 0);
+    tick(&mut coordinator, Event::Connected(Box::new(hello(0))), 1);
+    let proposed = coordinator.tick(Event::Connected(Box::new(hello(1))), 2);
+    coordinator.tick(Event::Disconnected { slot: 1, incarnation: 1 }, 3);
+    let done = granting(&mut coordinator, proposed, 4);
+    assert!(evicts(&done, 1, AbortReason::PeerLost), "{done:?}");
+    assert_eq!(starts(&done, 0).len(), 1);
+}
+
+#[test]
+fn the_last_member_that_comes_back_is_told_to_arrive_again_once() {
+    let mut coordinator = training();
+    tick(&mut coordinator, Event::Disconnected { slot: 0, incarnation: 1 }, 3);
+    let back = Hello { start: Some(start(1, 1)), epoch: 2, ..hello(1) };
+    let told = |actions: &[Action]| {
+        let evict = |action: &&Action| {
+            matches!(action, Action::Send { slot: 1, body, .. }
+                if matches!(body.as_ref(), coordinator_message::Body::Evict(Evict { .. })))
+        };
+        actions.iter().filter(evict).count()
+    };
+    assert_eq!(told(&tick(&mut coordinator, Event::Connected(Box::new(back)), 4)), 1);
+    assert_eq!(told(&tick(&mut coordinator, Event::Tick, 5)), 0);
+    let done = tick(&mut coordinator, message(1, peer_message::Body::Arrive(arrive(2))), 6);
+    assert_eq!(starts(&done, 1).len(), 1, "{done:?}");
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use atoll_sdk::events::Event;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::mpsc;
 
@@ -17,7 +17,7 @@ use super::processors::Processors;
 use crate::process::Started;
 
 /// Longest line that a process may write, in bytes.
-const LONGEST_LINE: usize = 1 << 20;
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// Which of a worker's two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,12 +88,11 @@ impl Child {
         line.push(b'\n');
         stdin.write_all(&line).await?;
         tokio::spawn(async move {
-            let mut lines = BufReader::new(stdout);
+            let mut output = BufReader::new(stdout);
             let mut line = Vec::new();
-            while let Ok(1..) = lines.read_until(b'\n', &mut line).await {
-                if let Ok(event) = serde_json::from_slice(&line)
-                    && line.len() <= LONGEST_LINE
-                {
+            // What is longer comes in pieces, none of which is an event.
+            while let Ok(1..) = (&mut output).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
+                if let Ok(event) = serde_json::from_slice(&line) {
                     let what = What::Event(Box::new(event));
                     let _ended = told.send(Told { slot, role, incarnation, what }).await;
                 }

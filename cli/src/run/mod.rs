@@ -6,6 +6,7 @@
 mod arbiter;
 mod child;
 mod curve;
+mod interrupts;
 mod output;
 mod preflight;
 mod processors;
@@ -17,11 +18,14 @@ mod view;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use atoll_crds::RunFile;
 use clap::Args;
 
 use crate::commands::assignment;
 use crate::{Ending, read_file, say};
+use interrupts::Interrupts;
 use output::Output;
 use report::Report;
 
@@ -60,7 +64,23 @@ pub(crate) fn run(arguments: &Arguments) -> Ending {
         Ok(output) => output,
         Err(error) => return Ending::bad_input(&error),
     };
-    let ready = match preflight::check(arguments, &file, &output) {
+    // One thread: children ask to be told when the thread that started them ends.
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(train(arguments, &Arc::new(file), &mut output)),
+        Err(error) => Ending::failed(&error.into()),
+    }
+}
+
+async fn train(arguments: &Arguments, file: &Arc<RunFile>, output: &mut Output) -> Ending {
+    let mut interrupts = match Interrupts::new() {
+        Ok(interrupts) => interrupts,
+        Err(error) => return Ending::failed(&error),
+    };
+    let ready = tokio::select! {
+        ready = preflight::check(arguments, file, output) => ready,
+        () = interrupts.next() => return Ending::Interrupted,
+    };
+    let ready = match ready {
         Ok(ready) => ready,
         Err(ending) => return ending,
     };
@@ -72,9 +92,8 @@ pub(crate) fn run(arguments: &Arguments) -> Ending {
         say(&format!("{}: {workers} workers, results in {}", file.name, output.path().display()));
     }
     output.keep();
-    let result = supervisor::supervise(&ready, &file, &output, arguments.json);
-    match result {
-        Ok(report) => finish(&report, &output, arguments.json),
+    match supervisor::supervise(&ready, file, output, arguments.json, &mut interrupts).await {
+        Ok(report) => finish(&report, output, arguments.json),
         Err(error) => Ending::failed(&error),
     }
 }

@@ -17,7 +17,8 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub(crate) struct Output {
     path: PathBuf,
-    created: bool,
+    /// Folders that were made for it, the innermost first; removed again when nothing comes into them.
+    made: Vec<PathBuf>,
     lock: Option<File>,
 }
 
@@ -45,11 +46,14 @@ impl Output {
 
     fn claim_default(name: &str) -> Result<Self, OutputError> {
         let parent = Path::new(DEFAULT);
-        fs::create_dir_all(parent).map_err(|source| OutputError::Io { path: parent.to_owned(), source })?;
+        let mut made = make(parent).map_err(|source| OutputError::Io { path: parent.to_owned(), source })?;
         for number in 1..MOST {
             let path = parent.join(if number == 1 { name.to_owned() } else { format!("{name}-{number}") });
             match fs::create_dir(&path) {
-                Ok(()) => return Self::lock(path, true),
+                Ok(()) => {
+                    made.insert(0, path.clone());
+                    return Self::lock(path, made);
+                }
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(OutputError::Io { path, source }),
             }
@@ -62,9 +66,8 @@ impl Output {
         if path.exists() && !path.is_dir() {
             return Err(OutputError::NotAFolder { path: path.to_owned() });
         }
-        let created = !path.exists();
-        fs::create_dir_all(path).map_err(failed)?;
-        let output = Self::lock(path.to_owned(), created)?;
+        let made = make(path).map_err(failed)?;
+        let output = Self::lock(path.to_owned(), made)?;
         let others = fs::read_dir(path).map_err(failed)?.flatten().any(|entry| entry.file_name() != LOCK);
         if others {
             return Err(OutputError::NotEmpty { path: path.to_owned() });
@@ -72,14 +75,15 @@ impl Output {
         Ok(output)
     }
 
-    fn lock(path: PathBuf, created: bool) -> Result<Self, OutputError> {
-        let lock_path = path.join(LOCK);
-        let held = lock_path.exists();
-        let lock = File::create(&lock_path).map_err(|source| OutputError::Io { path: path.clone(), source })?;
+    fn lock(path: PathBuf, made: Vec<PathBuf>) -> Result<Self, OutputError> {
+        let mut output = Self { path, made, lock: None };
+        let failed = |source| OutputError::Io { path: output.path.clone(), source };
+        let lock = File::create(output.path.join(LOCK)).map_err(failed)?;
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            return Err(OutputError::Busy { path });
+            return Err(OutputError::Busy { path: output.path.clone() });
         }
-        Ok(Self { path, created: created && !held, lock: Some(lock) })
+        output.lock = Some(lock);
+        Ok(output)
     }
 
     /// The folder.
@@ -89,7 +93,7 @@ impl Output {
 
     /// From here on there are results in it.
     pub(crate) fn keep(&mut self) {
-        self.created = false;
+        self.made.clear();
     }
 }
 
@@ -98,14 +102,22 @@ impl Drop for Output {
         if self.lock.take().is_some() {
             let _gone_already = fs::remove_file(self.path.join(LOCK));
         }
-        if self.created {
-            let _not_empty = fs::remove_dir(&self.path);
-            // Made with it for the first run of all.
-            if self.path.parent() == Some(Path::new(DEFAULT)) {
-                let _others_are_left = fs::remove_dir(DEFAULT);
-            }
+        for folder in &self.made {
+            let _not_empty = fs::remove_dir(folder);
         }
     }
+}
+
+/// Makes a folder and what is missing above it; gives what it made, the innermost first, and leaves nothing when it fails.
+fn make(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let missing: Vec<PathBuf> =
+        path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).map(Path::to_owned).collect();
+    fs::create_dir_all(path).inspect_err(|_| {
+        for folder in &missing {
+            let _not_made = fs::remove_dir(folder);
+        }
+    })?;
+    Ok(missing)
 }
 
 #[cfg(test)]
@@ -128,6 +140,15 @@ mod tests {
         assert!(matches!(Output::claim(Some(&path), "kjv"), Err(OutputError::Busy { .. })));
         drop(first);
         assert!(!path.exists(), "a run that never began leaves nothing");
+    }
+
+    #[test]
+    fn folders_above_it_that_were_made_for_nothing_are_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        drop(Output::claim(Some(&folder.path().join("a/b/c")), "kjv").unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        fs::write(folder.path().join("a"), "a file").unwrap();
+        assert!(matches!(Output::claim(Some(&folder.path().join("a/b")), "kjv"), Err(OutputError::Io { .. })));
     }
 
     #[test]

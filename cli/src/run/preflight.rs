@@ -4,15 +4,19 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
 use atoll_crds::RunFile;
 use atoll_trainer::data::DataError;
 use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
 use super::output::Output;
+use super::view::PLAIN;
 use super::{Arguments, loopback};
-use crate::Ending;
+use crate::{Ending, say};
 
 /// Everything that was checked and is ready to use.
 pub(crate) struct Ready {
@@ -56,11 +60,11 @@ impl Ready {
     }
 }
 
-pub(crate) fn check(arguments: &Arguments, file: &RunFile, output: &Output) -> Result<Ready, Ending> {
+pub(crate) async fn check(arguments: &Arguments, file: &Arc<RunFile>, output: &Output) -> Result<Ready, Ending> {
     let base = arguments.file.parent().map(Path::to_owned).unwrap_or_default();
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
-    let prepared = prepare(&file.spec, &base, output.path()).map_err(|error| unusable(file, &error))?;
+    let prepared = prepared(file, &base, output, arguments.json).await?;
     let sockets = sockets(arguments, file)?;
     if let Some(port) = arguments.port {
         for slot in 0..file.spec.workers.target {
@@ -74,6 +78,24 @@ pub(crate) fn check(arguments: &Arguments, file: &RunFile, output: &Output) -> R
         }
     }
     Ok(Ready { prepared, base, sockets, port: arguments.port })
+}
+
+/// Reads the data in a thread of its own: an interrupt is heard meanwhile, and does not wait for it.
+async fn prepared(file: &Arc<RunFile>, base: &Path, output: &Output, silent: bool) -> Result<Prepared, Ending> {
+    let (done, mut prepared) = oneshot::channel();
+    let (spec, base, folder) = (Arc::clone(file), base.to_owned(), output.path().to_owned());
+    std::thread::spawn(move || {
+        let _interrupted = done.send(prepare(&spec.spec, &base, &folder));
+    });
+    let started = Instant::now();
+    loop {
+        match tokio::time::timeout(PLAIN, &mut prepared).await {
+            Ok(Ok(prepared)) => return prepared.map_err(|error| unusable(file, &error)),
+            Ok(Err(_)) => return Err(Ending::Failed("the data could not be prepared; the messages above say why".into())),
+            Err(_) if silent => {}
+            Err(_) => say(&format!("preparing the data and the model, {} s so far", started.elapsed().as_secs())),
+        }
+    }
 }
 
 fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {

@@ -1,7 +1,7 @@
 //! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -14,12 +14,12 @@ use atoll_sdk::events::Event;
 use atoll_trainer::process::Job;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use super::arbiter::ArbiterService;
 use super::child::{Child, Role, Told, What};
+use super::interrupts::Interrupts;
 use super::loopback;
 use super::output::Output;
 use super::preflight::{Ready, Sockets, socket_name};
@@ -34,49 +34,36 @@ const LIVENESS: Duration = Duration::from_secs(2);
 const MOST_RESTARTS: u64 = 20;
 /// How long the last workers may take once the first has finished.
 const LAST: Duration = Duration::from_secs(30);
+/// How long a trainer that waits may take to begin with it.
+const ANSWER: Duration = Duration::from_secs(10);
 /// How long evaluating and writing the model may take.
 const SAVING: Duration = Duration::from_mins(10);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
+/// Bytes of the end of a log that are searched for its last line.
+const LAST_WORDS: u64 = 4096;
 /// Pause between two looks at the run.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Runs all of `file`'s training and returns its report.
-pub(crate) fn supervise(ready: &Ready, file: &RunFile, output: &Output, silent: bool) -> Result<Report> {
-    // One thread: children ask to be told when the thread that started them ends.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let interrupts = Interrupts::new()?;
-        let mut supervisor = Supervisor::new(ready, file, output, silent).await?;
-        let outcome = supervisor.run(interrupts).await;
-        supervisor.stop().await;
-        supervisor.remove_partial();
-        // Whatever failed, what was trained is reported.
-        let outcome = outcome.unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
-        let ended = supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)));
-        if let (Err(error), None) = (ended, &outcome.failure) {
-            return Err(error);
-        }
-        Ok(supervisor.report(outcome))
-    })
-}
-
-/// Signals that ask for an end.
-struct Interrupts {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
-}
-
-impl Interrupts {
-    fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: on(SignalKind::interrupt())?,
-            terminate: on(SignalKind::terminate())?,
-            hang_up: on(SignalKind::hangup())?,
-        })
+pub(crate) async fn supervise(
+    ready: &Ready,
+    file: &RunFile,
+    output: &Output,
+    silent: bool,
+    interrupts: &mut Interrupts,
+) -> Result<Report> {
+    let mut supervisor = Supervisor::new(ready, file, output, silent).await?;
+    let outcome = supervisor.run(interrupts).await;
+    supervisor.stop().await;
+    supervisor.remove_partial();
+    // Whatever failed, what was trained is reported.
+    let outcome = outcome.unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
+    let ended = supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)));
+    if let (Err(error), None) = (ended, &outcome.failure) {
+        return Err(error);
     }
+    Ok(supervisor.report(outcome))
 }
 
 /// How the training ended.
@@ -100,6 +87,8 @@ struct Worker {
     sidecar_starts: u64,
     trainer_starts: u64,
     finished: bool,
+    /// Its trainer has begun to evaluate and write the model.
+    saving: bool,
     /// Why it cannot go on.
     failed: Option<String>,
     /// Its trainer holds the state of the run.
@@ -207,21 +196,18 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    async fn run(&mut self, interrupts: Interrupts) -> Result<Outcome> {
+    async fn run(&mut self, interrupts: &mut Interrupts) -> Result<Outcome> {
         self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
         for slot in 0..self.workers.len() as u32 {
             self.start(slot, Role::Sidecar).await?;
             self.start(slot, Role::Trainer).await?;
         }
-        let Interrupts { mut interrupt, mut terminate, mut hang_up } = interrupts;
         let mut looks = tokio::time::interval(LOOK);
         loop {
             tokio::select! {
                 Some(told) = self.told.recv() => self.hear(told).await?,
                 _ = looks.tick() => self.show(),
-                _ = interrupt.recv() => return Ok(self.interrupted()),
-                _ = terminate.recv() => return Ok(self.interrupted()),
-                _ = hang_up.recv() => return Ok(self.interrupted()),
+                () = interrupts.next() => return Ok(self.interrupted()),
             }
             if let Some(outcome) = self.verdict() {
                 if outcome.state != State::Complete {
@@ -229,9 +215,7 @@ impl<'a> Supervisor<'a> {
                 }
                 tokio::select! {
                     outcome = self.save() => return outcome,
-                    _ = interrupt.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
-                    _ = terminate.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
-                    _ = hang_up.recv() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
+                    () = interrupts.next() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
                 }
             }
         }
@@ -321,6 +305,7 @@ impl<'a> Supervisor<'a> {
                         self.workers[slot].finished = true;
                         self.first_finished = self.first_finished.or(Some(Instant::now()));
                     }
+                    "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
                         self.saved = true;
                         self.held_out_loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64);
@@ -372,8 +357,15 @@ impl<'a> Supervisor<'a> {
     /// The last line of a process's log.
     fn last_words(&self, slot: u32, role: Role) -> String {
         let path = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
-        let text = std::fs::read(path).unwrap_or_default();
-        String::from_utf8_lossy(&text).lines().last().unwrap_or("its log is empty").to_owned()
+        let end = || -> std::io::Result<Vec<u8>> {
+            let mut log = File::open(path)?;
+            let length = log.metadata()?.len();
+            log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
+            let mut end = Vec::new();
+            log.take(LAST_WORDS).read_to_end(&mut end)?;
+            Ok(end)
+        };
+        String::from_utf8_lossy(&end().unwrap_or_default()).lines().last().unwrap_or("its log is empty").to_owned()
     }
 
     /// Whether the training is over, and how.
@@ -421,8 +413,9 @@ impl<'a> Supervisor<'a> {
             if trainer.tell(&format!("save {}\n", std::path::absolute(&partial)?.display())).await.is_err() {
                 continue;
             }
-            let until = tokio::time::Instant::now() + SAVING;
+            let asked = tokio::time::Instant::now();
             while !self.saved && self.workers[slot].trainer.is_some() {
+                let until = asked + if self.workers[slot].saving { SAVING } else { ANSWER };
                 match tokio::time::timeout_at(until, self.told.recv()).await {
                     Ok(Some(told)) => self.hear(told).await?,
                     _ => break,
@@ -431,6 +424,10 @@ impl<'a> Supervisor<'a> {
             if self.saved {
                 std::fs::rename(&partial, self.output.path().join("model")).context("cannot put the model in its place")?;
                 return Ok(Outcome { state: State::Complete, failure: None, held_out_loss: self.held_out_loss });
+            }
+            // One that slept must not write when it wakes.
+            if let Some(trainer) = &self.workers[slot].trainer {
+                trainer.signal(Signal::KILL);
             }
             self.remove_partial();
         }

@@ -10,7 +10,7 @@ use super::progress::Progress;
 use crate::say;
 
 /// Pause between two plain lines.
-const PLAIN: Duration = Duration::from_secs(2);
+pub(crate) const PLAIN: Duration = Duration::from_secs(2);
 
 /// The view of one run.
 pub(crate) enum View {
@@ -43,7 +43,7 @@ impl View {
         match self {
             Self::Silent => {}
             Self::Plain { shown } => {
-                if shown.elapsed() >= PLAIN && progress.step > 0 {
+                if shown.elapsed() >= PLAIN {
                     *shown = Instant::now();
                     say(&format!("step {} {line}", progress.step));
                 }
@@ -83,6 +83,9 @@ impl View {
 
 /// The rest of the living line: round, rate, loss, bytes, workers, time left.
 pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_length: u64) -> String {
+    if progress.step == 0 {
+        return format!("training begins, {}/{} workers take part", progress.present(), progress.workers.len());
+    }
     let seconds = elapsed.as_secs_f64();
     let rate = (progress.samples * context_length) as f64 / seconds.max(1e-3);
     let left = seconds * steps.saturating_sub(progress.step) as f64 / progress.step.max(1) as f64;

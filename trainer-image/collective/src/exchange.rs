@@ -338,6 +338,12 @@ impl Exchange {
     /// Ends the operation: nothing more is accepted, and the output is not written any more.
     pub fn close(&self) {
         self.lock().closed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until the operation is ended.
+    pub async fn closed(&self) {
+        self.wait_for(|state| state.closed.then_some(())).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

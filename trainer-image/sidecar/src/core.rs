@@ -513,7 +513,9 @@ impl Core {
         let outcome = match outcome {
             Outcome::Committed(record) => {
                 self.payload_bytes += record.elements * 4;
-                self.shared.operation.send_replace(None);
+                if let Some(ended) = self.shared.operation.send_replace(None) {
+                    ended.close();
+                }
                 all_reduce_reply::Outcome::Committed(Committed {
                     record: Some(*record),
                     payload_bytes: self.payload_bytes,

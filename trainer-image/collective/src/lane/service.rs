@@ -16,7 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::{FETCH, PUSH, Parcel, frames};
-use crate::exchange::{Exchange, Kind};
+use crate::exchange::{Exchange, Kind, Refused};
 use crate::framing::Deframer;
 use crate::secret::{HEADER, Secret};
 
@@ -41,7 +41,7 @@ pub struct LaneService {
     pub offer: watch::Receiver<Option<Offer>>,
     /// What a peer must show.
     pub secret: Secret,
-    /// How long a lane may be silent, or ahead of this peer.
+    /// How long a lane may be ahead of this peer.
     pub patience: Duration,
 }
 
@@ -82,14 +82,17 @@ impl LaneService {
         let exchange = tokio::time::timeout(self.patience, self.find(&parcel))
             .await
             .map_err(|_| Status::deadline_exceeded("this peer has not begun the operation"))??;
-        let refused = |refused: crate::exchange::Refused| Status::failed_precondition(refused.to_string());
+        let refused = |refused: Refused| Status::failed_precondition(refused.to_string());
         let (from, expected) = exchange.open(parcel.from, parcel.kind).map_err(refused)?;
         let mut deframer = Deframer::new(expected as u64);
         let mut body = request.into_body();
-        while let Some(frame) = tokio::time::timeout(self.patience, body.frame())
-            .await
-            .map_err(|_| Status::deadline_exceeded("the lane was silent"))?
-        {
+        // No clock for one lane: its sender may wait for somebody else, and the operation knows for whom.
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = exchange.closed() => return Err(refused(Refused::Closed)),
+            };
+            let Some(frame) = frame else { break };
             let Ok(mut data) = frame?.into_data() else { continue };
             while let Some(piece) = deframer.next(&mut data).map_err(|error| Status::invalid_argument(error.to_string()))? {
                 exchange.accept(from, parcel.kind, &piece).map_err(refused)?;

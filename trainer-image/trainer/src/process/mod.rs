@@ -50,6 +50,7 @@ pub fn run(job: &Job) -> Result<(), TrainerError> {
         .emit();
     for line in std::io::stdin().lock().lines() {
         let Some(folder) = line.as_deref().ok().and_then(|line| line.strip_prefix("save ")) else { break };
+        Event::now(&job.worker, "Saving").emit();
         let held_out_loss = rounds.held_out_loss()?;
         save(&rounds, Path::new(folder))?;
         Event::now(&job.worker, "Saved").with("heldOutLoss", held_out_loss).emit();

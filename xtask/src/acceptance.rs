@@ -81,7 +81,7 @@ fn train(seed: u64, arms: &mut [Measured], folder: &Path) -> Result<()> {
         let name = format!("seed {seed} {name}");
         let file = folder.join(format!("{}.yaml", name.replace(' ', "-")));
         std::fs::write(&file, text)?;
-        let run = Run::new(&name, &file, folder);
+        let run = Run::new(&name, &file, folder)?;
         anyhow::Ok((run.perform(LIMIT)?, run.output))
     };
     let (warm, output) = run("warm", run_file(SINGLE, seed, WARM_STEPS, LAB))?;

@@ -29,6 +29,8 @@ pub(crate) struct Event {
     pub(crate) pid: Option<i32>,
     /// Why, where somebody was left out or something failed.
     pub(crate) reason: Option<String>,
+    /// Ranges of samples that a round counted.
+    pub(crate) committed_samples: Option<Vec<[u64; 2]>>,
 }
 
 impl Event {
@@ -86,6 +88,25 @@ pub(crate) fn sync_share(events: &[Event]) -> Option<f64> {
     (wall > 0.0 && mean.is_finite()).then_some(mean / wall)
 }
 
+/// What is wrong with the samples that all rounds together counted: each must be there once, and none left out before the last.
+pub(crate) fn samples_fault(events: &[Event]) -> Option<String> {
+    let told = |event: &Event| Some((event.round?, event.committed_samples.clone()?));
+    let rounds: BTreeMap<u64, Vec<[u64; 2]>> = events.iter().filter_map(told).collect();
+    let mut ranges: Vec<[u64; 2]> = rounds.into_values().flatten().collect();
+    ranges.sort_unstable();
+    let mut end = 0;
+    for [first, last] in ranges {
+        if first < end {
+            return Some(format!("sample {first} was committed twice"));
+        }
+        if first > end {
+            return Some(format!("samples {end} to {first} were never committed"));
+        }
+        end = last;
+    }
+    (end == 0).then(|| "no sample was committed".to_owned())
+}
+
 /// Longest time without a commit, in seconds, from the last commit before `instant` on. A round counts from when it was first
 /// reported, by the coordinator or by a worker that took its result. Nothing when no round was committed after `instant`.
 pub(crate) fn longest_gap_after(events: &[Event], instant: Timestamp) -> Option<f64> {
@@ -121,6 +142,7 @@ pub(crate) mod tests {
             process: None,
             pid: None,
             reason: None,
+            committed_samples: None,
         }
     }
 

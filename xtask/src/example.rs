@@ -1,14 +1,20 @@
 //! The README's example: what it learns, how fast, how alike, and what synchronising costs.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 use crate::{
-    events,
+    events::{self, Tail},
     figures::{Figure, Figures},
     load, paths,
+    process::Seen,
     product::{self, Finished, Run},
     report::Report,
     tally::Tally,
@@ -28,6 +34,7 @@ const MOST_LOSS: f64 = 1.75;
 /// CPU time of the run, as a multiple of as many lone trainers.
 const MOST_CPU_RATIO: f64 = 1.5;
 const MOST_SYNC_SHARE: f64 = 0.1;
+const MOST_INTERRUPT_SECONDS: f64 = 5.0;
 /// A run of one worker alone.
 const ALONE: [&str; 3] = ["workers.min=1", "workers.target=1", "rounds.quorum.min=1"];
 
@@ -38,6 +45,8 @@ struct Measured {
     run: Finished,
     sync_share: Option<f64>,
     alone: Finished,
+    /// Seconds from an interrupt in the middle of a run to its end.
+    interrupt: f64,
     /// Under load.
     repeats: Vec<Report>,
 }
@@ -59,18 +68,41 @@ fn measure(folder: &Path, repeats: usize) -> Result<Measured> {
     let mut shares = Vec::new();
     let mut runs = Vec::new();
     for pass in 1..=QUIET {
-        let quiet = Run::new(&format!("example {pass}"), &file, folder);
+        let quiet = Run::new(&format!("example {pass}"), &file, folder)?;
         runs.push(quiet.perform(LIMIT)?);
         shares.extend(events::sync_share(&events::read(&quiet.output)?));
     }
     let sync_share = middle(shares.into_iter(), f64::total_cmp).filter(|_| runs.len() == QUIET);
     let run = middle(runs.into_iter(), |one, other| one.wall_seconds.total_cmp(&other.wall_seconds)).context("no run")?;
-    let alone = on_one_processor(|| Run::new("lone trainer", &file, folder).set(&ALONE).perform(LIMIT))?;
+    let alone = on_one_processor(|| Run::new("lone trainer", &file, folder)?.set(&ALONE).perform(LIMIT))?;
+    let interrupt = interrupted(&Run::new("interrupted", &file, folder)?)?;
     let _busy = load::start().context("cannot make load")?;
     let repeats = (1..=repeats)
-        .map(|repeat| Ok(Run::new(&format!("repeat {repeat} under load"), &file, folder).perform(LIMIT)?.report))
+        .map(|repeat| Ok(Run::new(&format!("repeat {repeat} under load"), &file, folder)?.perform(LIMIT)?.report))
         .collect::<Result<_>>()?;
-    Ok(Measured { run, sync_share, alone, repeats })
+    Ok(Measured { run, sync_share, alone, interrupt, repeats })
+}
+
+/// Interrupts a run after its third round; gives the seconds that its end took, once it has ended as it must.
+fn interrupted(run: &Run) -> Result<f64> {
+    let mut tail = Tail::new(&run.output);
+    let mut asked = None;
+    let mut process = run.start()?;
+    let child = Seen::now(process.id()).context("the run has ended already")?;
+    let status = process.wait(LIMIT, || {
+        let third = tail.poll()?.iter().any(|event| event.is("Committed") && event.round == Some(3));
+        if third && asked.is_none() {
+            child.signal(Signal::INT)?;
+            asked = Some(Instant::now());
+        }
+        Ok(())
+    })?;
+    let seconds = asked.context("the run ended before its third round")?.elapsed().as_secs_f64();
+    let report: serde_json::Value = serde_json::from_slice(&fs::read(run.output.join("report.json"))?)?;
+    ensure!(status.code() == Some(130), "an interrupted run ended with {status}");
+    ensure!(report["state"] == "Interrupted" && report["rounds"].as_u64() >= Some(3), "its report says {report}");
+    ensure!(run.temporary_files()?.is_empty(), "temporary files of an interrupted run are left");
+    Ok(seconds)
 }
 
 /// The middle element in this order.
@@ -96,7 +128,7 @@ fn on_one_processor<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn figures(measured: &Measured) -> Figures {
-    let Measured { run, sync_share, alone, repeats } = measured;
+    let Measured { run, sync_share, alone, interrupt, repeats } = measured;
     let report = &run.report;
     let hash = report.shared_hash();
     let alike = |repeat: &&Report| {
@@ -122,6 +154,7 @@ fn figures(measured: &Measured) -> Figures {
             !repeats.is_empty() && same == repeats.len(),
         ),
         Figure::at_most("CPU ratio", run.cpu_seconds / (WORKERS as f64 * alone.cpu_seconds), MOST_CPU_RATIO),
+        Figure::at_most("interrupt s", *interrupt, MOST_INTERRUPT_SECONDS),
         Figure::at_most("sync share", sync_share.unwrap_or(f64::NAN), MOST_SYNC_SHARE),
     ])
 }
@@ -140,6 +173,7 @@ mod tests {
             run: finished(14.0, &["a"; 4]),
             sync_share: Some(0.05),
             alone: finished(3.0, &["b"]),
+            interrupt: 1.0,
             repeats: vec![report(&["a"; 4]), report(&["a"; 4])],
         }
     }

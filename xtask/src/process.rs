@@ -41,6 +41,11 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, started: Instant::now(), grace: GRACE })
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
     /// Time since its start.
     pub(crate) fn elapsed(&self) -> Duration {
         self.started.elapsed()

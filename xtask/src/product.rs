@@ -2,13 +2,14 @@
 
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Result, bail};
+use tempfile::TempDir;
 
 use crate::{
     paths,
@@ -42,6 +43,8 @@ pub(crate) struct Run {
     /// Its output folder, which it makes.
     pub(crate) output: PathBuf,
     settings: Vec<String>,
+    /// Its folder for temporary files: sockets have short names only.
+    temporary: TempDir,
 }
 
 /// A run that ended with exit code 0.
@@ -55,8 +58,14 @@ pub(crate) struct Finished {
 
 impl Run {
     /// A run of `file` whose output goes to a folder called `name` in `folder`.
-    pub(crate) fn new(name: &str, file: &Path, folder: &Path) -> Self {
-        Self { name: name.into(), file: file.into(), output: folder.join(name.replace(' ', "-")), settings: Vec::new() }
+    pub(crate) fn new(name: &str, file: &Path, folder: &Path) -> Result<Self> {
+        Ok(Self {
+            name: name.into(),
+            file: file.into(),
+            output: folder.join(name.replace(' ', "-")),
+            settings: Vec::new(),
+            temporary: tempfile::tempdir()?,
+        })
     }
 
     /// Puts values over fields of the file, as `path=value`.
@@ -73,6 +82,7 @@ impl Run {
             command.arg("--set").arg(setting);
         }
         command.current_dir(paths::root()).stdin(Stdio::null());
+        command.env("TMPDIR", self.temporary.path());
         command.stdout(File::create(self.beside(".json"))?).stderr(File::create(self.beside(".log"))?);
         Process::start(&self.name, &mut command)
     }
@@ -88,6 +98,12 @@ impl Run {
         }
         let cpu_seconds = children_cpu_seconds()? - before;
         Ok(Finished { report: Report::read(&self.output)?, wall_seconds, cpu_seconds })
+    }
+
+    /// Names of the temporary files that are there now.
+    pub(crate) fn temporary_files(&self) -> Result<Vec<String>> {
+        let entries = fs::read_dir(self.temporary.path())?;
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
     /// The last that it said on standard error.

@@ -18,6 +18,9 @@ use super::view::PLAIN;
 use super::{Arguments, loopback};
 use crate::{Ending, say};
 
+/// Most bytes of a socket's path, with the byte that ends it.
+const LONGEST_SOCKET: usize = 108;
+
 /// Everything that was checked and is ready to use.
 pub(crate) struct Ready {
     /// Holds the prepared tokens; trainers open them through this process's descriptor.
@@ -100,7 +103,10 @@ async fn prepared(file: &Arc<RunFile>, base: &Path, output: &Output, silent: boo
 
 fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
     let Some(folder) = &arguments.socket_dir else {
-        let made = tempfile::Builder::new().prefix("atoll-").tempdir();
+        let made = tempfile::Builder::new().prefix("atoll-").tempdir().and_then(|made| {
+            let fits = made.path().join("w000.sock.regions").as_os_str().len() < LONGEST_SOCKET;
+            if fits { Ok(made) } else { tempfile::Builder::new().prefix("atoll-").tempdir_in("/tmp") }
+        });
         return made.map(Sockets::Temporary).map_err(|error| Ending::Failed(format!("no temporary folder for sockets: {error}")));
     };
     let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));

@@ -125,6 +125,8 @@ struct Supervisor<'a> {
     first_finished: Option<Instant>,
     held_out_loss: Option<f64>,
     saved: bool,
+    /// Slots and incarnations of the sidecars that alone may know the newest round, where nobody else does.
+    knew_newest: Option<Vec<(u32, u64)>>,
 }
 
 fn name(slot: u32) -> String {
@@ -183,6 +185,7 @@ impl<'a> Supervisor<'a> {
             first_finished: None,
             held_out_loss: None,
             saved: false,
+            knew_newest: None,
             ready,
             file,
             output,
@@ -295,7 +298,10 @@ impl<'a> Supervisor<'a> {
         match told.what {
             What::Event(event) => {
                 match event.event.as_str() {
-                    "Epoch" => self.first_epoch = self.first_epoch.or(Some(Instant::now())),
+                    "Epoch" => {
+                        self.first_epoch = self.first_epoch.or(Some(Instant::now()));
+                        self.knew_newest = None;
+                    }
                     "Joined" => self.workers[slot].holds_state = true,
                     "SyncEnd" => {
                         self.last_round = Some(Instant::now());
@@ -304,6 +310,10 @@ impl<'a> Supervisor<'a> {
                     "Finished" => {
                         self.workers[slot].finished = true;
                         self.first_finished = self.first_finished.or(Some(Instant::now()));
+                    }
+                    "HistoryMissing" => {
+                        let absent = event.more.get("absent").cloned().unwrap_or_default();
+                        self.knew_newest = serde_json::from_value(absent).ok();
                     }
                     "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
@@ -395,9 +405,15 @@ impl<'a> Supervisor<'a> {
         if self.progress.round > 0 && !self.workers.iter().any(|worker| worker.holds_state) {
             return Some(Outcome::failed("the trainers of all workers were lost at once, and with them the newest state"));
         }
-        let lost = |member: &atoll_proto::v1::Member| self.workers[member.slot as usize].sidecar_starts != member.incarnation;
-        if !record.members.is_empty() && record.members.iter().all(lost) {
-            return Some(Outcome::failed("the sidecars of all members were lost at once, and with them the newest round"));
+        let lost = |slot: u32, incarnation: u64| {
+            self.workers.get(slot as usize).is_none_or(|worker| worker.sidecar_starts != incarnation)
+        };
+        let nobody_knows = self.knew_newest.as_ref().is_some_and(|absent| absent.iter().all(|(slot, start)| lost(*slot, *start)));
+        let all_lost = !record.members.is_empty() && record.members.iter().all(|member| lost(member.slot, member.incarnation));
+        if nobody_knows || all_lost {
+            return Some(Outcome::failed(
+                "the sidecars of all that knew the newest round were lost at once, and with them the round",
+            ));
         }
         None
     }

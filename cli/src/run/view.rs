@@ -64,6 +64,7 @@ impl View {
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
+            "HistoryMissing" => "nobody who is here knows the newest round: the run waits".to_owned(),
             _ => return,
         };
         match self {

@@ -1,8 +1,10 @@
 //! How runs end that do not end by themselves, and what they leave.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::laboratory::{Laboratory, code, signal};
 
@@ -59,4 +61,49 @@ fn a_run_that_diverges_fails_and_says_so() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("diverged"), "{text}");
     laboratory.assert_nothing_is_left();
+}
+
+#[test]
+fn an_interrupt_while_data_is_prepared_leaves_nothing() {
+    let laboratory = Laboratory::new(METHOD, ENDLESS);
+    // Long enough that nobody reads it in the time of a signal.
+    std::fs::write(laboratory.path().join("text.txt"), "in the beginning was a word\n".repeat(6_000_000)).unwrap();
+    let mut run = laboratory.start(&[]);
+    let until = Instant::now() + Duration::from_secs(30);
+    while !laboratory.out().join(".lock").exists() {
+        assert!(Instant::now() < until, "the run does not begin");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    signal(run.id() as i32, Signal::INT);
+    assert_eq!(code(&mut run), Some(130));
+    assert!(!laboratory.out().exists(), "the folder is left");
+}
+
+/// Needs a file system that can be filled: one in memory, where this user may mount one.
+#[test]
+fn a_disk_that_fills_up_fails_the_run_and_leaves_no_process() {
+    let laboratory = Laboratory::new(METHOD, ENDLESS);
+    std::fs::create_dir(laboratory.path().join("small")).unwrap();
+    let mount = "mount -t tmpfs -o size=512k none small";
+    let in_a_room_of_its_own = |script: &str| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", script]).current_dir(laboratory.path());
+        command
+    };
+    if !in_a_room_of_its_own(mount).status().is_ok_and(|status| status.success()) {
+        println!("not run: no file system can be mounted here");
+        return;
+    }
+    let script = format!(
+        "{mount} && {} run run.yaml --out small/out; code=$?; cat small/out/events.jsonl >&2; exit $code",
+        env!("CARGO_BIN_EXE_atoll")
+    );
+    let ended = in_a_room_of_its_own(&script).output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("No space left on device"), "{said}");
+    let processes = said.lines().filter(|line| line.contains("ProcessStarted"));
+    let pids: Vec<_> = processes.filter_map(|line| serde_json::from_str::<Value>(line).ok()?["pid"].as_i64()).collect();
+    assert_eq!(pids.len(), 4, "{said}");
+    Laboratory::assert_are_gone(&pids);
 }

@@ -105,15 +105,20 @@ impl Laboratory {
             .map(|event| event["pid"].as_i64().unwrap())
             .collect();
         assert!(!pids.is_empty());
+        Self::assert_are_gone(&pids);
+        assert!(!self.out().join(".lock").exists() || !self.out().join("report.json").exists());
+    }
+
+    /// These processes of a run end, if they have not ended yet.
+    pub(crate) fn assert_are_gone(pids: &[i64]) {
         let until = Instant::now() + PATIENCE;
-        for pid in pids {
+        for &pid in pids {
             // Orphans are reaped by whoever adopts them, in its own time; a zombie is no process any more.
             while alive(pid) {
                 assert!(Instant::now() < until, "process {pid} is left");
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
-        assert!(!self.out().join(".lock").exists() || !self.out().join("report.json").exists());
     }
 }
 

@@ -64,6 +64,13 @@ pub enum Notice {
         /// Members needed.
         quorum: u32,
     },
+    /// Nobody who is here knows the newest committed round: the run holds until one of those comes back who do.
+    HistoryMissing {
+        /// The newest round that was committed at least.
+        round: u64,
+        /// Members of the epoch that are not here.
+        absent: Vec<v1::Member>,
+    },
     /// Another sidecar has the coordinator's role, or the arbiter refused this one.
     Deposed,
 }

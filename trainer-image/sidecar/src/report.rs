@@ -40,6 +40,10 @@ fn event(worker: &str, notice: &Notice) -> Event {
             Event::now("", "Synchronised").round(*round).with("slot", *slot).with("mismatch", *mismatch)
         }
         Notice::Holding { members, quorum } => Event::now("", "Holding").with("members", *members).with("quorum", *quorum),
+        Notice::HistoryMissing { round, absent } => {
+            let absent: Vec<_> = absent.iter().map(|member| (member.slot, member.incarnation)).collect();
+            Event::now("", "HistoryMissing").round(*round).with("absent", serde_json::json!(absent))
+        }
         Notice::Deposed => Event::now(worker, "Deposed"),
     }
 }

@@ -5,6 +5,7 @@ mod strike;
 mod verdict;
 
 use std::{
+    fs,
     path::Path,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +16,7 @@ use self::instant::{Blow, CASES, Instant, Length, Random};
 use crate::{
     events::longest_gap_after,
     figures::{Figure, Figures},
-    product,
+    paths, product,
     tally::Tally,
 };
 
@@ -30,14 +31,15 @@ pub(crate) fn perform(quick: bool, seed: Option<u64>) -> Result<Tally> {
     let (instants, length) = if quick { QUICK } else { FULL };
     println!("faults: {} cases, {instants} instants each, --seed {seed}", CASES.len());
     let mut random = Random::new(seed);
-    let folder = tempfile::tempdir()?;
+    let folder = paths::target().join("xtask");
+    fs::create_dir_all(&folder)?;
     let mut figures = Figures::default();
     let mut longest: f64 = 0.0;
     for case in CASES {
         let mut well = 0;
         for _ in 0..instants {
             let instant = Instant::draw(case, length, &mut random);
-            let (faults, gap) = one(&instant, length, folder.path());
+            let (faults, gap) = one(&instant, length, &folder)?;
             well += usize::from(faults.is_empty());
             longest = longest.max(gap.filter(|_| case.blow == Blow::Stop).unwrap_or(0.0));
         }
@@ -48,12 +50,18 @@ pub(crate) fn perform(quick: bool, seed: Option<u64>) -> Result<Tally> {
 }
 
 /// Interrupts one run; gives what was wrong with how it ended, and the longest time without a commit after it, in seconds.
-fn one(instant: &Instant, length: Length, folder: &Path) -> (Vec<String>, Option<f64>) {
-    let (faults, gap) = match strike::perform(instant, length, folder) {
+///
+/// A run that did not end well leaves its files in `folder`.
+fn one(instant: &Instant, length: Length, folder: &Path) -> Result<(Vec<String>, Option<f64>)> {
+    let folder = tempfile::Builder::new().prefix("faults-").tempdir_in(folder)?;
+    let (mut faults, gap) = match strike::perform(instant, length, folder.path()) {
         Ok(observed) => (verdict::faults(instant.case, &observed), longest_gap_after(&observed.events, observed.time)),
         Err(error) => (vec![format!("{error:#}")], None),
     };
+    if !faults.is_empty() {
+        faults.push(format!("its files are in {}", folder.keep().display()));
+    }
     let ended = if faults.is_empty() { "ended well".to_owned() } else { faults.join("; ") };
     println!("   {instant}: {ended}, longest standstill {:.2} s", gap.unwrap_or(f64::NAN));
-    (faults, gap)
+    Ok((faults, gap))
 }

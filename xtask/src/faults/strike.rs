@@ -34,6 +34,8 @@ pub(super) struct Observed {
     pub(super) report: Report,
     /// Processes of the run that were there after its end.
     pub(super) left_over: Vec<i32>,
+    /// Temporary files that were there after its end.
+    pub(super) files: Vec<String>,
 }
 
 /// What is known of a run while it goes.
@@ -49,8 +51,7 @@ struct Known {
 
 /// Runs the example, strikes at `instant`, and waits for the end.
 pub(super) fn perform(instant: &Instant, length: Length, folder: &Path) -> Result<Observed> {
-    let inside = tempfile::tempdir_in(folder)?;
-    let run = Run::new(&instant.to_string(), &paths::root().join("examples/kjv.yaml"), inside.path())
+    let run = Run::new(&instant.to_string(), &paths::root().join("examples/kjv.yaml"), folder)?
         .set(&[&format!("stop.steps={}", length.steps), "rounds.quorum.min=2"]);
     let mut tail = Tail::new(&run.output);
     let mut known = Known::default();
@@ -71,6 +72,7 @@ pub(super) fn perform(instant: &Instant, length: Length, folder: &Path) -> Resul
         worker,
         time,
         left_over: left_over(&known.processes),
+        files: run.temporary_files()?,
         report: Report::read(&run.output)?,
         events: known.events,
     })

@@ -4,7 +4,7 @@ use super::{
     instant::{Blow, Case},
     strike::Observed,
 };
-use crate::events::longest_gap_after;
+use crate::events::{longest_gap_after, samples_fault};
 
 /// Workers that must finish, of four.
 const LEAST_FINISHED: usize = 3;
@@ -13,7 +13,7 @@ pub(super) const MOST_GAP_SECONDS: f64 = 2.0 + 1.0;
 
 /// What was wrong; nothing for a run that ended well.
 pub(super) fn faults(case: Case, observed: &Observed) -> Vec<String> {
-    let Observed { worker, time, events, report, left_over } = observed;
+    let Observed { worker, time, events, report, left_over, files } = observed;
     let mut faults = Vec::new();
     let finished = report.hashes().len();
     if finished < LEAST_FINISHED {
@@ -35,6 +35,10 @@ pub(super) fn faults(case: Case, observed: &Observed) -> Vec<String> {
             None => faults.push("no round was committed after it".to_owned()),
         }
     }
+    faults.extend(samples_fault(events));
+    if !files.is_empty() {
+        faults.push(format!("files {files:?} are left"));
+    }
     if !left_over.is_empty() {
         faults.push(format!("processes {left_over:?} are left"));
     }
@@ -53,19 +57,19 @@ mod tests {
     const KILL: Case = CASES[0];
     const STOP: Case = CASES[2];
 
+    fn committed(second: f64, round: u64, range: [u64; 2]) -> Event {
+        Event { committed_samples: Some(vec![range]), ..event(second, "Committed", "kjv-0", round) }
+    }
+
     fn observed() -> Observed {
         let evicted = Event { reason: Some("PeerLost".into()), ..event(12.1, "Evicted", "kjv-2", 7) };
         Observed {
             worker: "kjv-2".into(),
             time: event(10.0, "", "", 0).time,
-            events: vec![
-                event(9.8, "Committed", "kjv-0", 6),
-                evicted,
-                event(12.6, "Committed", "kjv-0", 7),
-                event(13.0, "Committed", "kjv-0", 8),
-            ],
+            events: vec![committed(9.8, 6, [0, 8]), evicted, committed(12.6, 7, [8, 16]), committed(13.0, 8, [16, 20])],
             report: report(&["a", "a", "lost", "a"]),
             left_over: Vec::new(),
+            files: Vec::new(),
         }
     }
 
@@ -90,11 +94,14 @@ mod tests {
         assert_eq!(faults_of(KILL, |o| o.events[1].reason = Some(String::new())), unexplained);
         assert_eq!(faults_of(KILL, |o| o.time = event(12.2, "", "", 0).time), unexplained);
         assert_eq!(faults_of(KILL, |o| o.left_over = vec![7]), "processes [7] are left");
+        assert_eq!(faults_of(KILL, |o| o.files = vec!["w0.sock".into()]), "files [\"w0.sock\"] are left");
+        assert_eq!(faults_of(KILL, |o| o.events[3] = committed(13.0, 8, [12, 20])), "sample 12 was committed twice");
+        assert_eq!(faults_of(KILL, |o| o.events[3] = committed(13.0, 8, [17, 20])), "samples 16 to 17 were never committed");
     }
 
     #[test]
     fn standing_still_is_a_fault_where_a_process_was_stopped() {
-        let still = |o: &mut Observed| o.events[2] = event(12.9, "Committed", "kjv-0", 7);
+        let still = |o: &mut Observed| o.events[2] = committed(12.9, 7, [8, 16]);
         assert_eq!(faults_of(STOP, still), "the others stood still for 3.10 s");
         assert_eq!(faults_of(KILL, still), "");
         assert_eq!(faults_of(STOP, |o| o.events.truncate(2)), "no round was committed after it");

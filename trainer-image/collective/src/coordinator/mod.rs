@@ -347,6 +347,11 @@ impl Coordinator {
         self.sessions.get(&slot).is_some_and(|session| chain::includes(&self.record, &session.member))
     }
 
+    /// This very process has a session.
+    fn is_here(&self, member: &Member) -> bool {
+        self.sessions.get(&member.slot).is_some_and(|session| session.member == *member)
+    }
+
     /// Sessions of the epoch's members, in slot order.
     fn members(&self) -> impl Iterator<Item = &Session> {
         self.sessions.values().filter(|session| chain::includes(&self.record, &session.member))

@@ -5,7 +5,7 @@
 
 use super::{Action, Coordinator, Phase, Session, abort};
 use crate::v1::{AbortReason, CommitRecord, coordinator_message};
-use crate::{Millis, chain};
+use crate::{Millis, Notice, chain};
 
 impl Coordinator {
     /// Decides once all members of the last epoch have spoken, or the silent ones had their time.
@@ -23,7 +23,12 @@ impl Coordinator {
             self.committed = Some(record);
         }
         // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
-        if chain::rounds(self.committed.as_ref()) < self.record.rounds {
+        let round = self.record.rounds;
+        if chain::rounds(self.committed.as_ref()) < round {
+            if !std::mem::replace(&mut self.holding, true) {
+                let absent = self.record.members.iter().filter(|member| !self.is_here(member)).cloned().collect();
+                actions.push(Action::Report(Notice::HistoryMissing { round, absent }));
+            }
             return;
         }
         for member in self.record.members.clone() {

@@ -194,9 +194,13 @@ impl World {
         self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
     }
 
-    /// Every member of the newest epoch has ended as a process since.
-    pub(crate) fn all_members_died(&self) -> bool {
-        self.arbiter.record().members.iter().all(|member| !self.is(member))
+    /// Every member of the newest epoch that knew the history has ended as a process since.
+    pub(crate) fn all_that_knew_died(&self) -> bool {
+        let record = self.arbiter.record();
+        let knows = |member: &Member| {
+            self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
+        };
+        !record.members.iter().any(knows)
     }
 
     /// Where everybody stands, for a schedule that fails.

@@ -23,7 +23,7 @@ use crate::{
 /// Longest time for a run, also under load.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Runs on a quiet machine: medians count, because a machine is never quiet all the time.
-const QUIET: usize = 3;
+const QUIET: usize = 5;
 /// Repeats of the run under load, in full and reduced.
 const REPEATS: usize = 10;
 const REPEATS_QUICK: usize = 2;

@@ -1,24 +1,17 @@
-//! Which processors each trainer's arithmetic uses.
+//! Which processors each worker uses.
 //!
-//! When the trainers share the processors evenly, each keeps to its own: otherwise the scheduler puts two on one processor
-//! and one on another, round by round, and the round waits for the slower ones.
+//! When the workers share the processors evenly, each keeps to its own, trainer and sidecar: otherwise the scheduler puts two
+//! on one processor and one on another, round by round, and the round waits for the slower ones.
 
 use rustix::thread::sched_getaffinity;
 
-/// What one process may use.
+/// What one worker may use.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Processors {
     /// Threads for arithmetic.
     pub(crate) threads: usize,
     /// Processors it keeps to; all when empty.
     pub(crate) pinned: Vec<usize>,
-}
-
-impl Processors {
-    /// For processes that do no arithmetic.
-    pub(crate) fn any() -> Self {
-        Self { threads: 1, pinned: Vec::new() }
-    }
 }
 
 /// The processors that this process may use; none to pin to where a quota allows fewer than it may choose from.

@@ -244,11 +244,10 @@ impl<'a> Supervisor<'a> {
         let log = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
         let socket = self.ready.sockets.path().join(socket_name(slot));
         let (who, teller) = ((slot, role, incarnation), self.teller.clone());
+        let processors = &self.processors[slot as usize];
         let child = match role {
-            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, &Processors::any(), teller).await,
-            Role::Trainer => {
-                Child::start(who, self.job(slot, incarnation, socket), &log, &self.processors[slot as usize], teller).await
-            }
+            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, processors, teller).await,
+            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, processors, teller).await,
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
         let event = Event::now(&name(slot), "ProcessStarted")

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::{Ending, read_file};
+use crate::{Ending, print, read_file};
 
 /// Arguments of `atoll validate`.
 #[derive(Debug, Args)]
@@ -30,22 +30,28 @@ pub(crate) fn validate(arguments: &Validate) -> Ending {
     };
     match atoll_crds::load(&arguments.file, &text, &arguments.overrides) {
         Ok(run) => {
-            println!("{}: TrainingRun {} is valid", arguments.file.display(), run.name);
+            let mut text =
+                format!("{}: TrainingRun {} is valid; its data is read when it runs\n", arguments.file.display(), run.name);
             for path in &run.unused {
-                println!("{path}: used on a cluster only");
+                text += path;
+                text += ": used on a cluster only\n";
             }
-            Ending::Done
+            printed(&text)
         }
         Err(problems) => Ending::bad_input(&problems),
     }
 }
 
 pub(crate) fn version() -> Ending {
-    println!("atoll {}", env!("CARGO_PKG_VERSION"));
-    Ending::Done
+    printed(concat!("atoll ", env!("CARGO_PKG_VERSION"), "\n"))
+}
+
+fn printed(text: &str) -> Ending {
+    print(text).err().unwrap_or(Ending::Done)
 }
 
 pub(crate) fn completions<C: CommandFactory>(shell: Shell) -> Ending {
-    clap_complete::generate(shell, &mut C::command(), "atoll", &mut std::io::stdout());
-    Ending::Done
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut C::command(), "atoll", &mut script);
+    printed(&String::from_utf8_lossy(&script))
 }

@@ -104,6 +104,16 @@ fn say(line: &str) {
     let _gone = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// Writes to standard output; a reader that has gone needs no more.
+fn print(text: &str) -> Result<(), Ending> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Ending::Failed(format!("standard output cannot be written: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads a run file.
 fn read_file(path: &PathBuf) -> Result<String, Ending> {
     let mut bytes = Vec::new();

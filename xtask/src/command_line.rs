@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{acceptance, audit, bench, example, faults, field_table, load, suites, tally::Tally, tiers};
+use crate::{acceptance, audit, bench, example, faults, field_table, load, simulate, suites, tally::Tally, tiers};
 
 /// The project's own tasks.
 #[derive(Debug, Parser)]
@@ -50,6 +50,12 @@ pub(crate) enum Task {
         /// Repeats the instants of an earlier pass
         #[arg(long)]
         seed: Option<u64>,
+    },
+    /// Run the shipped protocol under seeded schedules of faults, on virtual time
+    Simulate {
+        /// Schedules to run
+        #[arg(long, default_value_t = 10_000)]
+        seeds: u64,
     },
     /// Check the quality of training methods
     #[command(subcommand)]
@@ -113,6 +119,7 @@ impl Task {
             Self::Fields { check } => field_table::perform(*check),
             Self::Example { quick } => example::perform(*quick),
             Self::Faults { quick, seed } => faults::perform(*quick, *seed),
+            Self::Simulate { seeds } => simulate::perform(*seeds),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer(*quick),

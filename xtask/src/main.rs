@@ -16,6 +16,7 @@ mod paths;
 mod process;
 mod product;
 mod report;
+mod simulate;
 mod suites;
 mod tally;
 mod tiers;

@@ -44,7 +44,7 @@ const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
 
 /// All suites, in the order in which `ci` runs its own.
-pub(crate) const SUITES: [Suite; 12] = [
+pub(crate) const SUITES: [Suite; 13] = [
     Suite {
         name: "test",
         tier: Tier::Test,
@@ -69,7 +69,7 @@ pub(crate) const SUITES: [Suite; 12] = [
     Suite {
         name: "drift",
         tier: Tier::Ci,
-        budget: Budget { cold: 720, warm: 90 },
+        budget: Budget { cold: 420, warm: 90 },
         needs: &[COMPILER, LINTER],
         commands: &[
             &["cargo", "test", "--package", "atoll-crds", "--features", "kube"],
@@ -97,6 +97,13 @@ pub(crate) const SUITES: [Suite; 12] = [
         budget: Budget { cold: 900, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
+    },
+    Suite {
+        name: "simulation",
+        tier: Tier::Ci,
+        budget: Budget { cold: 360, warm: 300 },
+        needs: &[COMPILER],
+        commands: &[&["xtask", "simulate", "--seeds", "10000"]],
     },
     Suite {
         name: "example",

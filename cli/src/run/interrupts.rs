@@ -3,16 +3,21 @@
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Ctrl-C, a polite end, and a terminal that is gone; from its making on, none of them ends this process by itself.
+/// Ctrl-C, a polite end, and a terminal that is gone; from its making on, none of them ends this process by itself. One that
+/// was ignored when the process began, as `nohup` does it, stays ignored.
 pub(crate) struct Interrupts {
-    interrupt: Signal,
-    terminate: Signal,
-    hang_up: Signal,
+    interrupt: Option<Signal>,
+    terminate: Option<Signal>,
+    hang_up: Option<Signal>,
 }
 
 impl Interrupts {
     pub(crate) fn new() -> Result<Self> {
-        let on = |kind| signal(kind).context("cannot listen for signals");
+        let ignored = ignored();
+        let on = |kind: SignalKind| -> Result<Option<Signal>> {
+            let is_ignored = ignored & (1 << (kind.as_raw_value() - 1)) != 0;
+            (!is_ignored).then(|| signal(kind)).transpose().context("cannot listen for signals")
+        };
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
@@ -23,9 +28,25 @@ impl Interrupts {
     /// Waits for the next.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            () = come(self.interrupt.as_mut()) => {}
+            () = come(self.terminate.as_mut()) => {}
+            () = come(self.hang_up.as_mut()) => {}
         }
     }
+}
+
+async fn come(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Signals that this process ignores, one bit each.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

@@ -15,7 +15,6 @@ mod report;
 mod supervisor;
 mod view;
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use atoll_crds::RunFile;
 use clap::Args;
 
 use crate::commands::assignment;
-use crate::{Ending, read_file, say};
+use crate::{Ending, print, read_file, say};
 use interrupts::Interrupts;
 use output::Output;
 use report::Report;
@@ -104,8 +103,9 @@ fn finish(report: &Report, output: &Output, json: bool) -> Ending {
         return Ending::failed(&error);
     }
     let text = if json { report.json() + "\n" } else { report.text(output.path()) };
-    // The files are written; a reader that has gone needs no more.
-    let _gone = std::io::stdout().lock().write_all(text.as_bytes());
+    if let Err(ending) = print(&text) {
+        return ending;
+    }
     match &report.failure {
         _ if report.state == report::State::Interrupted => Ending::Interrupted,
         Some(failure) => Ending::Failed(failure.clone()),

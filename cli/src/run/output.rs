@@ -29,6 +29,8 @@ pub(crate) enum OutputError {
     Io { path: PathBuf, source: io::Error },
     #[error("--out {}: not a folder; give a folder, or one that does not exist yet", path.display())]
     NotAFolder { path: PathBuf },
+    #[error("--out {}: the path is not UTF-8; give another folder", path.display())]
+    NotText { path: PathBuf },
     #[error("--out {}: another atoll run is writing to it; give another folder", path.display())]
     Busy { path: PathBuf },
     #[error("--out {}: not empty, perhaps the results of an earlier run; give another folder or empty this one", path.display())]
@@ -38,6 +40,11 @@ pub(crate) enum OutputError {
 impl Output {
     /// Claims `explicit`, or the first of `atoll-out/NAME`, `atoll-out/NAME-2` ... that does not exist.
     pub(crate) fn claim(explicit: Option<&Path>, name: &str) -> Result<Self, OutputError> {
+        if let Some(path) = explicit.and_then(|path| std::path::absolute(path).ok())
+            && path.to_str().is_none()
+        {
+            return Err(OutputError::NotText { path });
+        }
         match explicit {
             Some(path) => Self::claim_explicit(path),
             None => Self::claim_default(name),

@@ -107,7 +107,13 @@ fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
             let fits = made.path().join("w000.sock.regions").as_os_str().len() < LONGEST_SOCKET;
             if fits { Ok(made) } else { tempfile::Builder::new().prefix("atoll-").tempdir_in("/tmp") }
         });
-        return made.map(Sockets::Temporary).map_err(|error| Ending::Failed(format!("no temporary folder for sockets: {error}")));
+        return made.map(Sockets::Temporary).map_err(|error| {
+            let folder = std::env::temp_dir();
+            let folder = folder.display();
+            Ending::BadInput(format!(
+                "TMPDIR {folder}: no folder for sockets can be made there: {error}; set another, or give --socket-dir"
+            ))
+        });
     };
     let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));
     let folder = folder.canonicalize().map_err(|error| refuse(error.to_string()))?;
@@ -145,8 +151,12 @@ fn unusable(file: &RunFile, error: &TrainerError) -> Ending {
                 "{error}; the tokens are kept in the output folder while the run goes: give another --out"
             ));
         }
-        TrainerError::Data(DataError::Tokenizer { .. }) => {
+        TrainerError::Tokenizer(_) | TrainerError::Data(DataError::Tokenizer { .. }) => {
             ("spec.dataset.tokenizer", "give characters, or a Hugging Face tokenizer.json")
+        }
+        TrainerError::Memory { .. } => ("spec.model", "give a smaller model, fewer workers, or a larger machine"),
+        TrainerError::Data(DataError::FieldMissing { .. } | DataError::FieldNotText { .. }) => {
+            ("spec.dataset.source.textField", "give the name of the field that holds the text")
         }
         TrainerError::Data(DataError::TooShort { .. }) => {
             ("spec.dataset.source.uri", "give more text, or a shorter contextLength")

@@ -30,6 +30,8 @@ pub(crate) struct Worker {
     pub(crate) sync_seconds: f64,
     pub(crate) weights_hash: Option<String>,
     pub(crate) restarts: u32,
+    /// Its trainer has found its sidecar.
+    attached: bool,
     payload: Counter,
     wire: Counter,
 }
@@ -134,6 +136,8 @@ impl Progress {
                     worker.wire.restart();
                 }
             }
+            "Attached" => worker.attached = true,
+            "Detached" | "ProcessEnded" => worker.attached = false,
             "WorkerFailed" => worker.state = WorkerState::Failed,
             "Finished" => {
                 worker.state = WorkerState::Finished;
@@ -165,6 +169,11 @@ impl Progress {
     /// The newest training loss.
     pub(crate) fn train_loss(&self) -> Option<f64> {
         self.curve.values().rev().find_map(|point| point.train_loss)
+    }
+
+    /// Workers whose trainer and sidecar have not found each other, or lost each other.
+    pub(crate) fn missing(&self) -> Vec<&str> {
+        self.workers.iter().filter(|(_, worker)| !worker.attached).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Workers that take part now.

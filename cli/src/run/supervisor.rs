@@ -36,8 +36,8 @@ const MOST_RESTARTS: u64 = 20;
 const LAST: Duration = Duration::from_secs(30);
 /// How long a trainer that waits may take to begin with it.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long evaluating and writing the model may take.
-const SAVING: Duration = Duration::from_mins(10);
+/// How long writing and evaluating the model may take, as long as its trainer lives.
+const SAVING: Duration = Duration::from_hours(24);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 /// Bytes of the end of a log that are searched for its last line.
@@ -142,6 +142,12 @@ fn token() -> Result<String> {
     Ok(blake3::Hash::from_bytes(bytes).to_hex().to_string())
 }
 
+/// The silence after which a worker is lost: more of them on few processors have to wait longer for their turn.
+fn crowded(workers: u32) -> Duration {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from) as u32;
+    LIVENESS * workers.div_ceil(4 * processors)
+}
+
 fn settings(file: &RunFile) -> Settings {
     let (workers, rounds) = (&file.spec.workers, &file.spec.rounds);
     let seconds = |seconds: u32| u64::from(seconds) * 1000;
@@ -151,7 +157,7 @@ fn settings(file: &RunFile) -> Settings {
         target: workers.target as usize,
         quorum: rounds.quorum.min as usize,
         join_window: seconds(rounds.join_window_seconds),
-        liveness: rounds.liveness_seconds.map_or(LIVENESS.as_millis() as u64, seconds),
+        liveness: rounds.liveness_seconds.map_or_else(|| crowded(workers.target).as_millis() as u64, seconds),
         round_timeout: seconds(rounds.round_timeout_seconds),
         drop_stragglers: rounds.straggler_policy == StragglerPolicy::Drop,
     }
@@ -314,6 +320,7 @@ impl<'a> Supervisor<'a> {
                         let absent = event.more.get("absent").cloned().unwrap_or_default();
                         self.knew_newest = serde_json::from_value(absent).ok();
                     }
+                    "Evicted" | "Detached" => self.lost_while_saving(&event.worker),
                     "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
                         self.saved = true;
@@ -415,6 +422,17 @@ impl<'a> Supervisor<'a> {
             ));
         }
         None
+    }
+
+    /// A trainer that writes the model and has gone silent does not write it any more.
+    fn lost_while_saving(&mut self, worker: &str) {
+        let lost = self.workers.iter_mut().enumerate().find(|(slot, found)| name(*slot as u32) == worker && found.saving);
+        if let Some((_, worker)) = lost {
+            worker.saving = false;
+            if let Some(trainer) = &worker.trainer {
+                trainer.signal(Signal::KILL);
+            }
+        }
     }
 
     /// Has one of the finished trainers evaluate and write the model.

@@ -27,7 +27,8 @@ impl View {
         if silent {
             return Self::Silent;
         }
-        if !std::io::stderr().is_terminal() {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        if dumb || !std::io::stderr().is_terminal() {
             return Self::Plain { shown: Instant::now() };
         }
         let bar = ProgressBar::new(steps);
@@ -61,6 +62,7 @@ impl View {
         let line = match event.event.as_str() {
             "Evicted" => format!("{} is out: {} ({})", event.worker, text("reason"), text("detail")),
             "ProcessEnded" => format!("{}: its {} ended: {}", event.worker, text("process"), text("reason")),
+            "Joined" if event.round.is_some_and(|round| round > 1) => format!("{} takes part again", event.worker),
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
@@ -85,7 +87,10 @@ impl View {
 /// The rest of the living line: round, rate, loss, bytes, workers, time left.
 pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_length: u64) -> String {
     if progress.step == 0 {
-        return format!("training begins, {}/{} workers take part", progress.present(), progress.workers.len());
+        return match progress.missing().as_slice() {
+            [] => "training".to_owned(),
+            missing => format!("waiting for {} of {} workers: {}", missing.len(), progress.workers.len(), missing.join(", ")),
+        };
     }
     let seconds = elapsed.as_secs_f64();
     let rate = (progress.samples * context_length) as f64 / seconds.max(1e-3);

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::Millis;
+use crate::rules::Rules;
 use crate::v1::{EpochRecord, Member, Ruling};
 
 /// State of the arbiter; `Serialize` so that it can be stored and inspected.
@@ -15,6 +16,7 @@ pub struct Arbiter {
     /// Last heartbeat by slot and incarnation.
     heard: BTreeMap<(u32, u64), Millis>,
     liveness: Millis,
+    rules: Rules,
 }
 
 impl Arbiter {
@@ -22,6 +24,12 @@ impl Arbiter {
     #[must_use]
     pub fn new(liveness: Millis) -> Self {
         Self { liveness, ..Self::default() }
+    }
+
+    /// The same, keeping `rules`; for the simulation.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The newest record.
@@ -44,7 +52,8 @@ impl Arbiter {
     /// Grants the term after `observed` to `candidate`, if `observed` is still the newest and its coordinator is lost.
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         self.heard.insert((candidate.slot, candidate.incarnation), now);
-        let granted = observed == self.record.term && !self.coordinator_lives(candidate, now);
+        let follows = observed == self.record.term || !self.rules.terms_follow;
+        let granted = follows && !self.coordinator_lives(candidate, now);
         if granted {
             self.record.term += 1;
             self.record.deposed = self.record.coordinator.replace(candidate.clone());
@@ -60,6 +69,7 @@ impl Arbiter {
         let follows = proposed.term == self.record.term
             && proposed.coordinator == self.record.coordinator
             && proposed.epoch == self.record.epoch + 1;
+        let follows = follows || !self.rules.epochs_follow;
         if follows {
             self.record = proposed.clone();
         }

@@ -13,6 +13,7 @@ pub mod lane;
 pub mod ledger;
 pub mod peer;
 pub mod reduce;
+pub mod rules;
 pub mod secret;
 pub mod shards;
 

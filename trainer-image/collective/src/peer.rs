@@ -3,6 +3,7 @@
 //! A peer that reported its result's hash is *prepared*: it may not abort by itself, and keeps the result until it learns
 //! the outcome. It answers a new coordinator with everything it knows, and from then on refuses the old one.
 
+use crate::rules::Rules;
 use crate::v1::{
     AbortReason, Arrive, Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Failed, Heartbeat, Hello, Leave, Member,
     Prepared, Start, coordinator_message, leave, peer_message,
@@ -86,7 +87,8 @@ pub struct Refusal {
 pub enum Outcome {
     /// The output holds the mean; the same bytes on every member.
     Committed(Box<CommitRecord>),
-    /// Nothing was applied anywhere as far as this peer is concerned; inputs untouched.
+    /// Nothing was applied anywhere; inputs untouched. With the reason `PeerLost` nothing was applied here: the others went
+    /// on without this peer, and decide whether its contribution counts.
     Aborted(Refusal),
     /// Prepared and cut off: the others decide. The same call asks again.
     InDoubt,
@@ -134,6 +136,7 @@ pub struct Peer {
     waiting: Waiting,
     /// Why its trainer takes part no more, until one arrives again; every new coordinator has to hear it.
     left: Option<i32>,
+    rules: Rules,
 }
 
 /// Pause between two attempts to reach a coordinator or to become it.
@@ -162,7 +165,14 @@ impl Peer {
             prepared: None,
             waiting: Waiting::Nothing,
             left: None,
+            rules: Rules::default(),
         }
+    }
+
+    /// The same, keeping `rules`; for the simulation.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The newest committed round that it knows.
@@ -205,7 +215,7 @@ impl Peer {
         self.waiting = Waiting::Round;
         self.left = None;
         // A trainer that arrives has given up whatever it was in; only a prepared operation is not its to give up.
-        if self.prepared.is_some() {
+        if self.is_bound() {
             return;
         }
         if self.start.is_some() {
@@ -229,7 +239,7 @@ impl Peer {
         let (reason, detail) = match start {
             None => (AbortReason::PeerLost, "the worker is not a member of this round"),
             // A trainer that still trained for a start that was given up since.
-            Some(start) if !ledger::covers(&start.samples, samples) => {
+            Some(start) if self.rules.contributes_what_was_dealt && !ledger::covers(&start.samples, samples) => {
                 (AbortReason::Mismatch, "the contribution is of samples that the worker was not dealt")
             }
             Some(_) => return self.contribute(enter, deadline, actions),
@@ -252,10 +262,15 @@ impl Peer {
     fn trainer_lost(&mut self, actions: &mut Vec<Action>) {
         self.waiting = Waiting::Nothing;
         // The coordinator may have committed what it is prepared for: that stays true without a trainer.
-        if self.prepared.is_none() {
+        if !self.is_bound() {
             self.leave_round(actions);
         }
         self.leave_for_good(leave::Reason::TrainerLost, actions);
+    }
+
+    /// It reported its result: the coordinator may have committed it.
+    fn is_bound(&self) -> bool {
+        self.prepared.is_some() && self.rules.prepared_waits
     }
 
     fn leave_for_good(&mut self, reason: leave::Reason, actions: &mut Vec<Action>) {
@@ -277,7 +292,7 @@ impl Peer {
         self.term = term;
         self.link = Link::Open { term, heard: now, sent: now };
         // What was not prepared under the old coordinator can no longer become so.
-        if self.prepared.is_none() && self.begin.take().is_some() {
+        if self.rules.unprepared_halts && self.prepared.is_none() && self.begin.take().is_some() {
             actions.push(Action::Halt);
         }
         let hello = Hello {
@@ -355,7 +370,7 @@ impl Peer {
 
     fn out_of_time(&mut self, actions: &mut Vec<Action>) {
         self.waiting = Waiting::Nothing;
-        if self.prepared.is_some() {
+        if self.is_bound() {
             actions.push(Action::Reduced(Outcome::InDoubt));
             return;
         }
@@ -366,7 +381,8 @@ impl Peer {
     }
 
     fn message(&mut self, message: CoordinatorMessage, now: Millis, actions: &mut Vec<Action>) {
-        if message.term != self.term || message.epoch < self.epoch {
+        let fenced = message.term != self.term || message.epoch < self.epoch;
+        if fenced && self.rules.terms_fence {
             return;
         }
         if let Link::Open { heard, .. } = &mut self.link {
@@ -392,7 +408,8 @@ impl Peer {
 
     fn started(&mut self, start: Start, actions: &mut Vec<Action>) {
         // An answer to an earlier arrival would start the trainer from a state that it may not hold.
-        let answers = self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt);
+        let answers =
+            self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt) || !self.rules.starts_answer_arrivals;
         if self.waiting != Waiting::Round || !answers {
             return;
         }
@@ -474,7 +491,7 @@ impl Peer {
             .prepared
             .as_ref()
             .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash);
-        if !prepared {
+        if !prepared && self.rules.commits_what_is_prepared {
             let detail = format!("round {} was committed without this worker", record.round);
             return self.evicted(Refusal { reason: AbortReason::PeerLost, detail }, actions);
         }

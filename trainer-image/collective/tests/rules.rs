@@ -4,8 +4,8 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{
-    AbortReason, Arrive, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Hello, Leave, Member, Ruling, SampleRange,
-    Start, coordinator_message, leave, peer_message,
+    AbortReason, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Hello, Leave, Member, Prepared,
+    Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain};
 
@@ -229,4 +229,54 @@ fn the_last_member_that_comes_back_is_told_to_arrive_again_once() {
     assert_eq!(told(&tick(&mut coordinator, Event::Tick, 5)), 0);
     let done = tick(&mut coordinator, message(1, peer_message::Body::Arrive(arrive(2))), 6);
     assert_eq!(starts(&done, 1).len(), 1, "{done:?}");
+}
+
+/// What is said to `to`, in the order of sending.
+fn said(actions: &[Action], to: u32) -> Vec<&'static str> {
+    let mut said = Vec::new();
+    for action in actions {
+        if let Action::Send { slot, body, .. } = action
+            && *slot == to
+        {
+            match body.as_ref() {
+                coordinator_message::Body::Commit(_) => said.push("commit"),
+                coordinator_message::Body::Abort(_) => said.push("abort"),
+                coordinator_message::Body::Evict(_) => said.push("evict"),
+                _ => {}
+            }
+        }
+    }
+    said
+}
+
+/// A member that was prepared in epoch 1 for a round of slots 0 and 1 when its coordinator was lost.
+fn prepared(slot: u32) -> Hello {
+    let contributions = [0, 1].map(|slot| enter(slot, range(0, 4)).contribution.unwrap()).to_vec();
+    let begin = Begin { round: ROUND, record: Some(epoch(1, 1, &[0, 1])), elements: 8, contributions };
+    let vote = Prepared { epoch: 1, round: ROUND, result_hash: vec![9; chain::HASH] };
+    Hello { start: Some(start(slot, 1)), prepared: Some(vote), begin: Some(begin), epoch: 1, ..hello(slot) }
+}
+
+#[test]
+fn a_vote_counts_in_its_own_epoch_or_for_what_was_committed_when_the_next_was_proposed() {
+    let outcome = |record: EpochRecord| {
+        let mut coordinator = Coordinator::new(settings(), record, 0);
+        tick(&mut coordinator, Event::Connected(Box::new(prepared(0))), 1);
+        let done = tick(&mut coordinator, Event::Connected(Box::new(prepared(1))), 2);
+        said(&done, 0)
+    };
+    assert_eq!(outcome(epoch(2, 1, &[0, 1])), ["commit"]);
+    assert_eq!(outcome(epoch(2, 2, &[0, 1])), ["abort"], "epoch 2 gave the operation of epoch 1 up");
+    assert_eq!(outcome(EpochRecord { rounds: ROUND, ..epoch(2, 2, &[0, 1]) }), ["commit"]);
+}
+
+#[test]
+fn a_survivor_that_comes_too_late_to_stay_hears_that_its_contribution_counts() {
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    coordinator.tick(Event::Connected(Box::new(prepared(0))), 1);
+    let proposed = coordinator.tick(Event::Tick, 2_500);
+    assert!(matches!(proposed.as_slice(), [Action::Propose(_)]), "{proposed:?}");
+    coordinator.tick(Event::Connected(Box::new(prepared(1))), 2_501);
+    let done = granting(&mut coordinator, proposed, 2_502);
+    assert_eq!((said(&done, 0), said(&done, 1)), (vec!["commit"], vec!["commit", "evict"]));
 }

@@ -272,6 +272,7 @@ impl Core {
             self.lose_trainer();
         }
         self.shared.regions.keep(incarnation);
+        report::attached(&self.me.worker);
         let pulse = Instant::now();
         self.trainer = Some(Trainer { incarnation, pulse, lost: false, state: None, parts: None, round: None, mean: None });
         let _gone = answer.send(Ok(AttachReply { protocol }));
@@ -279,6 +280,7 @@ impl Core {
 
     /// The trainer is gone or silent: calls that it may still wait in are answered, so that it begins again.
     fn lose_trainer(&mut self) {
+        report::detached(&self.me.worker);
         if let Some(trainer) = &mut self.trainer {
             trainer.lost = true;
             trainer.round = None;

@@ -9,6 +9,16 @@ pub(crate) fn coordinator(worker: &str, term: u64) {
     Event::now(worker, "Coordinator").with("term", term).emit();
 }
 
+/// The trainer beside this sidecar is there.
+pub(crate) fn attached(worker: &str) {
+    Event::now(worker, "Attached").emit();
+}
+
+/// The trainer beside this sidecar has ended, or is silent.
+pub(crate) fn detached(worker: &str) {
+    Event::now(worker, "Detached").emit();
+}
+
 /// A notice of the coordinator of `worker`.
 pub(crate) fn notice(worker: &str, notice: &Notice) {
     event(worker, notice).emit();

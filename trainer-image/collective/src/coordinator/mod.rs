@@ -10,6 +10,7 @@ mod rounds;
 
 use std::collections::BTreeMap;
 
+use crate::rules::Rules;
 use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
     coordinator_message, leave::Reason as LeaveReason, peer_message,
@@ -148,6 +149,7 @@ pub struct Coordinator {
     round_state: Option<Vec<u8>>,
     last_tick: Millis,
     holding: bool,
+    rules: Rules,
 }
 
 /// How long another peer's complaint waits for the suspect's own session to end.
@@ -170,7 +172,14 @@ impl Coordinator {
             round_state: None,
             last_tick: now,
             holding: false,
+            rules: Rules::default(),
         }
+    }
+
+    /// The same, keeping `rules`; for the simulation.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// The term it serves.
@@ -290,7 +299,7 @@ impl Coordinator {
         let Some(session) = self.sessions.get_mut(&slot) else { return };
         let dealt = session.start.as_ref().map_or(&[][..], |start| &start.samples);
         let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-        if ledger::covers(dealt, samples) {
+        if ledger::covers(dealt, samples) || !self.rules.dealt_samples_count {
             session.enter = Some(enter);
         } else {
             self.evict(slot, AbortReason::Mismatch, "it contributed samples that it was not dealt");

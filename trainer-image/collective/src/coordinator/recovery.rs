@@ -1,10 +1,11 @@
 //! A new term: what became of the operation that the lost coordinator left behind.
 //!
 //! Any survivor who was told commit, or all survivors prepared with the same hash: commit. Any survivor not prepared:
-//! nobody can have committed, because a commit needs every member prepared; abort. Then a new epoch with the survivors.
+//! nobody can have committed, because a commit needs every member prepared; abort. A vote of an earlier epoch counts for a
+//! round that was committed when the newest epoch was proposed, and for no other. Then a new epoch with the survivors.
 
 use super::{Action, Coordinator, Phase, Session, abort};
-use crate::v1::{AbortReason, CommitRecord, coordinator_message};
+use crate::v1::{AbortReason, CommitRecord, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
 impl Coordinator {
@@ -14,7 +15,7 @@ impl Coordinator {
         let deposed = self.record.deposed.as_ref();
         let all_known =
             self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot) || Some(member) == deposed);
-        let waited = now.saturating_sub(since) >= self.settings.liveness;
+        let waited = now.saturating_sub(since) >= self.settings.liveness || !self.rules.waits_for_survivors;
         if self.members().next().is_none() || !(all_known || waited) {
             return;
         }
@@ -24,7 +25,7 @@ impl Coordinator {
         }
         // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
         let round = self.record.rounds;
-        if chain::rounds(self.committed.as_ref()) < round {
+        if self.rules.history_is_known && chain::rounds(self.committed.as_ref()) < round {
             if !std::mem::replace(&mut self.holding, true) {
                 let absent = self.record.members.iter().filter(|member| !self.is_here(member)).cloned().collect();
                 actions.push(Action::Report(Notice::HistoryMissing { round, absent }));
@@ -39,6 +40,9 @@ impl Coordinator {
         }
         // Nobody is told of the outcome before the arbiter has confirmed that this term is still the newest: a coordinator that
         // slept here would tell what its successor has decided otherwise.
+        if !self.rules.stored_before_told {
+            self.tell_outcome(actions);
+        }
         self.propose(&[], now, actions);
     }
 
@@ -60,10 +64,13 @@ impl Coordinator {
         let round = self.round();
         let mut survivors = self.members();
         let first = survivors.next()?;
-        let vote = first.prepared.as_ref().filter(|prepared| prepared.round == round)?;
+        // The epoch says what was committed when it was proposed; what was not by then was given up with the epoch before.
+        let stands = |vote: &&Prepared| {
+            vote.epoch == self.record.epoch || vote.round <= self.record.rounds || !self.rules.votes_of_this_epoch
+        };
+        let vote = first.prepared.as_ref().filter(|prepared| prepared.round == round).filter(stands)?;
         let begin = first.begin.as_ref()?;
-        survivors
-            .all(|session| session.prepared.as_ref() == Some(vote))
+        (survivors.all(|session| session.prepared.as_ref() == Some(vote)) || !self.rules.survivors_agree)
             .then(|| chain::commit(self.committed.as_ref(), begin, &vote.result_hash))
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Coordinator, Phase};
-use crate::v1::{AbortReason, Begin, Commit, Start, coordinator_message};
+use crate::v1::{AbortReason, Begin, Commit, Prepared, Start, coordinator_message};
 use crate::{Millis, Notice, chain, ledger};
 
 impl Coordinator {
@@ -166,19 +166,22 @@ impl Coordinator {
     fn vote(&mut self, begin: &Begin, now: Millis, actions: &mut Vec<Action>) {
         let epoch = self.record.epoch;
         let mut votes: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
+        let rules = self.rules;
+        let counts =
+            |prepared: &Prepared| prepared.round == begin.round && (prepared.epoch == epoch || !rules.votes_of_this_epoch);
         for session in self.members() {
-            match &session.prepared {
-                Some(prepared) if prepared.epoch == epoch && prepared.round == begin.round => {
-                    votes.entry(prepared.result_hash.clone()).or_default().push(session.member.slot);
-                }
-                _ => return,
+            match session.prepared.as_ref().filter(|prepared| counts(prepared)) {
+                Some(prepared) => votes.entry(prepared.result_hash.clone()).or_default().push(session.member.slot),
+                None if !rules.unanimous => {}
+                None => return,
             }
         }
-        if votes.len() == 1 && votes.values().all(|slots| slots.len() == self.record.members.len()) {
+        let enough = if rules.unanimous { self.record.members.len() } else { self.record.members.len() / 2 + 1 };
+        if votes.len() == 1 && votes.values().all(|slots| slots.len() >= enough) {
             let record = chain::commit(self.committed.as_ref(), begin, &votes.into_keys().next().unwrap_or_default());
             return self.commit(record, actions);
         }
-        let Some(most) = votes.values().map(Vec::len).max() else { return };
+        let Some(most) = votes.values().map(Vec::len).max().filter(|_| rules.unanimous) else { return };
         let detail = format!("{} different results", votes.len());
         if votes.values().filter(|slots| slots.len() == most).count() > 1 {
             let slot = self.record.members.first().map_or(0, |member| member.slot);

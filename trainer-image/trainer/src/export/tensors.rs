@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use safetensors::{Dtype, View};
@@ -77,7 +78,9 @@ pub(super) fn write(model: &Llama, path: &Path) -> Result<(), ExportError> {
     let about = [("format".to_owned(), "pt".to_owned())].into_iter().collect();
     let failed = |source| ExportError::Serialize { path: path.to_owned(), source };
     safetensors::serialize_to_file(tensors, Some(about), path).map_err(failed)?;
-    File::open(path).and_then(|file| file.sync_all()).map_err(ExportError::io(path))
+    let file = File::open(path).map_err(ExportError::io(path))?;
+    // The library makes a file for its owner alone; this one is for whoever serves the model.
+    file.set_permissions(PermissionsExt::from_mode(0o644)).and_then(|()| file.sync_all()).map_err(ExportError::io(path))
 }
 
 /// An entry of the header.

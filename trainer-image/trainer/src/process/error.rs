@@ -6,6 +6,23 @@ pub enum TrainerError {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] crate::data::DataError),
+    /// The tokenizer's file cannot be used.
+    #[error(transparent)]
+    Tokenizer(crate::data::DataError),
+    /// The workers' models do not fit into this machine's memory.
+    #[error(
+        "{workers} workers need about {needed} MiB of memory for a model of {parameters} parameters, this machine has {total} MiB"
+    )]
+    Memory {
+        /// Workers of the run.
+        workers: u32,
+        /// Parameters of the model.
+        parameters: usize,
+        /// Least memory for all, in MiB.
+        needed: u64,
+        /// Memory of the machine, in MiB.
+        total: u64,
+    },
     /// The model cannot be built or run.
     #[error(transparent)]
     Model(#[from] crate::model::ModelError),

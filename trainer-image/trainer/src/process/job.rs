@@ -1,5 +1,7 @@
 //! What a trainer is started with, and how its data and model are found.
 
+use std::fs::File;
+use std::io;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::TrainerError;
-use crate::data::{Corpus, SampleOrder, Source, TokenStore, Tokenizer};
+use crate::data::{Corpus, DataError, SampleOrder, Source, TokenStore, Tokenizer};
 use crate::export;
 use crate::model::{Config, Llama};
 use crate::optimizer::{AdamW, Schedule};
@@ -58,7 +60,31 @@ pub fn prepare(spec: &TrainingRunSpec, base: &Path, folder: &Path) -> Result<Pre
         TokenizerSpec::Characters {} => Tokenizer::Characters,
         TokenizerSpec::File { uri } => Tokenizer::File(base.join(uri.strip_prefix("file://").unwrap_or(uri))),
     };
+    if let Tokenizer::File(path) = &tokenizer {
+        let unreadable = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => DataError::Missing { path: path.clone() },
+            _ => DataError::Unreadable { path: path.clone(), source },
+        };
+        File::open(path).map_err(|error| TrainerError::Tokenizer(unreadable(error)))?;
+    }
     open(spec, base, TokenStore::prepare(&source, &tokenizer, folder)?)
+}
+
+/// Vectors as long as the model that a worker holds at least: weights, gradient, the replicated state, and what it gives
+/// and gets.
+const VECTORS: u64 = 5;
+
+/// Refuses a model of which this machine cannot hold one copy per worker: better than to be ended in the middle.
+fn check_memory(workers: u32, config: &Config) -> Result<(), TrainerError> {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let Some(total) = kibibytes.map(|total| total / 1024) else { return Ok(()) };
+    let parameters = config.parameters();
+    let needed = (parameters as u64 * 4 * VECTORS).saturating_mul(u64::from(workers)) >> 20;
+    if needed > total {
+        return Err(TrainerError::Memory { workers, parameters, needed, total });
+    }
+    Ok(())
 }
 
 fn open(spec: &TrainingRunSpec, base: &Path, store: TokenStore) -> Result<Prepared, TrainerError> {
@@ -91,6 +117,7 @@ fn model(spec: &TrainingRunSpec, base: &Path, vocabulary: u32) -> Result<Llama, 
                 rms_epsilon: Config::RMS_EPSILON,
                 rope_theta: Config::ROPE_THETA,
             };
+            check_memory(spec.workers.target, &config)?;
             Ok(Llama::new(config, &Device::Cpu, seed(&run_id(spec), Purpose::InitialWeights, 0))?)
         }
     }

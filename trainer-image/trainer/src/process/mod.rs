@@ -51,8 +51,8 @@ pub fn run(job: &Job) -> Result<(), TrainerError> {
     for line in std::io::stdin().lock().lines() {
         let Some(folder) = line.as_deref().ok().and_then(|line| line.strip_prefix("save ")) else { break };
         Event::now(&job.worker, "Saving").emit();
-        let held_out_loss = rounds.held_out_loss()?;
         save(&rounds, Path::new(folder))?;
+        let held_out_loss = rounds.held_out_loss()?;
         Event::now(&job.worker, "Saved").with("heldOutLoss", held_out_loss).emit();
     }
     Ok(())

@@ -3,14 +3,17 @@
 use atoll_collective::chain;
 use atoll_collective::peer::{self, Peer};
 
-use super::{FAULTS_UNTIL, Faults, Happening, LIVENESS, Node, ROUNDS, Session, Trainer, World, member};
+use super::network::{Block, End};
+use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, ROUNDS, Session, Trainer, World, member};
+use crate::Schedule;
 
 impl World {
-    pub(super) fn plan_faults(&mut self, workers: u32, faults: &Faults, coordinator: bool) {
-        let workers = u64::from(workers);
+    pub(super) fn plan_faults(&mut self, schedule: &Schedule) {
+        let workers = u64::from(schedule.workers);
+        let faults = schedule.faults;
         for _ in 0..faults.crashes {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
-            self.at(when, Happening::Crash((!coordinator).then_some(slot)));
+            self.at(when, Happening::Crash((!schedule.against_the_coordinator).then_some(slot)));
         }
         for _ in 0..faults.trainer_crashes {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
@@ -23,6 +26,30 @@ impl World {
         for _ in 0..faults.cuts {
             let (when, one, other) = (self.below(FAULTS_UNTIL), self.below(workers) as u32, self.below(workers) as u32);
             self.at(when, Happening::Cut(one, other));
+        }
+        for _ in 0..faults.partitions {
+            self.plan_partition(workers);
+        }
+        for _ in 0..faults.slow {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Slow(slot));
+        }
+    }
+
+    /// One worker is cut off from all others, or from the arbiter, or from both; one way or both ways.
+    fn plan_partition(&mut self, workers: u64) {
+        let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+        let until = when + self.below(3 * LIVENESS);
+        let (from_others, from_arbiter, ways) = (self.below(3) > 0, self.below(3) > 0, self.below(3));
+        let others = (0..workers as u32).filter(|other| *other != slot && from_others).map(End::Worker);
+        for there in others.chain(from_arbiter.then_some(End::Arbiter)) {
+            let here = End::Worker(slot);
+            if ways != 1 {
+                self.at(when, Happening::Block(Block { from: here, to: there, until }));
+            }
+            if ways != 2 {
+                self.at(when, Happening::Block(Block { from: there, to: here, until }));
+            }
         }
     }
 
@@ -55,16 +82,19 @@ impl World {
     }
 
     pub(super) fn restart(&mut self, slot: u32) {
+        let rules = self.rules;
         let node = self.node(slot);
         if node.alive {
             return;
         }
         let me = member(slot, node.me.incarnation + 1);
-        node.peer = Peer::new("run".into(), me.clone(), LIVENESS);
+        node.peer = Peer::new("run".into(), me.clone(), LIVENESS).with_rules(rules);
         node.me = me;
         node.alive = true;
         node.session = None;
         node.moving = None;
+        node.output = None;
+        node.trainer.returns_by = None;
         let trainer = node.trainer.incarnation;
         self.soon(20, Happening::Tick(slot));
         self.soon(20, Happening::ArriveAgain { slot, trainer });
@@ -78,6 +108,7 @@ impl World {
             return;
         }
         let node = self.node(slot);
+        node.trainer.returns_by = None;
         if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
             if node.alive {
                 self.peer_event(slot, peer::Event::TrainerLost);

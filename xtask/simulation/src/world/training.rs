@@ -39,6 +39,7 @@ impl World {
             None => return self.soon(50, Happening::Moved { slot, incarnation, begin }),
         };
         self.node(slot).moving = None;
+        self.node(slot).output = result.as_ref().ok().cloned();
         self.peer_event(slot, peer::Event::Moved(record.epoch, result));
     }
 
@@ -67,9 +68,11 @@ impl World {
         let trainer = self.node(slot).trainer.incarnation;
         match result {
             Ok(start) => {
-                assert_eq!(self.node(slot).trainer.rounds + 1, start.round, "a trainer begins from the round's state");
-                assert_eq!(self.node(slot).trainer.state, start.state_hash);
-                self.soon(800, Happening::Trained { slot, trainer, start });
+                let held = &self.node(slot).trainer;
+                let fits = held.rounds + 1 == start.round && held.state == start.state_hash;
+                self.require(fits, || format!("w{slot} begins round {} from another state", start.round));
+                let slowness = self.node(slot).slowness;
+                self.soon(800 * slowness, Happening::Trained { slot, trainer, start });
             }
             Err(()) => self.soon(20, Happening::ArriveAgain { slot, trainer }),
         }
@@ -81,15 +84,19 @@ impl World {
         {
             return;
         }
-        let contribution = Contribution { slot, weight: 1, samples: start.samples.clone(), loss: 1.0 };
+        self.sequence += 1;
+        // Each contribution has a number of its own, where its loss would be.
+        let contribution = Contribution { slot, weight: 1, samples: start.samples.clone(), loss: self.sequence as f64 };
         let enter = Enter { round: start.round, elements: 1, contribution: Some(contribution) };
         self.node(slot).trainer.entered = Some(enter.clone());
         let deadline = self.now + self.patience + self.below(15_000);
+        self.node(slot).trainer.returns_by = Some(deadline);
         self.peer_event(slot, peer::Event::Entered(enter, deadline));
     }
 
     pub(super) fn reduced(&mut self, slot: u32, outcome: Outcome) {
         let trainer = self.node(slot).trainer.incarnation;
+        self.node(slot).trainer.returns_by = None;
         match outcome {
             Outcome::Committed(record) => {
                 self.check_commit(slot, &record);
@@ -105,36 +112,57 @@ impl World {
                     self.arrive(slot, incarnation);
                 }
             }
-            Outcome::Aborted(_) => self.soon(20, Happening::ArriveAgain { slot, trainer }),
+            Outcome::Aborted(refusal) => {
+                let entered = self.node(slot).trainer.entered.take();
+                // Who was lost to the others is told that it is left out; whether its contribution counts, they decide.
+                let entered = entered.filter(|_| refusal.reason != AbortReason::PeerLost);
+                self.given_up.extend(entered.and_then(|enter| enter.contribution).map(|given| given.loss as u64));
+                self.soon(20, Happening::ArriveAgain { slot, trainer });
+            }
             Outcome::InDoubt => {
-                let enter = self.node(slot).trainer.entered.clone().unwrap();
+                let Some(enter) = self.node(slot).trainer.entered.clone() else { return };
                 let deadline = self.now + 10_000;
+                self.node(slot).trainer.returns_by = Some(deadline);
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));
             }
         }
     }
 
-    /// One history: the same record for everybody, the mean of exactly its contributions, linked to the round before.
+    /// One history: the same record for everybody, the mean of exactly its contributions, linked to the round before; and
+    /// this worker holds its result.
     fn check_commit(&mut self, slot: u32, record: &CommitRecord) {
-        assert_eq!(record.result_hash, reference_hash(&record.contributions), "slot {slot} at {}", self.now);
-        assert_eq!(record.round, self.node(slot).trainer.rounds + 1);
-        let previous = self.history.get(&(record.round - 1)).map(chain::hash).unwrap_or_default();
-        assert_eq!(record.previous, previous, "round {} is not linked to the round before", record.round);
-        let known = self.history.entry(record.round).or_insert_with(|| record.clone());
-        assert_eq!(known, record, "round {} was committed twice", record.round);
+        let round = record.round;
+        let held = self.node(slot).output.take();
+        self.require(held.as_ref() == Some(&record.result_hash), || format!("w{slot} does not hold the result of round {round}"));
+        let mean = reference_hash(&record.contributions);
+        self.require(record.result_hash == mean, || format!("round {round} is not the mean of its contributions"));
+        let next = self.node(slot).trainer.rounds + 1;
+        self.require(round == next, || format!("w{slot} takes round {round} for round {next}"));
+        let previous = self.history.get(&(round - 1)).map(chain::hash).unwrap_or_default();
+        self.require(record.previous == previous, || format!("round {round} is not linked to the round before"));
+        let known = self.history.entry(round).or_insert_with(|| record.clone()).clone();
+        self.require(known == *record, || format!("round {round} was committed twice: {known:?} and {record:?}"));
+        let both = record.contributions.iter().find(|given| self.given_up.contains(&(given.loss as u64))).cloned();
+        self.require(both.is_none(), || format!("round {round} counts what its trainer was told is aborted: {both:?}"));
     }
 
-    pub(super) fn check_samples(&self) {
+    pub(super) fn check_samples(&mut self) {
         let mut committed: BTreeSet<u64> = BTreeSet::new();
+        let mut twice = None;
         for range in self.history.values().flat_map(|record| &record.contributions).flat_map(|given| &given.samples) {
             for position in range.start..range.end {
-                assert!(committed.insert(position), "sample {position} was committed twice");
+                if !committed.insert(position) {
+                    twice = Some(position);
+                }
             }
         }
+        self.require(twice.is_none(), || format!("sample {twice:?} was committed twice"));
         let ledger = self.ledger();
-        assert_eq!(committed.len() as u64 + ledger::count(&ledger.holes), ledger.next);
-        let holes = |position: u64| ledger.holes.iter().any(|hole: &SampleRange| (hole.start..hole.end).contains(&position));
-        assert!((0..ledger.next).all(|position| committed.contains(&position) != holes(position)));
+        let all = committed.len() as u64 + ledger::count(&ledger.holes) == ledger.next;
+        self.require(all, || format!("{} samples and the holes of {ledger:?} are not a prefix", committed.len()));
+        let in_hole = |position: u64| ledger.holes.iter().any(|hole: &SampleRange| (hole.start..hole.end).contains(&position));
+        let right = (0..ledger.next).all(|position| committed.contains(&position) != in_hole(position));
+        self.require(right, || format!("the holes of {ledger:?} are not what was left out"));
     }
 
     pub(super) fn arrive(&mut self, slot: u32, incarnation: u64) {

@@ -1,6 +1,7 @@
 //! A run of several sidecars and trainers on virtual time.
 
 mod faults;
+mod network;
 mod training;
 
 use std::cmp::Reverse;
@@ -9,13 +10,16 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use atoll_collective::arbiter::Arbiter;
 use atoll_collective::coordinator::{self, Coordinator, Settings};
 use atoll_collective::peer::{self, Peer};
+use atoll_collective::rules::Rules;
 use atoll_collective::v1::{
     Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Ruling, Start, coordinator_message,
-    peer_message,
 };
 use atoll_collective::{Millis, Notice, chain};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+
+use crate::Schedule;
+use network::Block;
 
 /// Rounds of a simulated run, and samples per worker and round.
 const ROUNDS: u64 = 8;
@@ -24,22 +28,10 @@ const SAMPLES: u64 = 5;
 const FAULTS_UNTIL: Millis = 6_000;
 const END: Millis = 400_000;
 const LIVENESS: Millis = 2_000;
+/// How long after its deadline a call may return: clocks tick every 60 ms.
+const GRACE: Millis = 200;
 /// Clocks of a patient run: never, so that nothing but the protocol itself brings it to its end.
 const NEVER: Millis = 10 * END;
-
-/// How many of each strike.
-pub(crate) struct Faults {
-    pub(crate) crashes: u32,
-    pub(crate) trainer_crashes: u32,
-    pub(crate) stops: u32,
-    pub(crate) cuts: u32,
-}
-
-impl Faults {
-    pub(crate) fn none() -> Self {
-        Self { crashes: 0, trainer_crashes: 0, stops: 0, cuts: 0 }
-    }
-}
 
 /// One side of a control session; both sides know it by the same number.
 type SessionId = u64;
@@ -51,7 +43,7 @@ enum Happening {
     Tick(u32),
     ToCoordinator { session: SessionId, message: Option<PeerMessage> },
     ToPeer { session: SessionId, message: Option<CoordinatorMessage> },
-    Dialled { slot: u32, incarnation: u64, coordinator: Member, term: u64 },
+    Dialled { slot: u32, incarnation: u64, dial: u64, coordinator: Member, term: u64 },
     ArbiterAsked { from: Member, question: Question },
     ArbiterAnswered { to: Member, ruling: Ruling, proposal: bool },
     Moved { slot: u32, incarnation: u64, begin: Box<Begin> },
@@ -64,9 +56,11 @@ enum Happening {
     RestartTrainer(u32),
     Stop(u32),
     Cut(u32, u32),
+    Block(Block),
+    Slow(u32),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Question {
     Beat,
     Term(u64),
@@ -96,6 +90,8 @@ struct Trainer {
     rounds: u64,
     state: Vec<u8>,
     entered: Option<Enter>,
+    /// When the call that it waits in must have returned.
+    returns_by: Option<Millis>,
     committed: Option<CommitRecord>,
 }
 
@@ -105,14 +101,31 @@ struct Node {
     stopped_until: Millis,
     peer: Peer,
     session: Option<SessionId>,
+    /// Attempts to open a session; what an earlier one brings is dropped.
+    dials: u64,
     coordinator: Option<Coordinator>,
+    /// How many times longer everything takes on it.
+    slowness: u64,
+    /// The result that its output holds.
+    output: Option<Vec<u8>>,
     moving: Option<u64>,
     /// Epochs in which it gave its data to the lanes.
     gave: BTreeSet<u64>,
     trainer: Trainer,
 }
 
+/// A run in progress.
 pub(crate) struct World {
+    rules: Rules,
+    traced: bool,
+    minimum: usize,
+    /// The first thing that went wrong.
+    wrong: Option<String>,
+    blocks: Vec<Block>,
+    /// Who committed in a term, by the coordinator's own word.
+    committers: BTreeMap<u64, Member>,
+    /// Contributions whose trainers were told that they were aborted.
+    given_up: BTreeSet<u64>,
     now: Millis,
     /// The longest time for an operation and for a round; [`NEVER`] in every other schedule.
     patience: Millis,
@@ -134,48 +147,53 @@ fn member(slot: u32, incarnation: u64) -> Member {
 }
 
 impl World {
-    pub(crate) fn run(seed: u64, workers: u32, faults: &Faults) -> Self {
-        Self::run_with(seed, workers, faults, false)
-    }
-
-    pub(crate) fn run_against_the_coordinator(seed: u64, workers: u32, faults: &Faults) -> Self {
-        Self::run_with(seed, workers, faults, true)
-    }
-
-    fn run_with(seed: u64, workers: u32, faults: &Faults, coordinator: bool) -> Self {
-        let mut world = Self::new(seed, workers);
-        world.plan_faults(workers, faults, coordinator);
-        for slot in 0..workers {
-            world.restart(slot);
-            world.restart_trainer(slot);
+    /// Runs `schedule` to its end, or to the first thing that goes wrong.
+    pub(crate) fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Self {
+        let mut world = Self::new(seed, schedule, rules);
+        world.plan_faults(schedule);
+        for slot in 0..schedule.workers {
+            let when = if slot < schedule.workers - schedule.joiners { 0 } else { world.below(FAULTS_UNTIL) };
+            world.at(when, Happening::Restart(slot));
+            world.at(when, Happening::RestartTrainer(slot));
         }
         while let Some(Reverse((time, sequence))) = world.queue.pop() {
-            if time > END || world.nodes.iter().all(|node| node.trainer.rounds == ROUNDS) {
+            let done = world.nodes.iter().all(|node| node.trainer.rounds == ROUNDS);
+            if time > END || done || world.wrong.is_some() {
                 break;
             }
             world.now = time;
             let happening = world.happenings.remove(&sequence).unwrap();
-            world.happen(happening);
+            world.happen(sequence, happening);
         }
         world.check_samples();
         world
     }
 
-    fn new(seed: u64, workers: u32) -> Self {
-        let nodes = (0..workers).map(|slot| Node {
+    fn new(seed: u64, schedule: &Schedule, rules: Rules) -> Self {
+        let nodes = (0..schedule.workers).map(|slot| Node {
             me: member(slot, 0),
             alive: false,
             stopped_until: 0,
             peer: Peer::new("run".into(), member(slot, 0), LIVENESS),
             session: None,
+            dials: 0,
+            slowness: 1,
+            output: None,
             coordinator: None,
             moving: None,
             gave: BTreeSet::new(),
             trainer: Trainer::default(),
         });
         Self {
+            rules,
+            traced: schedule.traced,
+            minimum: (schedule.workers - schedule.joiners) as usize,
+            wrong: None,
+            blocks: Vec::new(),
+            committers: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             now: 0,
-            patience: if seed.is_multiple_of(2) { NEVER } else { 15_000 },
+            patience: if schedule.patient { NEVER } else { 15_000 },
             random: ChaCha8Rng::seed_from_u64(seed),
             sequence: 0,
             queue: BinaryHeap::new(),
@@ -183,7 +201,7 @@ impl World {
             nodes: nodes.collect(),
             sessions: BTreeMap::new(),
             served: BTreeMap::new(),
-            arbiter: Arbiter::new(LIVENESS),
+            arbiter: Arbiter::new(LIVENESS).with_rules(rules),
             history: BTreeMap::new(),
             notices: Vec::new(),
         }
@@ -221,6 +239,17 @@ impl World {
         &self.history
     }
 
+    /// The first thing that went wrong, if anything did.
+    pub(crate) fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.wrong.is_none() {
+            self.wrong = Some(format!("at {} ms: {}", self.now, what()));
+        }
+    }
+
     pub(crate) fn ledger(&self) -> Ledger {
         chain::ledger(self.history.values().last())
     }
@@ -249,20 +278,21 @@ impl World {
         node.alive && node.me.incarnation == member.incarnation
     }
 
-    /// A stopped process handles nothing until it goes on.
-    fn postponed(&mut self, slot: u32, happening: Happening) -> Option<Happening> {
+    /// A stopped process handles nothing until it goes on; then everything in the order in which it came.
+    fn postponed(&mut self, slot: u32, sequence: u64, happening: Happening) -> Option<Happening> {
         let until = self.nodes[slot as usize].stopped_until;
         if until > self.now {
-            self.at(until, happening);
+            self.queue.push(Reverse((until, sequence)));
+            self.happenings.insert(sequence, happening);
             return None;
         }
         Some(happening)
     }
 
-    fn happen(&mut self, happening: Happening) {
+    fn happen(&mut self, sequence: u64, happening: Happening) {
         let slot = self.whose(&happening);
         let happening = match slot {
-            Some(slot) => match self.postponed(slot, happening) {
+            Some(slot) => match self.postponed(slot, sequence, happening) {
                 Some(happening) => happening,
                 None => return,
             },
@@ -272,8 +302,8 @@ impl World {
             Happening::Tick(slot) => self.tick(slot),
             Happening::ToCoordinator { session, message } => self.reach_coordinator(session, message),
             Happening::ToPeer { session, message } => self.reach_peer(session, message),
-            Happening::Dialled { slot, incarnation, coordinator, term } => {
-                self.dialled(&member(slot, incarnation), &coordinator, term);
+            Happening::Dialled { slot, incarnation, dial, coordinator, term } => {
+                self.dialled(&member(slot, incarnation), dial, &coordinator, term);
             }
             Happening::ArbiterAsked { from, question } => self.asked(&from, question),
             Happening::ArbiterAnswered { to, ruling, proposal } => self.answered(&to, ruling, proposal),
@@ -295,6 +325,8 @@ impl World {
                 self.node(slot).stopped_until = until;
             }
             Happening::Cut(one, other) => self.cut(one, other),
+            Happening::Block(block) => self.blocks.push(block),
+            Happening::Slow(slot) => self.node(slot).slowness = 10,
         }
     }
 
@@ -317,9 +349,9 @@ impl World {
         if !self.node(slot).alive {
             return;
         }
-        let from = self.node(slot).me.clone();
-        self.soon(20, Happening::ArbiterAsked { from, question: Question::Beat });
+        self.ask(slot, &Question::Beat);
         self.peer_event(slot, peer::Event::Tick);
+        self.check_deadline(slot);
         self.coordinator_event(slot, coordinator::Event::Tick);
         self.soon(60, Happening::Tick(slot));
         let heartbeats: Vec<SessionId> = self
@@ -336,96 +368,6 @@ impl World {
         }
     }
 
-    /// Brings a message (or the session's end) over a session, in the order of sending.
-    fn deliver(&mut self, session: SessionId, letter: Letter) {
-        let up = matches!(letter, Letter::Up(_));
-        let delay = 1 + self.below(30);
-        let now = self.now;
-        let Some(found) = self.sessions.get_mut(&session).filter(|session| session.open) else { return };
-        let last = &mut found.last[usize::from(up)];
-        *last = (*last).max(now + delay);
-        let when = *last;
-        let happening = match letter {
-            Letter::Up(message) => Happening::ToCoordinator { session, message },
-            Letter::Down(message) => Happening::ToPeer { session, message },
-        };
-        self.at(when, happening);
-    }
-
-    fn reach_coordinator(&mut self, id: SessionId, message: Option<PeerMessage>) {
-        let session = &self.sessions[&id];
-        let (peer, coordinator, term) = (session.peer.clone(), session.coordinator.clone(), session.term);
-        let serves =
-            self.is(&coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
-        if !serves {
-            return self.close(id);
-        }
-        let hello = matches!(message, Some(PeerMessage { body: Some(peer_message::Body::Hello(_)), .. }));
-        if hello {
-            self.served.insert((coordinator.slot, peer.slot), id);
-        } else if self.served.get(&(coordinator.slot, peer.slot)) != Some(&id) {
-            return;
-        }
-        let event = match message.and_then(|message| message.body) {
-            None => coordinator::Event::Disconnected { slot: peer.slot, incarnation: peer.incarnation },
-            Some(peer_message::Body::Hello(hello)) => coordinator::Event::Connected(Box::new(hello)),
-            Some(body) => coordinator::Event::Message { slot: peer.slot, incarnation: peer.incarnation, body: Box::new(body) },
-        };
-        self.coordinator_event(coordinator.slot, event);
-    }
-
-    fn reach_peer(&mut self, id: SessionId, message: Option<CoordinatorMessage>) {
-        let session = &self.sessions[&id];
-        let (peer, term) = (session.peer.clone(), session.term);
-        if !self.is(&peer) || self.node(peer.slot).session != Some(id) {
-            return;
-        }
-        match message {
-            Some(message) => self.peer_event(peer.slot, peer::Event::Message(Box::new(message))),
-            None => self.peer_event(peer.slot, peer::Event::Closed(term)),
-        }
-    }
-
-    /// Ends a session: both sides learn of it, each in its time.
-    fn close(&mut self, id: SessionId) {
-        if self.sessions[&id].open {
-            self.deliver(id, Letter::Up(None));
-            self.deliver(id, Letter::Down(None));
-            self.sessions.get_mut(&id).unwrap().open = false;
-        }
-    }
-
-    fn dialled(&mut self, peer: &Member, coordinator: &Member, term: u64) {
-        if !self.is(peer) {
-            return;
-        }
-        let serves =
-            self.is(coordinator) && self.node(coordinator.slot).coordinator.as_ref().is_some_and(|found| found.term() == term);
-        if !serves {
-            return self.peer_event(peer.slot, peer::Event::Closed(term));
-        }
-        self.sequence += 1;
-        let id = self.sequence;
-        let now = self.now;
-        self.sessions
-            .insert(id, Session { peer: peer.clone(), coordinator: coordinator.clone(), term, open: true, last: [now; 2] });
-        self.node(peer.slot).session = Some(id);
-        self.peer_event(peer.slot, peer::Event::Opened(term));
-    }
-
-    fn asked(&mut self, from: &Member, question: Question) {
-        let now = self.now;
-        if !self.is(from) {
-            return;
-        }
-        let (ruling, proposal) = match question {
-            Question::Beat => (Ruling { granted: false, record: Some(self.arbiter.beat(from, now)) }, false),
-            Question::Term(observed) => (self.arbiter.request_term(from, observed, now), false),
-            Question::Epoch(proposed) => (self.arbiter.grant_epoch(&proposed), true),
-        };
-        self.soon(20, Happening::ArbiterAnswered { to: from.clone(), ruling, proposal });
-    }
-
     fn answered(&mut self, to: &Member, ruling: Ruling, proposal: bool) {
         if !self.is(to) {
             return;
@@ -438,7 +380,7 @@ impl World {
             let workers = self.nodes.len();
             let settings = Settings {
                 run: "run".into(),
-                minimum: workers,
+                minimum: self.minimum,
                 target: workers,
                 quorum: 2,
                 join_window: 1_000,
@@ -446,7 +388,8 @@ impl World {
                 round_timeout: 2 * patience,
                 drop_stragglers: true,
             };
-            self.node(to.slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now));
+            let rules = self.rules;
+            self.node(to.slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now).with_rules(rules));
         }
         self.peer_event(to.slot, peer::Event::Located(record));
         if proposal {
@@ -455,14 +398,17 @@ impl World {
     }
 
     fn coordinator_event(&mut self, slot: u32, event: coordinator::Event) {
-        let now = self.now;
+        let (now, traced) = (self.now, self.traced);
         let Some(coordinator) = &mut self.node(slot).coordinator else { return };
         let term = coordinator.term();
+        let shown = traced.then(|| format!("{event:?}"));
         let actions = coordinator.tick(event, now);
         if now.is_multiple_of(64) {
             let copy: Coordinator = serde_json::from_str(&serde_json::to_string(&coordinator).unwrap()).unwrap();
-            assert_eq!(copy, *coordinator, "a coordinator's state survives being stored");
+            let same = copy == *coordinator;
+            self.require(same, || "a coordinator's state does not survive being stored".to_owned());
         }
+        trace(now, &format!("coordinator {slot}"), shown, &actions);
         for action in actions {
             match action {
                 coordinator::Action::Send { slot: to, epoch, body } => {
@@ -471,18 +417,35 @@ impl World {
                     }
                 }
                 coordinator::Action::Propose(record) => {
-                    let from = self.node(slot).me.clone();
-                    self.soon(30, Happening::ArbiterAsked { from, question: Question::Epoch(record) });
+                    self.ask(slot, &Question::Epoch(record));
                 }
                 coordinator::Action::Close { slot: to } => {
                     if let Some(session) = self.session_of(slot, to, term) {
                         self.close(session);
                     }
                 }
-                coordinator::Action::Report(notice) => self.notices.push(notice),
+                coordinator::Action::Report(notice) => self.note(slot, notice),
                 coordinator::Action::StepDown => self.node(slot).coordinator = None,
             }
         }
+    }
+
+    /// Takes a coordinator's word for what it did: two never commit in one term.
+    fn note(&mut self, slot: u32, notice: Notice) {
+        if let Notice::Committed(record) = &notice {
+            let me = self.node(slot).me.clone();
+            let committer = self.committers.entry(record.term).or_insert_with(|| me.clone()).clone();
+            let term = record.term;
+            self.require(committer == me, || format!("{committer:?} and {me:?} both committed in term {term}"));
+        }
+        self.notices.push(notice);
+    }
+
+    /// A call returns at its deadline, unless its process stands still.
+    fn check_deadline(&mut self, slot: u32) {
+        let node = &self.nodes[slot as usize];
+        let late = node.trainer.returns_by.is_some_and(|by| self.now > by.max(node.stopped_until) + GRACE);
+        self.require(!late, || format!("a call of w{slot} has not returned at its deadline"));
     }
 
     fn session_of(&self, coordinator: u32, peer: u32, term: u64) -> Option<SessionId> {
@@ -494,12 +457,16 @@ impl World {
 
     fn peer_event(&mut self, slot: u32, event: peer::Event) {
         let now = self.now;
+        let shown = self.traced.then(|| format!("{event:?}"));
         let actions = self.node(slot).peer.tick(event, now);
+        trace(now, &format!("peer {slot}"), shown, &actions);
         let me = self.node(slot).me.clone();
         for action in actions {
             match action {
                 peer::Action::Dial(coordinator, term) => {
-                    self.soon(20, Happening::Dialled { slot, incarnation: me.incarnation, coordinator, term });
+                    self.node(slot).dials += 1;
+                    let dial = self.node(slot).dials;
+                    self.soon(20, Happening::Dialled { slot, incarnation: me.incarnation, dial, coordinator, term });
                 }
                 peer::Action::Send(term, body) => {
                     if let Some(session) = self.node(slot).session {
@@ -507,24 +474,43 @@ impl World {
                     }
                 }
                 peer::Action::Hang(_) => {
+                    self.node(slot).dials += 1;
                     if let Some(session) = self.node(slot).session.take() {
                         self.close(session);
                     }
                 }
                 peer::Action::RequestTerm(observed) => {
-                    self.soon(20, Happening::ArbiterAsked { from: me.clone(), question: Question::Term(observed) });
+                    self.ask(slot, &Question::Term(observed));
                 }
                 peer::Action::Move(begin) => {
                     let epoch = begin.record.as_ref().unwrap().epoch;
                     self.node(slot).moving = Some(epoch);
+                    self.node(slot).output = None;
                     self.node(slot).gave.insert(epoch);
-                    self.soon(50, Happening::Moved { slot, incarnation: me.incarnation, begin });
+                    let slowness = self.node(slot).slowness;
+                    self.soon(50 * slowness, Happening::Moved { slot, incarnation: me.incarnation, begin });
                 }
-                peer::Action::Halt => self.node(slot).moving = None,
+                peer::Action::Halt => {
+                    self.node(slot).moving = None;
+                    self.node(slot).output = None;
+                }
                 peer::Action::Fetch(start) => self.soon(100, Happening::Fetched { slot, incarnation: me.incarnation, start }),
                 peer::Action::Begun(result) => self.begun(slot, result.map_err(|_| ())),
                 peer::Action::Reduced(outcome) => self.reduced(slot, outcome),
             }
         }
+    }
+}
+
+/// Prints an event that is worth it, and what was done about it.
+fn trace<A: std::fmt::Debug>(now: Millis, who: &str, event: Option<String>, actions: &[A]) {
+    let Some(event) = event else { return };
+    let quiet = |text: &str| text == "Tick" || text.contains("Heartbeat") || text.starts_with("Located");
+    let actions: Vec<_> = actions.iter().map(|action| format!("{action:?}")).filter(|action| !quiet(action)).collect();
+    if !quiet(&event) || !actions.is_empty() {
+        println!("{now} {who}: {event}");
+    }
+    for action in actions {
+        println!("{now} {who}   -> {action}");
     }
 }

@@ -1,0 +1,83 @@
+//! The safety rules of the protocol, by name, so that each can be shown to be needed.
+//!
+//! Nothing that ships turns one off: the simulation does, and must find a schedule that then goes wrong.
+
+/// Declares [`Rules`]: one field per rule, and their names.
+macro_rules! rules {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Which safety rules the state machines keep; all of them, unless a test takes one away.
+        #[allow(clippy::struct_excessive_bools)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        pub struct Rules {
+            $($(#[$doc])+ pub $name: bool,)+
+        }
+
+        impl Default for Rules {
+            fn default() -> Self {
+                Self { $($name: true,)+ }
+            }
+        }
+
+        impl Rules {
+            /// Every rule's name.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name)),+];
+
+            /// All rules but the one of this name; none where there is no such rule.
+            #[must_use]
+            pub fn without(name: &str) -> Option<Self> {
+                match name {
+                    $(stringify!($name) => Some(Self { $name: false, ..Self::default() }),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    /// Arbiter: a term is granted to one candidate, on top of the newest term.
+    terms_follow,
+    /// Arbiter: an epoch is granted to the coordinator of the newest term, on top of the newest epoch.
+    epochs_follow,
+    /// Coordinator: a round is committed when all members of the epoch are prepared, not some.
+    unanimous,
+    /// Coordinator: a vote counts in the epoch in which it was given.
+    votes_of_this_epoch,
+    /// Coordinator: a new term decides nothing before every member of the last epoch has spoken or had its time.
+    waits_for_survivors,
+    /// Coordinator: a lost coordinator's round is committed only when every survivor is prepared for it.
+    survivors_agree,
+    /// Coordinator: survivors are told the outcome after the arbiter has stored their epoch, not before.
+    stored_before_told,
+    /// Coordinator: who came in with the last epoch and has not caught up does not continue a history that it does not know.
+    history_is_known,
+    /// Coordinator: samples count that were dealt to the member, no others.
+    dealt_samples_count,
+    /// Peer: messages of another term than the one it answered are refused.
+    terms_fence,
+    /// Peer: who is prepared does not abort by itself.
+    prepared_waits,
+    /// Peer: a commit counts for what it is prepared for with the same hash.
+    commits_what_is_prepared,
+    /// Peer: what was not prepared under an old coordinator can no longer become so.
+    unprepared_halts,
+    /// Peer: a start counts when it answers the newest arrival.
+    starts_answer_arrivals,
+    /// Peer: a contribution is of samples that were dealt to it.
+    contributes_what_was_dealt,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_rule_can_be_taken_away_alone() {
+        for name in Rules::NAMES {
+            let rules = serde_json::to_value(Rules::without(name).unwrap()).unwrap();
+            let off: Vec<_> = rules.as_object().unwrap().iter().filter(|(_, on)| **on == false).map(|(rule, _)| rule).collect();
+            assert_eq!(off, [name]);
+        }
+        assert_eq!(Rules::without("none"), None);
+    }
+}

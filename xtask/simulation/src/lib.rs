@@ -1,0 +1,121 @@
+//! Deterministic simulation: the shipped state machines under seeded schedules of crashes, restarts, stops, partitions,
+//! delays, doubled questions, slow workers and joiners, on virtual time.
+//!
+//! Asserted by value: every committed round has one record on all peers, with the mean of exactly its contributions; rounds
+//! form one chain; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
+//! counted nowhere; calls return at their deadlines; and when the faults end, the run does too.
+
+// A check by itself: what is missing here is a mistake of the simulation, and must stop it.
+#![allow(clippy::unwrap_used)]
+
+mod world;
+
+use atoll_collective::rules::Rules;
+use world::World;
+
+/// How many of each fault strike a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Sidecars that end, and are started again.
+    pub crashes: u32,
+    /// Trainers that end, and are started again without their state.
+    pub trainer_crashes: u32,
+    /// Workers that stand still for a while.
+    pub stops: u32,
+    /// Sessions that break.
+    pub cuts: u32,
+    /// Workers that cannot reach others, or the arbiter, for a while; one way or both ways.
+    pub partitions: u32,
+    /// Workers on which everything takes ten times as long from some instant on.
+    pub slow: u32,
+}
+
+/// What a run goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Workers in all.
+    pub workers: u32,
+    /// Those of them that come later.
+    pub joiners: u32,
+    /// No clock but the protocol's own ends a wait: neither an operation's deadline nor a round's.
+    pub patient: bool,
+    /// Crashes strike whoever has the coordinator's role.
+    pub against_the_coordinator: bool,
+    /// What strikes it.
+    pub faults: Faults,
+    /// Every event and every action is printed.
+    pub traced: bool,
+}
+
+impl Schedule {
+    /// Nothing goes wrong.
+    #[must_use]
+    pub fn quiet(workers: u32) -> Self {
+        Self { workers, joiners: 0, patient: false, against_the_coordinator: false, faults: Faults::default(), traced: false }
+    }
+
+    /// The schedule of a seed: all kinds in turn.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let kinds = [
+            Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3, ..Faults::default() },
+            Faults { crashes: 4, ..Faults::default() },
+            Faults { partitions: 4, crashes: 1, ..Faults::default() },
+            Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1 },
+            Faults { partitions: 2, stops: 2, cuts: 2, ..Faults::default() },
+        ];
+        Self {
+            workers: 3 + (seed / 2 % 3) as u32,
+            joiners: (seed / 7 % 2) as u32,
+            patient: seed.is_multiple_of(2),
+            against_the_coordinator: seed % 5 == 1,
+            faults: kinds[(seed % 5) as usize],
+            traced: false,
+        }
+    }
+}
+
+/// How a simulated run ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ending {
+    /// The first thing that went wrong: a rule of the protocol is broken.
+    pub wrong: Option<String>,
+    /// Nobody finished, because everybody who knew the newest round had died: no protocol avoids that, and it is said.
+    pub lost: bool,
+    /// Workers that finished.
+    pub finished: usize,
+    /// Committed rounds.
+    pub rounds: usize,
+    /// Evictions that coordinators reported.
+    pub evictions: usize,
+    /// Terms that were granted.
+    pub terms: u64,
+    /// The committed rounds, as text.
+    pub history: String,
+    /// Samples that were dealt and never committed.
+    pub holes: usize,
+}
+
+/// Runs `schedule` with the faults and delays of `seed`, keeping `rules`.
+#[must_use]
+pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
+    let world = World::run(seed, schedule, rules);
+    let states: Vec<_> = world.finished().collect();
+    let mut ending = Ending {
+        wrong: world.wrong().map(str::to_owned),
+        lost: states.is_empty() && world.all_that_knew_died(),
+        finished: states.len(),
+        rounds: world.history().len(),
+        evictions: world.evictions(),
+        terms: world.terms(),
+        history: format!("{:?}", world.history()),
+        holes: world.ledger().holes.len(),
+    };
+    if ending.wrong.is_none() && states.windows(2).any(|pair| pair[0] != pair[1]) {
+        ending.wrong = Some("final states differ".to_owned());
+    }
+    if ending.wrong.is_none() && states.is_empty() && !ending.lost {
+        ending.wrong = Some(format!("the run does not end: {}", world.describe()));
+    }
+    ending
+}

@@ -1,0 +1,98 @@
+//! Runs many schedules, or replays one.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use atoll_collective::rules::Rules;
+use atoll_simulation::{Ending, Schedule, run};
+use clap::Parser;
+use rayon::prelude::*;
+
+/// Runs the shipped protocol under seeded schedules of faults
+#[derive(Debug, Parser)]
+#[command(name = "atoll-simulation")]
+struct Arguments {
+    /// Schedules to run
+    #[arg(long, default_value_t = 10_000)]
+    seeds: u64,
+    /// Replay this schedule alone
+    #[arg(long, conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Print every event and every action of the one that is replayed
+    #[arg(long, requires = "seed")]
+    trace: bool,
+    /// Take this safety rule away
+    #[arg(long, value_parser = rules)]
+    without: Option<Rules>,
+}
+
+fn rules(name: &str) -> Result<Rules, String> {
+    Rules::without(name).ok_or_else(|| format!("there is no such rule; there are {}", Rules::NAMES.join(", ")))
+}
+
+/// Figures of all schedules together.
+#[derive(Debug, Default)]
+struct Sum {
+    finished: usize,
+    rounds: usize,
+    evictions: usize,
+    terms: u64,
+    lost: usize,
+    wrong: Option<(u64, String)>,
+}
+
+impl Sum {
+    fn of(seed: u64, ending: Ending) -> Self {
+        Self {
+            finished: ending.finished,
+            rounds: ending.rounds,
+            evictions: ending.evictions,
+            terms: ending.terms,
+            lost: usize::from(ending.lost),
+            wrong: ending.wrong.map(|wrong| (seed, wrong)),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let wrong = match (self.wrong, other.wrong) {
+            (Some(one), Some(two)) => Some(if one.0 < two.0 { one } else { two }),
+            (one, two) => one.or(two),
+        };
+        Self {
+            finished: self.finished + other.finished,
+            rounds: self.rounds + other.rounds,
+            evictions: self.evictions + other.evictions,
+            terms: self.terms + other.terms,
+            lost: self.lost + other.lost,
+            wrong,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let rules = arguments.without.unwrap_or_default();
+    let started = Instant::now();
+    let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
+    let count = seeds.end - seeds.start;
+    let sum = seeds
+        .into_par_iter()
+        .map(|seed| Sum::of(seed, run(seed, &Schedule { traced: arguments.trace, ..Schedule::of(seed) }, rules)))
+        .reduce(Sum::default, Sum::and);
+    if let Some((seed, wrong)) = &sum.wrong {
+        println!("seed {seed}: {wrong}\n--seed {seed} replays it");
+    }
+    println!(
+        "simulation: {count} schedules, {} rounds committed, {} workers finished, {} evictions, {} terms, {} runs lost with all \
+         who knew them, {}, {:.1} s",
+        sum.rounds,
+        sum.finished,
+        sum.evictions,
+        sum.terms,
+        sum.lost,
+        if sum.wrong.is_some() { "a rule was broken" } else { "no rule was broken" },
+        started.elapsed().as_secs_f64(),
+    );
+    // Such ends are rare, or the schedules destroy more than they test.
+    ExitCode::from(u8::from(sum.wrong.is_some() || sum.lost as u64 * 50 > count))
+}

@@ -1,0 +1,39 @@
+//! A reduced pass over the schedules; `cargo xtask simulate` makes the long one.
+#![allow(missing_docs)]
+
+use atoll_collective::rules::Rules;
+use atoll_simulation::{Faults, Schedule, run};
+
+#[test]
+fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts() {
+    for seed in 0..20 {
+        let ending = run(seed, &Schedule::quiet(4), Rules::default());
+        assert_eq!((ending.wrong, ending.finished, ending.evictions, ending.holes), (None, 4, 0, 0), "seed {seed}");
+    }
+}
+
+#[test]
+fn under_faults_no_result_is_wrong_and_the_run_ends() {
+    for seed in 0..300 {
+        let ending = run(seed, &Schedule::of(seed), Rules::default());
+        assert_eq!(ending.wrong, None, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_lost_coordinator_is_replaced_at_any_instant() {
+    let faults = Faults { crashes: 4, ..Faults::default() };
+    let schedule = Schedule { against_the_coordinator: true, patient: true, faults, ..Schedule::quiet(4) };
+    for seed in 0..100 {
+        let ending = run(seed, &schedule, Rules::default());
+        assert_eq!(ending.wrong, None, "seed {seed}");
+        assert!(ending.finished >= 1 && ending.terms > 1, "seed {seed}: {ending:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history() {
+    let histories: Vec<_> = (0..2).map(|_| run(3, &Schedule::of(3), Rules::default()).history).collect();
+    assert_eq!(histories[0], histories[1]);
+    assert_ne!(histories[0], "{}");
+}

@@ -93,7 +93,9 @@ impl Report {
             wire_bytes: worker.wire_bytes(),
             weights_hash: worker.weights_hash.clone(),
         });
-        let workers: Vec<_> = workers.collect();
+        let mut workers: Vec<_> = workers.collect();
+        // w10 comes after w9.
+        workers.sort_by(|one, other| (one.name.len(), &one.name).cmp(&(other.name.len(), &other.name)));
         let tokens = progress.samples * facts.context_length;
         Self {
             run: facts.run,
@@ -157,9 +159,15 @@ impl Report {
                 worker.weights_hash.as_deref().map_or("-", |hash| &hash[..12.min(hash.len())]).to_owned(),
             ]);
         }
+        let unfinished = self.workers.iter().filter(|worker| worker.state != WorkerState::Finished);
+        let unfinished: Vec<_> = unfinished.map(|worker| worker.name.as_str()).collect();
+        let left_out = match unfinished.as_slice() {
+            [] => String::new(),
+            names => format!("{} of {} workers did not finish: {}\n", names.len(), self.workers.len(), names.join(", ")),
+        };
         let loss = |loss: Option<f64>| loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"));
         format!(
-            "{}{workers}\n{} {:?}: {} steps in {} rounds, {} tokens, {:.1} s, {:.0} tokens/s\nloss {} in training, {} held out (nats per token)\n{}\n",
+            "{}{workers}\n{left_out}{} {:?}: {} steps in {} rounds, {} tokens, {:.1} s, {:.0} tokens/s\nloss {} in training, {} held out (nats per token)\n{}\n",
             curve::text(&self.curve),
             self.run,
             self.state,

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::{Ending, print};
+use crate::{Ending, printed};
 
 /// The reference's executable, looked for beside this one: `cargo xtask reference trainer` builds it there.
 const REFERENCE: &str = "reference-trainer";
@@ -53,7 +53,7 @@ pub(crate) fn bench(what: &Bench) -> Ending {
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let line = if *once { measure(threads, *steps) } else { trainer(threads, *steps, *repeats, *json) };
     match line {
-        Ok(line) => print(&format!("{line}\n")).err().unwrap_or(Ending::Done),
+        Ok(line) => printed(&format!("{line}\n")),
         Err(error) => Ending::failed(&error),
     }
 }

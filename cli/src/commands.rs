@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::{Ending, print, read_file};
+use crate::{Ending, printed, read_file};
 
 /// Arguments of `atoll validate`.
 #[derive(Debug, Args)]
@@ -44,10 +44,6 @@ pub(crate) fn validate(arguments: &Validate) -> Ending {
 
 pub(crate) fn version() -> Ending {
     printed(concat!("atoll ", env!("CARGO_PKG_VERSION"), "\n"))
-}
-
-fn printed(text: &str) -> Ending {
-    print(text).err().unwrap_or(Ending::Done)
 }
 
 pub(crate) fn completions<C: CommandFactory>(shell: Shell) -> Ending {

@@ -114,6 +114,11 @@ fn print(text: &str) -> Result<(), Ending> {
     }
 }
 
+/// The end of a command that has nothing more to do than to print.
+fn printed(text: &str) -> Ending {
+    print(text).err().unwrap_or(Ending::Done)
+}
+
 /// Reads a run file.
 fn read_file(path: &PathBuf) -> Result<String, Ending> {
     let mut bytes = Vec::new();

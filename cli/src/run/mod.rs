@@ -17,7 +17,6 @@ mod view;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use atoll_crds::RunFile;
 use clap::Args;
@@ -65,12 +64,12 @@ pub(crate) fn run(arguments: &Arguments) -> Ending {
     };
     // One thread: children ask to be told when the thread that started them ends.
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(train(arguments, &Arc::new(file), &mut output)),
+        Ok(runtime) => runtime.block_on(train(arguments, &file, &mut output)),
         Err(error) => Ending::failed(&error.into()),
     }
 }
 
-async fn train(arguments: &Arguments, file: &Arc<RunFile>, output: &mut Output) -> Ending {
+async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output) -> Ending {
     let mut interrupts = match Interrupts::new() {
         Ok(interrupts) => interrupts,
         Err(error) => return Ending::failed(&error),

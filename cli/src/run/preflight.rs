@@ -4,10 +4,10 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 use atoll_crds::RunFile;
+use atoll_sdk::regions_socket;
 use atoll_trainer::data::DataError;
 use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tempfile::TempDir;
@@ -20,6 +20,9 @@ use crate::{Ending, say};
 
 /// Most bytes of a socket's path, with the byte that ends it.
 const LONGEST_SOCKET: usize = 108;
+
+/// A slot whose name is as long as any.
+const LAST_SLOT: u32 = 999;
 
 /// Everything that was checked and is ready to use.
 pub(crate) struct Ready {
@@ -63,7 +66,7 @@ impl Ready {
     }
 }
 
-pub(crate) async fn check(arguments: &Arguments, file: &Arc<RunFile>, output: &Output) -> Result<Ready, Ending> {
+pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output) -> Result<Ready, Ending> {
     let base = arguments.file.parent().map(Path::to_owned).unwrap_or_default();
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
@@ -84,11 +87,11 @@ pub(crate) async fn check(arguments: &Arguments, file: &Arc<RunFile>, output: &O
 }
 
 /// Reads the data in a thread of its own: an interrupt is heard meanwhile, and does not wait for it.
-async fn prepared(file: &Arc<RunFile>, base: &Path, output: &Output, silent: bool) -> Result<Prepared, Ending> {
+async fn prepared(file: &RunFile, base: &Path, output: &Output, silent: bool) -> Result<Prepared, Ending> {
     let (done, mut prepared) = oneshot::channel();
-    let (spec, base, folder) = (Arc::clone(file), base.to_owned(), output.path().to_owned());
+    let (spec, base, folder) = (file.spec.clone(), base.to_owned(), output.path().to_owned());
     std::thread::spawn(move || {
-        let _interrupted = done.send(prepare(&spec.spec, &base, &folder));
+        let _interrupted = done.send(prepare(&spec, &base, &folder));
     });
     let started = Instant::now();
     loop {
@@ -104,7 +107,7 @@ async fn prepared(file: &Arc<RunFile>, base: &Path, output: &Output, silent: boo
 fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
     let Some(folder) = &arguments.socket_dir else {
         let made = tempfile::Builder::new().prefix("atoll-").tempdir().and_then(|made| {
-            let fits = made.path().join("w000.sock.regions").as_os_str().len() < LONGEST_SOCKET;
+            let fits = regions_socket(&made.path().join(socket_name(LAST_SLOT))).as_os_str().len() < LONGEST_SOCKET;
             if fits { Ok(made) } else { tempfile::Builder::new().prefix("atoll-").tempdir_in("/tmp") }
         });
         return made.map(Sockets::Temporary).map_err(|error| {
@@ -118,7 +121,7 @@ fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
     let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));
     let folder = folder.canonicalize().map_err(|error| refuse(error.to_string()))?;
     for path in (0..file.spec.workers.target).map(|slot| folder.join(socket_name(slot))) {
-        for path in [path.with_extension("sock.regions"), path] {
+        for path in [regions_socket(&path), path] {
             let problem = match std::os::unix::net::UnixListener::bind(&path) {
                 Ok(_free) => std::fs::remove_file(&path).err().map(|error| error.to_string()),
                 Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Some(error.to_string()),

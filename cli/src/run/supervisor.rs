@@ -11,6 +11,7 @@ use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
 use atoll_proto::v1::arbiter_server::ArbiterServer;
 use atoll_sdk::events::Event;
+use atoll_sdk::regions_socket;
 use atoll_trainer::process::Job;
 use rustix::process::Signal;
 use tokio::net::TcpListener;
@@ -503,7 +504,7 @@ impl<'a> Supervisor<'a> {
         // A sidecar that had to be killed could not remove its own.
         for slot in 0..self.workers.len() as u32 {
             let socket = self.ready.sockets.path().join(socket_name(slot));
-            let _usually_gone = std::fs::remove_file(socket.with_extension("sock.regions")).and(std::fs::remove_file(&socket));
+            let _usually_gone = std::fs::remove_file(regions_socket(&socket)).and(std::fs::remove_file(&socket));
         }
     }
 

@@ -4,7 +4,7 @@
 use prost::Message;
 
 use crate::ledger;
-use crate::v1::{Begin, CommitRecord, EpochRecord, Ledger, Member};
+use crate::v1::{Begin, CommitRecord, EpochRecord, Ledger, Member, Prepared};
 
 /// Bytes of a BLAKE3 hash.
 pub const HASH: usize = 32;
@@ -56,4 +56,10 @@ pub fn member(record: &EpochRecord, slot: u32) -> Option<&Member> {
 #[must_use]
 pub fn includes(record: &EpochRecord, member: &Member) -> bool {
     self::member(record, member.slot).is_some_and(|found| found.incarnation == member.incarnation)
+}
+
+/// Whether `record` commits what a peer is prepared for.
+#[must_use]
+pub fn commits(record: &CommitRecord, prepared: Option<&Prepared>) -> bool {
+    prepared.is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash)
 }

@@ -487,11 +487,7 @@ impl Peer {
         if record.round <= chain::rounds(self.committed.as_ref()) {
             return;
         }
-        let prepared = self
-            .prepared
-            .as_ref()
-            .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash);
-        if !prepared && self.rules.commits_what_is_prepared {
+        if !chain::commits(&record, self.prepared.as_ref()) && self.rules.commits_what_is_prepared {
             let detail = format!("round {} was committed without this worker", record.round);
             return self.evicted(Refusal { reason: AbortReason::PeerLost, detail }, actions);
         }

@@ -10,7 +10,7 @@ mod region;
 mod session;
 
 pub use atoll_proto::v1::{CommitRecord, SampleRange};
-pub use passing::receive;
+pub use passing::{receive, regions_socket};
 pub use region::Region;
 pub use session::{Contribution, Options, Outcome, Part, Round, Session};
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -14,6 +15,14 @@ use rustix::net::{
 };
 
 use crate::{Region, SdkError};
+
+/// The socket on which regions are passed, beside a sidecar's `socket`.
+#[must_use]
+pub fn regions_socket(socket: &Path) -> PathBuf {
+    let mut path = socket.as_os_str().to_owned();
+    path.push(".regions");
+    path.into()
+}
 
 /// Longest name of a region, in bytes.
 const LONGEST_NAME: usize = 128;

@@ -256,11 +256,9 @@ impl Session {
     }
 
     fn try_connect(&self) -> Result<Link, SdkError> {
-        let mut path = self.options.socket.clone().into_os_string();
-        path.push(".regions");
         let incarnation = self.options.incarnation;
         let failed = |source| SdkError::Passing { name: "socket".into(), source };
-        let mut socket = UnixStream::connect(PathBuf::from(path)).map_err(failed)?;
+        let mut socket = UnixStream::connect(passing::regions_socket(&self.options.socket)).map_err(failed)?;
         socket.set_read_timeout(Some(self.options.patience)).map_err(failed)?;
         for (name, region) in &self.regions {
             passing::pass(&mut socket, &format!("{incarnation}/{name}"), region)?;

@@ -150,9 +150,7 @@ impl Drop for RemovedPaths {
 impl Sockets {
     /// Binds both; a socket that an earlier incarnation left behind is replaced, one that somebody serves is not.
     fn bind(path: &std::path::Path, folder: Option<PathBuf>) -> Result<Self, SidecarError> {
-        let mut regions = path.as_os_str().to_owned();
-        regions.push(".regions");
-        let paths = [path.to_owned(), PathBuf::from(regions)];
+        let paths = [path.to_owned(), atoll_sdk::regions_socket(path)];
         for path in &paths {
             let failed = |source| SidecarError::Listen { place: path.display().to_string(), source };
             if std::os::unix::net::UnixStream::connect(path).is_ok() {

@@ -2,7 +2,7 @@
 
 use super::{Action, Coordinator, Phase, SUSPICION, Session, abort, evict};
 use crate::chain;
-use crate::v1::{AbortReason, Commit, EpochRecord, Ruling, coordinator_message};
+use crate::v1::{AbortReason, EpochRecord, Ruling};
 use crate::{Millis, Notice};
 
 /// A change of membership that the arbiter has not answered yet.
@@ -191,11 +191,7 @@ impl Coordinator {
         for ((slot, reason, detail), worker) in proposal.evicted.iter().zip(names) {
             actions.push(Action::Report(Notice::Evicted { slot: *slot, worker, reason: *reason, detail: detail.clone() }));
             // It came too late to stay, but its contribution counts: its trainer must not hear otherwise.
-            if let Some(record) = self.committed.clone()
-                && self.sessions.get(slot).is_some_and(|session| session.awaits(&record))
-            {
-                actions.push(self.send(*slot, coordinator_message::Body::Commit(Commit { record: Some(record) })));
-            }
+            actions.extend(self.sessions.get(slot).and_then(|session| self.awaited(session)));
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.leave_round();
                 actions.push(self.send(*slot, evict(*reason, detail)));

@@ -256,10 +256,7 @@ impl Coordinator {
         let in_a_round = session.start.is_some() || session.enter.is_some() || session.prepared.is_some();
         if !known && in_a_round {
             // The commit was on its way when the session broke: it may be the last to hold the round's result.
-            if let Some(record) = self.committed.as_ref().filter(|record| session.awaits(record)) {
-                let commit = Commit { record: Some(record.clone()) };
-                actions.push(self.send(slot, coordinator_message::Body::Commit(commit)));
-            }
+            actions.extend(self.awaited(&session));
             session.leave_round();
             if chain::includes(&self.record, &session.member) {
                 // It may be prepared for what was committed: it is told to forget it when it is no member any more, not before.
@@ -370,19 +367,18 @@ impl Coordinator {
         Action::Send { slot, epoch: self.record.epoch, body: Box::new(body) }
     }
 
+    /// The newest commit, where the session is prepared for it.
+    fn awaited(&self, session: &Session) -> Option<Action> {
+        let record = self.committed.as_ref().filter(|record| chain::commits(record, session.prepared.as_ref()))?;
+        Some(self.send(session.member.slot, commit(record)))
+    }
+
     fn send_to_members(&self, body: &coordinator_message::Body, actions: &mut Vec<Action>) {
         actions.extend(self.members().map(|session| self.send(session.member.slot, body.clone())));
     }
 }
 
 impl Session {
-    /// It is prepared for what `record` commits.
-    fn awaits(&self, record: &CommitRecord) -> bool {
-        self.prepared
-            .as_ref()
-            .is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash)
-    }
-
     /// Its trainer stands at a round's start. A start that answered an earlier arrival reached nobody.
     fn arrived(&mut self, arrive: Arrive) {
         if self.start.as_ref().is_some_and(|start| start.attempt != arrive.attempt) {
@@ -404,6 +400,10 @@ impl Session {
         self.suspected = None;
         self.strikes = 0;
     }
+}
+
+fn commit(record: &CommitRecord) -> coordinator_message::Body {
+    coordinator_message::Body::Commit(Commit { record: Some(record.clone()) })
 }
 
 fn evict(reason: AbortReason, detail: &str) -> coordinator_message::Body {

@@ -4,8 +4,8 @@
 //! nobody can have committed, because a commit needs every member prepared; abort. A vote of an earlier epoch counts for a
 //! round that was committed when the newest epoch was proposed, and for no other. Then a new epoch with the survivors.
 
-use super::{Action, Coordinator, Phase, Session, abort};
-use crate::v1::{AbortReason, CommitRecord, Prepared, coordinator_message};
+use super::{Action, Coordinator, Phase, Session, abort, commit};
+use crate::v1::{AbortReason, CommitRecord, Prepared};
 use crate::{Millis, Notice, chain};
 
 impl Coordinator {
@@ -82,8 +82,7 @@ impl Coordinator {
             let behind = chain::rounds(session.committed.as_ref()) < rounds;
             let prepared = session.prepared.as_ref().map(|prepared| prepared.round);
             if behind && let Some(record) = &self.committed {
-                let commit = crate::v1::Commit { record: Some(record.clone()) };
-                actions.push(self.send(slot, coordinator_message::Body::Commit(commit)));
+                actions.push(self.send(slot, commit(record)));
             } else if let Some(round) = prepared {
                 actions.push(self.send(slot, abort(round, AbortReason::CoordinatorLost, None, "it had not committed")));
             }

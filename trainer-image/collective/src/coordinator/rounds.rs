@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Coordinator, Phase};
-use crate::v1::{AbortReason, Begin, Commit, Prepared, Start, coordinator_message};
+use super::{Action, Coordinator, Phase, commit};
+use crate::v1::{AbortReason, Begin, Prepared, Start, coordinator_message};
 use crate::{Millis, Notice, chain, ledger};
 
 impl Coordinator {
@@ -196,7 +196,7 @@ impl Coordinator {
 
     /// Tells everyone, and opens the next round.
     pub(super) fn commit(&mut self, record: crate::v1::CommitRecord, actions: &mut Vec<Action>) {
-        self.send_to_members(&coordinator_message::Body::Commit(Commit { record: Some(record.clone()) }), actions);
+        self.send_to_members(&commit(&record), actions);
         actions.push(Action::Report(Notice::Committed(record.clone())));
         self.committed = Some(record);
         self.phase = Phase::Open;

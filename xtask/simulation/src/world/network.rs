@@ -36,13 +36,12 @@ impl World {
     /// Sends a question to the arbiter: lost where the way is blocked, sometimes asked twice.
     pub(super) fn ask(&mut self, slot: u32, question: &Question) {
         let repeats = if self.below(DOUBLED) == 0 { 2 } else { 1 };
-        let blocked = self.blocked_until(End::Worker(slot), End::Arbiter) > self.now;
+        if self.blocked_until(End::Worker(slot), End::Arbiter) > self.now {
+            return;
+        }
+        let (from, slowness) = (self.node(slot).me.clone(), self.node(slot).slowness);
         for _ in 0..repeats {
-            let from = self.node(slot).me.clone();
-            let slowness = self.node(slot).slowness;
-            if !blocked {
-                self.soon(30 * slowness, Happening::ArbiterAsked { from, question: question.clone() });
-            }
+            self.soon(30 * slowness, Happening::ArbiterAsked { from: from.clone(), question: question.clone() });
         }
     }
 

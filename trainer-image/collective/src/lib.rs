@@ -11,6 +11,7 @@ pub mod exchange;
 pub mod framing;
 pub mod lane;
 pub mod ledger;
+pub mod operation;
 pub mod peer;
 pub mod reduce;
 pub mod rules;
@@ -21,6 +22,15 @@ pub use atoll_proto::v1;
 
 /// Milliseconds since an instant that the caller fixes once.
 pub type Millis = u64;
+
+/// Why something was refused or aborted, for the trainer that asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Refusal {
+    /// What kind.
+    pub reason: v1::AbortReason,
+    /// The facts.
+    pub detail: String,
+}
 
 /// Something a person should read in the run's events: who, and why.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -38,10 +48,10 @@ pub enum Notice {
         /// The facts behind the reason.
         detail: String,
     },
-    /// An operation was aborted; it is tried again with the members of the next epoch.
+    /// An operation was aborted; unless it has become impossible, it is tried again with the members of the next epoch.
     Aborted {
-        /// The round it belongs to.
-        round: u64,
+        /// Its name.
+        key: operation::Key,
         /// Why.
         reason: v1::AbortReason,
         /// The facts behind the reason.

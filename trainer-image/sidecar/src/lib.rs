@@ -7,6 +7,7 @@ mod arbiter;
 mod control;
 mod core;
 mod operation;
+mod ranks;
 mod regions;
 mod report;
 mod trainer;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
-use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, STREAM_WINDOW};
+use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, Operations, STREAM_WINDOW};
 use atoll_collective::secret::Secret;
 use atoll_collective::v1::Member;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
@@ -88,9 +89,9 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(&config.token);
-    let lanes = Lanes::new(secret.clone(), Arc::clone(&meter));
+    let lanes = Lanes::new(config.slot, secret.clone(), Arc::clone(&meter));
     let (inbox, events) = mpsc::channel(1024);
-    let (operation, operations) = watch::channel(None);
+    let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
     let regions = regions::Regions::listen(sockets.regions)?;
     let me = Member {
@@ -99,7 +100,13 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         incarnation: config.incarnation,
         address: address.to_string(),
     };
-    let lane_service = LaneService { operation: operations, offer: offers, secret: secret.clone(), patience: config.progress };
+    let lane_service = LaneService {
+        me: (config.slot, config.incarnation),
+        operations: operations.clone(),
+        offer: offers,
+        secret: secret.clone(),
+        patience: config.progress,
+    };
     let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.guard());
     let network = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -115,7 +122,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
         .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
-    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operation, offer, regions });
+    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operations, offer, regions });
     tokio::select! {
         ended = network => ended?,
         ended = seam => ended?,

@@ -39,6 +39,8 @@ pub struct Schedule {
     pub joiners: u32,
     /// No clock but the protocol's own ends a wait: neither an operation's deadline nor a round's.
     pub patient: bool,
+    /// Trainers take part in several operations at once before the one that ends a round.
+    pub operations: bool,
     /// Crashes strike whoever has the coordinator's role.
     pub against_the_coordinator: bool,
     /// What strikes it.
@@ -51,7 +53,7 @@ impl Schedule {
     /// Nothing goes wrong.
     #[must_use]
     pub fn quiet(workers: u32) -> Self {
-        Self { workers, joiners: 0, patient: false, against_the_coordinator: false, faults: Faults::default(), traced: false }
+        Self { workers, joiners: 0, patient: false, operations: false, against_the_coordinator: false, faults: Faults::default(), traced: false }
     }
 
     /// The schedule of a seed: all kinds in turn.
@@ -68,6 +70,7 @@ impl Schedule {
             workers: 3 + (seed / 2 % 3) as u32,
             joiners: (seed / 7 % 2) as u32,
             patient: seed.is_multiple_of(2),
+            operations: seed % 3 == 1,
             against_the_coordinator: seed % 5 == 1,
             faults: kinds[(seed % 5) as usize],
             traced: false,
@@ -86,6 +89,8 @@ pub struct Ending {
     pub finished: usize,
     /// Committed rounds.
     pub rounds: usize,
+    /// Committed operations within rounds.
+    pub operations: usize,
     /// Evictions that coordinators reported.
     pub evictions: usize,
     /// Terms that were granted.
@@ -106,6 +111,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
         lost: states.is_empty() && world.all_that_knew_died(),
         finished: states.len(),
         rounds: world.history().len(),
+        operations: world.operations(),
         evictions: world.evictions(),
         terms: world.terms(),
         history: format!("{:?}", world.history()),

@@ -16,7 +16,7 @@ use crate::chain::HASH;
 use crate::lane::{Lanes, Parcel};
 use crate::peer::Failure;
 use crate::v1::{AbortReason, Begin, Member};
-use crate::{reduce, shards};
+use crate::{NotFinite, reduce, shards};
 
 /// Bytes of one element.
 const ELEMENT: usize = 4;
@@ -223,25 +223,36 @@ impl Exchange {
             if start >= end || there < end {
                 return;
             }
+            let first = (shard.start + start) / ELEMENT;
             let mut sum = vec![0.0; (end - start) / ELEMENT];
-            let mut copy = vec![0.0; sum.len()];
-            for (member, weight) in self.plan.weights.iter().enumerate() {
-                let bytes = if member == self.plan.me {
+            let copy = |member: usize| {
+                if member == self.plan.me {
                     &self.input[shard.start + start..shard.start + end]
                 } else {
                     &state.copies[member][start..end]
-                };
-                decode(bytes, &mut copy);
-                if let Some(position) = reduce::first_not_finite(&copy) {
-                    let detail = format!("element {} is {}", (shard.start + start) / ELEMENT + position, copy[position]);
-                    let culprit = self.plan.members[member].slot;
-                    state.failure = Some(Failure { reason: AbortReason::NotFinite, culprit, detail });
+                }
+            };
+            let failed = |member: usize, detail| {
+                let culprit = self.plan.members[member].slot;
+                Some(Failure { reason: AbortReason::NotFinite, culprit, detail })
+            };
+            for (member, weight) in self.plan.weights.iter().enumerate() {
+                if let Err(NotFinite { position }) = reduce::add(&mut sum, copy(member), *weight) {
+                    state.failure = failed(member, format!("element {} is not finite", first + position));
                     return;
                 }
-                reduce::add(&mut sum, &copy, *weight);
             }
-            reduce::divide(&mut sum, total);
-            let block: Bytes = sum.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>().into();
+            let mut block = vec![0; end - start];
+            if let Err(NotFinite { position }) = reduce::mean_to_bytes(&sum, total, &mut block) {
+                // All were finite, so the largest of them is the likeliest cause.
+                let value = |member: &usize| f64::from(f32::from_le_bytes(copy(*member).as_chunks().0[position]).abs());
+                let term = |member: &usize| f64::from(self.plan.weights[*member]) * value(member);
+                let largest = (0..self.plan.members.len()).max_by(|one, other| term(one).total_cmp(&term(other)));
+                state.failure =
+                    failed(largest.unwrap_or(self.plan.me), format!("the sum of element {} is not finite", first + position));
+                return;
+            }
+            let block = Bytes::from(block);
             // The length was checked when the exchange was made.
             let _fits = self.output.write(shard.start + start, &block);
             state.blocks.push(block);
@@ -357,10 +368,4 @@ fn blocks(mut bytes: Bytes) -> impl Stream<Item = Bytes> + Send + 'static {
         let next = bytes.len().min(BLOCK_BYTES);
         (next > 0).then(|| bytes.split_to(next))
     }))
-}
-
-fn decode(bytes: &[u8], values: &mut [f32]) {
-    for (value, bytes) in values.iter_mut().zip(bytes.as_chunks::<ELEMENT>().0) {
-        *value = f32::from_le_bytes(*bytes);
-    }
 }

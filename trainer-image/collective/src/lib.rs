@@ -10,6 +10,7 @@
 pub mod arbiter;
 mod bfloat16;
 pub mod chain;
+pub mod codec;
 pub mod coordinator;
 pub mod exchange;
 mod finite;

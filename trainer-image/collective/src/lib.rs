@@ -4,10 +4,16 @@
 //! drives them, and so does the simulation. Time is [`Millis`] since any fixed instant. An operation ends on every
 //! surviving peer either committed with bit-identical results or aborted with a reason, inputs untouched.
 
+// The loops under `vectorised!` are compiled for the processor at hand only where they are inlined.
+#![allow(clippy::inline_always)]
+
 pub mod arbiter;
+mod bfloat16;
 pub mod chain;
+pub mod codec;
 pub mod coordinator;
 pub mod exchange;
+mod finite;
 pub mod framing;
 pub mod lane;
 pub mod ledger;
@@ -17,8 +23,10 @@ pub mod reduce;
 pub mod rules;
 pub mod secret;
 pub mod shards;
+mod vectorised;
 
 pub use atoll_proto::v1;
+pub use finite::NotFinite;
 
 /// Milliseconds since an instant that the caller fixes once.
 pub type Millis = u64;

@@ -157,7 +157,10 @@ pub fn check(operation: &Operation) -> Result<(), Refusal> {
         (operation.elements <= MOST_ELEMENTS, "it has more than 2^40 elements"),
         (slots.is_sorted_by(|a, b| a < b), "its slots are not ascending"),
         (slots.len() <= 1 << 16, "it names more than 65,536 slots"),
-        (operation.kind() == OperationKind::Barrier || operation.data_type() != DataType::Unspecified, "its data type is unknown"),
+        (
+            operation.kind() == OperationKind::Barrier || operation.data_type() != DataType::Unspecified,
+            "its data type is unknown",
+        ),
         (!adds || operation.data_type() != DataType::U8, "bytes are not added"),
         (!adds || operation.reduction() != Reduction::Unspecified, "it is neither a sum nor a mean"),
         (
@@ -209,7 +212,10 @@ mod tests {
         assert_eq!(named(|operation| operation.kind = 99), "round 1: it is of no kind that is known");
         assert_eq!(named(|operation| operation.key.as_mut().unwrap().slots = vec![2, 1]), "round 1: its slots are not ascending");
         assert_eq!(named(|operation| operation.set_data_type(DataType::U8)), "round 1: bytes are not added");
-        assert_eq!(named(|operation| operation.set_kind(OperationKind::Send)), "round 1: a send has two slots, one of them the root");
+        assert_eq!(
+            named(|operation| operation.set_kind(OperationKind::Send)),
+            "round 1: a send has two slots, one of them the root"
+        );
         assert!(named(|operation| operation.key.as_mut().unwrap().tag = "x".repeat(65)).ends_with("longer than 64 bytes"));
         assert!(named(|operation| operation.elements = u64::MAX).ends_with("2^40 elements"));
     }
@@ -224,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_send_needs_both_ends_and_a_reduction_whoever_is_there() {
-        let record = EpochRecord { members: [0, 2].map(|slot| Member { slot, ..Member::default() }).to_vec(), ..EpochRecord::default() };
+        let record =
+            EpochRecord { members: [0, 2].map(|slot| Member { slot, ..Member::default() }).to_vec(), ..EpochRecord::default() };
         let send = |slots: &[u32]| Operation { kind: OperationKind::Send.into(), ..among(slots) };
         assert_eq!(possible(&send(&[0, 2]), &record), Ok(()));
         assert_eq!(possible(&send(&[0, 1]), &record), Err(1));

@@ -49,13 +49,12 @@ struct Peer {
     member: Member,
     lanes: Lanes,
     operations: Operations,
-    server: tokio::task::JoinHandle<()>,
 }
 
 async fn peer(slot: u32, secret: &str) -> Peer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let member = Member { slot, worker: format!("w{slot}"), incarnation: 1, address };
+    let member = Member { slot, worker: format!("w{slot}"), incarnation: 1, address, contributor: false };
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(secret);
     let lanes = Lanes::new(slot, secret.clone(), Arc::clone(&meter));
@@ -68,8 +67,8 @@ async fn peer(slot: u32, secret: &str) -> Peer {
         Ok::<_, std::io::Error>(Metered::new(stream, Arc::clone(&meter)))
     });
     let serving = Server::builder().initial_stream_window_size(STREAM_WINDOW).max_frame_size(FRAME).add_service(service);
-    let server = tokio::spawn(async move { serving.serve_with_incoming(accepted).await.unwrap() });
-    Peer { member, lanes, operations, server }
+    tokio::spawn(async move { serving.serve_with_incoming(accepted).await.unwrap() });
+    Peer { member, lanes, operations }
 }
 
 async fn peers(count: u32) -> Vec<Peer> {
@@ -106,7 +105,7 @@ async fn run(peers: &[Peer], operation: &Operation, number: u64, given: &[Given]
         let plan = Plan::new(&begin, peer.member.slot).unwrap();
         let output = Memory(Arc::new(Mutex::new(vec![0; if plan.wants(plan.me) { result } else { 0 }])));
         let input = if plan.input_bytes() == 0 { Bytes::new() } else { Bytes::from(bytes.clone()) };
-        let exchange = Exchange::new(plan, input, Arc::new(output.clone())).unwrap();
+        let exchange = Exchange::new(plan, input, None, Arc::new(output.clone())).unwrap();
         peer.operations.begin(Arc::clone(&exchange));
         async move {
             let ended = exchange.run(peer.lanes.clone(), PATIENCE).await;
@@ -144,8 +143,7 @@ async fn a_weighted_mean_has_the_same_bytes_on_all_whatever_its_size() {
         let peers = peers(count).await;
         for elements in [0, 1, 17, 65_536, 300_001] {
             number += 1;
-            let given: Vec<Given> =
-                (0..count as usize).map(|slot| (bytes(&values(slot, elements)), slot as u32 + 1)).collect();
+            let given: Vec<Given> = (0..count as usize).map(|slot| (bytes(&values(slot, elements)), slot as u32 + 1)).collect();
             let total: u32 = (1..=count).sum();
             let ended = run(&peers, &asked(OperationKind::AllReduce, elements, 0), number, &given, elements * 4).await;
             agreed(&ended);
@@ -225,37 +223,40 @@ async fn a_contribution_that_is_not_finite_is_named() {
     let mut bad = values(1, 40);
     bad[33] = f32::NAN;
     let given = [(bytes(&values(0, 40)), 1), (bytes(&bad), 1)];
-    let ended = run(&peers, &asked(OperationKind::AllReduce, 40, 0), 1, &given, 160);
+    let operation = asked(OperationKind::AllReduce, 40, 0);
+    let ended = run(&peers, &operation, 1, &given, 160);
     // The owner of the other half waits for this one's result until the attempt is ended.
     let ended = tokio::time::timeout(Duration::from_secs(2), ended).await;
     assert!(ended.is_err(), "the peers' coordinator ends an attempt, nobody else");
     let begin = begin(&peers, &asked(OperationKind::AllReduce, 40, 0), 2, &given);
     let plan = Plan::new(&begin, 1).unwrap();
-    let alone = Exchange::new(plan, Bytes::from(given[1].0.clone()), Arc::new(Memory(Arc::new(Mutex::new(vec![0; 160]))))).unwrap();
+    let alone =
+        Exchange::new(plan, Bytes::from(given[1].0.clone()), None, Arc::new(Memory(Arc::new(Mutex::new(vec![0; 160]))))).unwrap();
     let shard = alone.plan().block(1, 0);
     let mut incoming = alone.receive(0, Copy, 0, shard.len()).unwrap();
     incoming.take(&given[0].0[shard]);
     incoming.finish();
     let failure = alone.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
     assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 1));
-    assert_eq!(failure.detail, "element 33 is NaN");
+    assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");
 }
 
 #[tokio::test]
 async fn a_peer_that_ends_is_blamed_at_once() {
-    let mut peers = peers(3).await;
+    let mut peers = peers(2).await;
+    // A runtime of its own ends with everything in it, as a process does.
+    let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    peers.push(process.spawn(peer(2, "secret")).await.unwrap());
     let given: Vec<Given> = (0..3).map(|slot| (bytes(&values(slot, 200_000)), 1)).collect();
     let operation = asked(OperationKind::AllReduce, 200_000, 0);
     agreed(&run(&peers, &operation, 1, &given, 800_000).await);
     let lost = peers.pop().unwrap();
-    lost.server.abort();
-    let _ended = lost.server.await;
-    drop((lost.lanes, lost.operations));
+    process.shutdown_background();
     let mut begin = begin(&peers, &operation, 2, &given);
     begin.record.as_mut().unwrap().members.push(lost.member);
     begin.contributions.push(Contribution { slot: 2, weight: 1, ..Contribution::default() });
     let output = Memory(Arc::new(Mutex::new(vec![0; 800_000])));
-    let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), Arc::new(output)).unwrap();
+    let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
     let failure = exchange.run(peers[0].lanes.clone(), PATIENCE).await.unwrap_err();
     assert_eq!((failure.reason, failure.culprit), (AbortReason::LaneFailed, 2));
 }
@@ -272,7 +273,7 @@ async fn strangers_and_frames_that_do_not_belong_are_refused() {
     let given = [(bytes(&values(0, 40)), 1), (bytes(&values(1, 40)), 1)];
     let begin = begin(&peers, &asked(OperationKind::AllReduce, 40, 0), 1, &given);
     let output = Memory(Arc::new(Mutex::new(vec![0; 160])));
-    let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), Arc::new(output)).unwrap();
+    let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
     let length = exchange.plan().block(0, 0).len();
     let refused = |slot, kind, block, length| exchange.receive(slot, kind, block, length).map(|_| ()).unwrap_err().to_string();
     assert_eq!(refused(9, Copy, 0, length), "the sender does not take part in the operation");

@@ -4,15 +4,15 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{
-    AbortReason, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Leave, Member, Prepared,
-    Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    AbortReason, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Leave, Member,
+    Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
 const ROUND: u64 = 1;
 
 fn member(slot: u32) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1") }
+    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), contributor: false }
 }
 
 fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {
@@ -255,8 +255,7 @@ fn prepared(slot: u32) -> Hello {
     let contributions = [0, 1].map(|slot| enter(slot, range(0, 4)).contribution.unwrap()).to_vec();
     let operation = operation::ends_round(ROUND, 1, 8);
     let key = operation.key.clone();
-    let begin =
-        Begin { operation: Some(operation), record: Some(epoch(1, 1, &[0, 1])), contributions, ..Begin::default() };
+    let begin = Begin { operation: Some(operation), record: Some(epoch(1, 1, &[0, 1])), contributions, ..Begin::default() };
     let vote = Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] };
     let flight = Flight { enter: Some(enter(slot, range(0, 4))), begin: Some(begin), prepared: Some(vote) };
     Hello { start: Some(start(slot, 1)), flights: vec![flight], epoch: 1, ..hello(slot) }

@@ -290,11 +290,7 @@ impl Session {
     }
 
     fn slice(&self, part: &Part) -> Slice {
-        Slice {
-            region: self.options.named(&part.region),
-            offset: part.range.start as u64,
-            length: part.range.len() as u64,
-        }
+        Slice { region: self.options.named(&part.region), offset: part.range.start as u64, length: part.range.len() as u64 }
     }
 
     /// One call; a broken connection means that the worker has to begin again, on the next one.

@@ -44,7 +44,9 @@ impl Coordinator for Control {
 
 /// Brings a peer's messages to the core; the first must introduce it.
 async fn listen(session: u64, mut messages: Streaming<PeerMessage>, sender: ToPeer, inbox: mpsc::Sender<Input>) {
-    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)), .. })) = messages.message().await else { return };
+    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)), .. })) = messages.message().await else {
+        return;
+    };
     let Some(member) = hello.member.clone() else { return };
     let opened = Input::SessionOpened { session, term, hello: Box::new(hello), sender };
     if inbox.send(opened).await.is_err() {

@@ -99,6 +99,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         worker: config.worker.clone(),
         incarnation: config.incarnation,
         address: address.to_string(),
+        contributor: false,
     };
     let lane_service = LaneService {
         me: (config.slot, config.incarnation),

@@ -76,7 +76,7 @@ pub(crate) async fn reduce_ranks(
                 Some(first) => Arc::new(first.clone()),
                 None => Arc::new(Nowhere),
             };
-            match Exchange::new(plan, input, output) {
+            match Exchange::new(plan, input, None, output) {
                 None => Err(mismatch("the contribution does not fit the operation".to_owned())),
                 Some(exchange) => {
                     operations.begin(Arc::clone(&exchange));

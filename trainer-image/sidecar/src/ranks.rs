@@ -66,7 +66,7 @@ fn prepare_now(plan: &Plan, given: &[Given], alone: bool) -> Result<(), Failure>
     let divisor = if alone { plan.divisor } else { 0 };
     let outputs = if alone { &outputs[..] } else { &outputs[..1] };
     let wrong = in_parallel(plan.result_bytes(), |range| reduce_range(&inputs, &factors, divisor, outputs, range));
-    wrong.map_or(Ok(()), |detail| Err(failure(slot, AbortReason::NotFinite, detail)))
+    wrong.map_or(Ok(()), |(reason, detail)| Err(failure(slot, reason, detail)))
 }
 
 /// Copies rank 0's output to the others.
@@ -82,32 +82,32 @@ pub(crate) fn spread(outputs: &[Part]) {
     });
 }
 
-/// Adds the inputs in rank order over one range of bytes. What is not finite is named.
-fn reduce_range(inputs: &[Part], factors: &[u32], divisor: u64, outputs: &[Part], range: Range<usize>) -> Option<String> {
+/// Adds the inputs in rank order over one range of bytes. What cannot be added is named.
+fn reduce_range(
+    inputs: &[Part],
+    factors: &[u32],
+    divisor: u64,
+    outputs: &[Part],
+    range: Range<usize>,
+) -> Option<(AbortReason, String)> {
     let mut start = range.start;
     while start < range.end {
         let block = start..(start + BLOCK).min(range.end);
-        let Some(mut first) = outputs.first().and_then(|output| output.part(block.clone())) else { break };
-        let Some(sum) = first.values_mut() else { return Some("an output is not aligned to its elements".to_owned()) };
+        let mut first = outputs.first()?.part(block.clone())?;
+        let Some(sum) = first.values_mut() else {
+            return Some((AbortReason::Mismatch, "an output is not aligned to its elements".to_owned()));
+        };
+        sum.fill(0.0);
         for (rank, (input, factor)) in inputs.iter().zip(factors).enumerate() {
-            let input = input.part(block.clone());
-            let Some(values) = input.as_ref().and_then(Part::values) else {
-                return Some(format!("the input of rank {rank} is not aligned to its elements"));
-            };
-            if let Some(position) = reduce::first_not_finite(values) {
-                return Some(format!("element {} of rank {rank} is {}", start / 4 + position, values[position]));
-            }
-            match (rank, factor) {
-                (0, 1) => sum.copy_from_slice(values),
-                (0, _) => {
-                    sum.fill(0.0);
-                    reduce::add(sum, values, *factor);
-                }
-                _ => reduce::add(sum, values, *factor),
+            let input = input.part(block.clone())?;
+            if let Err(bad) = reduce::add(sum, input.as_ref(), *factor) {
+                let detail = format!("element {} of rank {rank} is NaN or infinite", start / 4 + bad.position);
+                return Some((AbortReason::NotFinite, detail));
             }
         }
-        if divisor > 1 {
-            reduce::divide(sum, divisor);
+        if let Err(bad) = reduce::mean(sum, divisor.max(1)) {
+            let detail = format!("the sum of element {} leaves the range of its type", start / 4 + bad.position);
+            return Some((AbortReason::Overflow, detail));
         }
         for other in outputs.iter().skip(1).filter_map(|output| output.part(block.clone())) {
             other.copy_from(&first);

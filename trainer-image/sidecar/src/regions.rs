@@ -100,12 +100,7 @@ impl Part {
         inside.then(|| Self { region: self.region.clone(), range: from + range.start..from + range.end })
     }
 
-    /// Its f32 values; none where it is not aligned to them.
-    pub(crate) fn values(&self) -> Option<&[f32]> {
-        self.region.values(self.range.clone())
-    }
-
-    /// The same, to write.
+    /// Its f32 values, to write; none where it is not aligned to them.
     pub(crate) fn values_mut(&mut self) -> Option<&mut [f32]> {
         self.region.values_mut(self.range.clone())
     }

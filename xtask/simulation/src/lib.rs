@@ -53,7 +53,15 @@ impl Schedule {
     /// Nothing goes wrong.
     #[must_use]
     pub fn quiet(workers: u32) -> Self {
-        Self { workers, joiners: 0, patient: false, operations: false, against_the_coordinator: false, faults: Faults::default(), traced: false }
+        Self {
+            workers,
+            joiners: 0,
+            patient: false,
+            operations: false,
+            against_the_coordinator: false,
+            faults: Faults::default(),
+            traced: false,
+        }
     }
 
     /// The schedule of a seed: all kinds in turn.

@@ -224,7 +224,7 @@ impl Coordinator {
             Event::Message { slot, incarnation, learned, body } => {
                 if let Some(session) = self.heard(slot, incarnation, now) {
                     session.learned = session.learned.max(learned);
-                    self.message(slot, *body, now);
+                    self.message(slot, *body, now, &mut actions);
                 }
             }
             Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
@@ -308,7 +308,7 @@ impl Coordinator {
         Some(session)
     }
 
-    fn message(&mut self, slot: u32, body: peer_message::Body, now: Millis) {
+    fn message(&mut self, slot: u32, body: peer_message::Body, now: Millis, actions: &mut Vec<Action>) {
         let Some(session) = self.sessions.get_mut(&slot) else { return };
         match body {
             peer_message::Body::Arrive(arrive) => session.arrived(arrive),
@@ -320,7 +320,7 @@ impl Coordinator {
                     flight.prepared = Some(prepared);
                 }
             }
-            peer_message::Body::Failed(failed) => self.failed(slot, &failed, now),
+            peer_message::Body::Failed(failed) => self.failed(slot, &failed, now, actions),
             peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
             peer_message::Body::Hello(_) | peer_message::Body::Heartbeat(_) => {}
         }
@@ -370,13 +370,16 @@ impl Coordinator {
         }
     }
 
-    fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis) {
+    fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis, actions: &mut Vec<Action>) {
         let key: Key = failed.key.clone().unwrap_or_default().into();
         if failed.epoch != self.record.epoch || !self.moving.contains_key(&key) {
             return;
         }
         let reason = failed.reason();
         let detail = format!("reported by slot {slot}: {}", failed.detail);
+        if reason == AbortReason::Overflow {
+            return self.give_up(&key, reason, None, &detail, actions);
+        }
         // Its own contribution or its own decision is at fault: nothing to wait for.
         if reason == AbortReason::NotFinite || failed.culprit == slot {
             self.evict(failed.culprit, reason, &detail);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Coordinator, abort, told};
 use crate::operation::{self, Key};
-use crate::v1::{AbortReason, Begin, Commit, Contribution, Operation, Prepared, coordinator_message};
+use crate::v1::{Abort, AbortReason, Begin, Commit, Contribution, Operation, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
 /// Commits that are kept although every member has learned them: for one that was evicted and comes back.
@@ -40,7 +40,10 @@ impl Coordinator {
     fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) {
         let Some(operation) = self.wanted(key) else { return };
         let differs = |slot: &u32| {
-            self.sessions.get(slot).and_then(|session| session.enter(key)?.operation.as_ref()).is_some_and(|own| *own != operation)
+            self.sessions
+                .get(slot)
+                .and_then(|session| session.enter(key)?.operation.as_ref())
+                .is_some_and(|own| *own != operation)
         };
         let slots: Vec<u32> = operation::participants(&operation, &self.record).map(|member| member.slot).collect();
         let different: Vec<u32> = self.members().map(|session| session.member.slot).filter(differs).collect();
@@ -51,9 +54,11 @@ impl Coordinator {
             return self.propose(&[], now, actions);
         }
         if let Err(missing) = operation::possible(&operation, &self.record) {
-            return self.give_up(key, missing, actions);
+            let detail = format!("slot {missing} is not a member");
+            return self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
         }
-        let entered = |slot: &u32| self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.enter(key).is_some());
+        let entered =
+            |slot: &u32| self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.enter(key).is_some());
         let waits = self.unsettled().count() >= MOST_UNSETTLED || operation.ends_round && self.others_are_open(key);
         if waits || !slots.iter().all(entered) {
             return;
@@ -95,19 +100,26 @@ impl Coordinator {
         self.members().flat_map(|session| session.flights.keys()).any(|other| other != key)
     }
 
-    /// Nobody can take the place of who is missing: those who wait are told.
-    fn give_up(&mut self, key: &Key, missing: u32, actions: &mut Vec<Action>) {
-        let detail = format!("slot {missing} is not a member");
-        let mut over = abort(key, AbortReason::PeerLost, Some(missing), &detail);
-        over.over = true;
-        for slot in self.members().filter(|session| session.enter(key).is_some()).map(|session| session.member.slot).collect::<Vec<_>>()
+    /// It cannot be done, by whomever: those who wait are told.
+    pub(super) fn give_up(
+        &mut self,
+        key: &Key,
+        reason: AbortReason,
+        culprit: Option<u32>,
+        detail: &str,
+        actions: &mut Vec<Action>,
+    ) {
+        let over = Abort { over: true, ..abort(key, reason, culprit, detail) };
+        self.moving.remove(key);
+        for slot in
+            self.members().filter(|session| session.enter(key).is_some()).map(|session| session.member.slot).collect::<Vec<_>>()
         {
             actions.push(self.send(slot, coordinator_message::Body::Abort(over.clone())));
             if let Some(session) = self.sessions.get_mut(&slot) {
                 session.flights.remove(key);
             }
         }
-        actions.push(Action::Report(Notice::Aborted { key: key.clone(), reason: AbortReason::PeerLost, detail }));
+        actions.push(Action::Report(Notice::Aborted { key: key.clone(), reason, detail: detail.to_owned() }));
     }
 
     /// Commits when all who take part are prepared with one hash; evicts the minority when they are not.
@@ -222,8 +234,8 @@ impl Coordinator {
 
     /// What is under way is over without result; contributions wait for the next attempt.
     pub(super) fn abort_all(&mut self, blame: Option<(u32, AbortReason, String)>, actions: &mut Vec<Action>) {
-        let (culprit, reason, detail) = blame
-            .map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
+        let (culprit, reason, detail) =
+            blame.map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
         for (key, begin) in std::mem::take(&mut self.moving) {
             for slot in begin.contributions.iter().map(|given| given.slot).filter(|slot| self.is_member(*slot)) {
                 let body = coordinator_message::Body::Abort(abort(&key, reason, culprit, &detail));

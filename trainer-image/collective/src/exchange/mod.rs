@@ -19,6 +19,7 @@ use crate::framing::Kind;
 use crate::lane::Lanes;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
+use arithmetic::Reduced;
 
 pub use plan::{BLOCK_BYTES, Plan};
 pub use receiving::{Incoming, Refused};
@@ -43,6 +44,8 @@ pub trait Output: Send + Sync {
 pub struct Exchange {
     plan: Plan,
     input: Bytes,
+    /// What coding lost in earlier operations; as long as the input.
+    residual: Option<Bytes>,
     output: Arc<dyn Output>,
     state: Mutex<State>,
     changed: Notify,
@@ -67,10 +70,12 @@ struct State {
 }
 
 impl Exchange {
-    /// An attempt over `input`; none when the lengths do not fit the plan.
+    /// An attempt over `input`, and the `residual` that is added to it before it is coded; none when the lengths do not fit the
+    /// plan.
     #[must_use]
-    pub fn new(plan: Plan, input: Bytes, output: Arc<dyn Output>) -> Option<Arc<Self>> {
-        if input.len() != plan.input_bytes() || plan.wants(plan.me) && output.len() != plan.result_bytes() {
+    pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Option<Arc<Self>> {
+        let fits = input.len() == plan.input_bytes() && residual.as_ref().is_none_or(|residual| residual.len() == input.len());
+        if !fits || plan.wants(plan.me) && output.len() != plan.result_bytes() {
             return None;
         }
         let members = plan.members.len();
@@ -90,7 +95,7 @@ impl Exchange {
             failure: None,
             progress: Instant::now(),
         };
-        Some(Arc::new(Self { plan, input, output, state: Mutex::new(state), changed: Notify::new() }))
+        Some(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     /// Its plan.
@@ -142,28 +147,61 @@ impl Exchange {
         let copies = std::mem::take(&mut state.copies[block]);
         let mut buffer = state.spare.pop().unwrap_or_default();
         drop(state);
-        let range = self.plan.block(self.plan.me, block);
-        let own = self.plan.gives(self.plan.me, self.plan.me).then(|| &self.input[self.plan.in_input(range.clone())]);
-        let reduced = arithmetic::reduce(&self.plan, range.start, own, &copies, &mut buffer);
+        let reduced = self.reduce(block, &copies, std::mem::take(&mut buffer));
         let mut state = self.lock();
         state.spare.extend(copies.into_iter().flatten());
-        if let Err(failure) = reduced {
-            state.failure = Some(failure);
-            drop(state);
-            return self.changed.notify_waiters();
+        match reduced {
+            Err(failure) => state.failure = Some(failure),
+            Ok(reduced) => {
+                drop(state);
+                self.take_reduced(block, reduced);
+            }
         }
-        drop(state);
-        let digest = *blake3::hash(&buffer).as_bytes();
-        let sent = if self.plan.wants(self.plan.me) && self.output.write(range.start, &buffer) {
-            let sent = self.output.shared(range.start, range.end);
-            self.lock().spare.push(buffer);
-            sent
-        } else {
-            Bytes::from(buffer)
-        };
-        self.lock().reduced.push((block, sent));
-        self.finish_block(self.plan.me, block, digest);
         self.changed.notify_waiters();
+    }
+
+    fn reduce(&self, block: usize, copies: &[Option<Vec<u8>>], buffer: Vec<u8>) -> Result<Reduced, Failure> {
+        let range = self.plan.block(self.plan.me, block);
+        let coded;
+        let own = match arithmetic::contribution_codec(&self.plan) {
+            Some(_) => {
+                coded = self.own_copy(self.plan.me, block)?;
+                coded.as_ref()
+            }
+            None => self.input.get(self.plan.in_input(range.clone())).unwrap_or_default(),
+        };
+        let given: Vec<Option<&[u8]>> = (0..self.plan.members.len())
+            .map(|member| {
+                let gives = self.plan.gives(member, self.plan.me);
+                if member == self.plan.me { gives.then_some(own) } else { copies[member].as_deref() }
+            })
+            .collect();
+        arithmetic::reduce(&self.plan, (range.start, range.len()), &given, buffer)
+    }
+
+    /// This peer's copy of a block, as it goes on the lanes.
+    fn own_copy(&self, owner: usize, block: usize) -> Result<Bytes, Failure> {
+        let range = self.plan.block(owner, block);
+        let place = self.plan.in_input(range.clone());
+        let Some(codec) = arithmetic::contribution_codec(&self.plan) else { return Ok(self.input.slice(place)) };
+        let residual = self.residual.as_ref().map(|residual| &residual[place.clone()]);
+        arithmetic::encode(&self.plan, codec, range.start, &self.input[place], residual).map(Bytes::from)
+    }
+
+    fn take_reduced(&self, block: usize, Reduced { result, coded }: Reduced) {
+        let range = self.plan.block(self.plan.me, block);
+        let digest = *blake3::hash(&result).as_bytes();
+        let written = self.plan.wants(self.plan.me) && self.output.write(range.start, &result);
+        let sent = match coded {
+            Some(coded) => Bytes::from(coded),
+            None if written => self.output.shared(range.start, range.end),
+            None => Bytes::copy_from_slice(&result),
+        };
+        let mut state = self.lock();
+        state.spare.push(result);
+        state.reduced.push((block, sent));
+        drop(state);
+        self.finish_block(self.plan.me, block, digest);
     }
 
     fn finish_block(&self, owner: usize, block: usize, digest: Digest) {
@@ -238,9 +276,11 @@ impl Exchange {
 }
 
 /// Bytes of a frame's payload for a block of `length` uncoded bytes.
-fn wire_length(kind: Kind, length: usize) -> usize {
-    match kind {
-        Kind::Contribution | Kind::Result => length,
-        Kind::Digest => 32,
-    }
+fn wire_length(plan: &Plan, kind: Kind, length: usize) -> usize {
+    let codec = match kind {
+        Kind::Contribution => arithmetic::contribution_codec(plan),
+        Kind::Result => arithmetic::codec(plan),
+        Kind::Digest => return 32,
+    };
+    codec.map_or(length, |codec| codec.encoded_len(length / 4))
 }

@@ -6,7 +6,8 @@
 
 use std::ops::Range;
 
-use crate::v1::{Begin, DataType, Member, Operation, OperationKind, Reduction};
+use crate::codec::Codec;
+use crate::v1::{self, Begin, DataType, Member, Operation, OperationKind, Reduction};
 use crate::{operation, shards};
 
 /// Bytes of one uncoded block: receiving, adding, hashing and sending overlap by blocks.
@@ -80,7 +81,7 @@ impl Plan {
             };
             begin.contributions.iter().map(part).collect::<Option<Vec<_>>>()?
         } else {
-            shards::divide(operation.elements as usize, members.len())
+            divide(begin, &members, &operation)?
         };
         let shards = elements.into_iter().map(|shard| shard.start * size..shard.end * size).collect();
         let factors = begin.contributions.iter().map(|given| if given.summed { 1 } else { given.weight }).collect();
@@ -173,6 +174,21 @@ impl Plan {
     }
 }
 
+/// Shards in proportion to what links carry, where that is known; contributors own nothing.
+fn divide(begin: &Begin, members: &[Member], operation: &Operation) -> Option<Vec<Range<usize>>> {
+    let bandwidths = members.iter().enumerate().map(|(position, member)| {
+        let known = begin.bandwidths.get(position).copied().filter(|_| begin.bandwidths.len() == members.len());
+        (!member.contributor).then_some(known.unwrap_or(1))
+    });
+    let codec = match operation.codec() {
+        v1::Codec::None => Codec::F32,
+        v1::Codec::Bf16 => Codec::Bf16,
+        v1::Codec::Uint8 => Codec::UInt8,
+        v1::Codec::Uint4 => Codec::UInt4,
+    };
+    shards::weighted(operation.elements as usize, &bandwidths.collect::<Vec<_>>(), codec).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,12 +196,8 @@ mod tests {
 
     fn plan(operation: Operation, slot: u32, lengths: [u64; 3]) -> Option<Plan> {
         let members = [0, 1, 2].map(|slot| Member { slot, ..Member::default() }).to_vec();
-        let contributions = [0, 1, 2].map(|slot| Contribution {
-            slot,
-            weight: 2,
-            elements: lengths[slot as usize],
-            ..Contribution::default()
-        });
+        let contributions =
+            [0, 1, 2].map(|slot| Contribution { slot, weight: 2, elements: lengths[slot as usize], ..Contribution::default() });
         let record = Some(EpochRecord { term: 1, epoch: 1, members, ..EpochRecord::default() });
         let begin = Begin { operation: Some(operation), record, contributions: contributions.to_vec(), ..Begin::default() };
         Plan::new(&begin, slot)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Digest, Exchange, wire_length};
+use super::{Digest, Exchange, arithmetic, wire_length};
 use crate::framing::Kind;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
@@ -33,9 +33,11 @@ pub struct Incoming {
     from: usize,
     kind: Kind,
     block: usize,
+    /// Its bytes are the result's, and go to the output as they come.
+    straight: bool,
     /// Bytes so far.
     came: usize,
-    /// A copy or a digest, as far as it has come.
+    /// What else comes, as far as it has.
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
 }
@@ -55,18 +57,22 @@ impl Exchange {
         };
         let owner = if kind == Kind::Contribution { self.plan.me } else { from };
         let index = block as usize;
-        if !expected || index >= self.plan.blocks(owner) || wire_length(kind, self.plan.block(owner, index).len()) != length {
+        if !expected
+            || index >= self.plan.blocks(owner)
+            || wire_length(&self.plan, kind, self.plan.block(owner, index).len()) != length
+        {
             return Err(not_expected);
         }
         let mut state = self.lock();
         if std::mem::replace(&mut state.begun[from][kind as usize][index], true) {
             return Err(Refused::Twice(block));
         }
-        let mut buffer = if kind == Kind::Contribution { state.spare.pop().unwrap_or_default() } else { Vec::new() };
+        let straight = kind == Kind::Result && arithmetic::codec(&self.plan).is_none();
+        let mut buffer = if straight { Vec::new() } else { state.spare.pop().unwrap_or_default() };
         buffer.clear();
-        buffer.reserve_exact(if kind == Kind::Result { 0 } else { length });
+        buffer.reserve_exact(if straight { 0 } else { length });
         let exchange = Arc::clone(self);
-        Ok(Incoming { exchange, from, kind, block: index, came: 0, buffer, hasher: blake3::Hasher::new() })
+        Ok(Incoming { exchange, from, kind, block: index, straight, came: 0, buffer, hasher: blake3::Hasher::new() })
     }
 }
 
@@ -95,7 +101,7 @@ impl Incoming {
             return;
         }
         state.progress = Instant::now();
-        if self.kind == Kind::Result {
+        if self.straight {
             let start = exchange.plan.block(self.from, self.block).start + self.came;
             // Under the lock: the output is not written after the attempt was closed. Its length was checked at the start.
             let _fits = exchange.output.write(start, bytes);
@@ -109,7 +115,7 @@ impl Incoming {
 
     /// All bytes have come.
     pub fn finish(self) {
-        let Self { exchange, from, kind, block, buffer, hasher, .. } = self;
+        let Self { exchange, from, kind, block, straight, buffer, hasher, .. } = self;
         if exchange.lock().closed {
             return;
         }
@@ -120,9 +126,33 @@ impl Incoming {
                 }
                 exchange.reduce_if_ready(block);
             }
-            Kind::Result => exchange.finish_block(from, block, *hasher.finalize().as_bytes()),
+            Kind::Result if straight => exchange.finish_block(from, block, *hasher.finalize().as_bytes()),
+            Kind::Result => exchange.take_coded(from, block, &buffer),
             Kind::Digest => exchange.finish_block(from, block, Digest::try_from(buffer).unwrap_or_default()),
         }
         exchange.changed.notify_waiters();
+    }
+}
+
+impl Exchange {
+    /// A coded result has come.
+    fn take_coded(&self, owner: usize, block: usize, coded: &[u8]) {
+        let range = self.plan.block(owner, block);
+        let mut state = self.lock();
+        let mut result = state.spare.pop().unwrap_or_default();
+        drop(state);
+        result.resize(range.len(), 0);
+        let Some(codec) = arithmetic::codec(&self.plan) else { return };
+        let decoded = arithmetic::decode(codec, coded, &mut result);
+        state = self.lock();
+        if let Err(detail) = decoded {
+            state.failure.get_or_insert(arithmetic::mismatch(&self.plan, owner, detail));
+        } else if !state.closed {
+            let _fits = self.output.write(range.start, &result);
+            drop(state);
+            self.finish_block(owner, block, *blake3::hash(&result).as_bytes());
+            state = self.lock();
+        }
+        state.spare.push(result);
     }
 }

@@ -17,6 +17,13 @@ struct Sent {
     results: usize,
 }
 
+/// A frame to send.
+enum Next {
+    Ready(Header, Bytes),
+    /// This peer's copy of a block, which is yet to be coded.
+    Copy(Header),
+}
+
 impl Exchange {
     /// Sends one member everything that it gets, over all channels of its lane at once.
     pub(super) async fn send(self: Arc<Self>, lanes: Lanes, to: usize) -> Result<(), Failure> {
@@ -28,10 +35,14 @@ impl Exchange {
         let lane = lanes.lane(member).await.map_err(lost)?;
         let sent = Mutex::new(Sent::default());
         let channels = lane.channels().iter().map(|channel| async {
-            while let Some((header, payload)) = self.next_for(to, &sent).await {
-                channel.send(header, payload).await?;
+            while let Some(next) = self.next_for(to, &sent).await {
+                let (header, payload) = match next {
+                    Next::Ready(header, payload) => (header, payload),
+                    Next::Copy(header) => (header, self.own_copy(to, header.block as usize)?),
+                };
+                channel.send(header, payload).await.map_err(lost)?;
             }
-            Ok::<(), String>(())
+            Ok(())
         });
         let sending = async {
             futures::future::try_join_all(channels).await?;
@@ -41,9 +52,8 @@ impl Exchange {
         // What was sent may not have arrived, until everything has come back.
         tokio::select! {
             sent = sending => sent,
-            broken = lane.broken() => Err(broken),
+            broken = lane.broken() => Err(lost(broken)),
         }
-        .map_err(lost)
     }
 
     /// Frames that a member gets from this peer.
@@ -55,7 +65,7 @@ impl Exchange {
 
     /// The next frame for a member, as soon as there is one; results go first, because others wait for them. None when it
     /// has got all.
-    async fn next_for(&self, to: usize, sent: &Mutex<Sent>) -> Option<(Header, Bytes)> {
+    async fn next_for(&self, to: usize, sent: &Mutex<Sent>) -> Option<Next> {
         let copies = if self.plan.gives(self.plan.me, to) { self.plan.blocks(to) } else { 0 };
         let results = if self.plan.has_all(to) { 0 } else { self.plan.blocks(self.plan.me) };
         let header = |kind, block: usize| Header { term: self.plan.term, number: self.plan.number, block: block as u32, kind };
@@ -64,16 +74,15 @@ impl Exchange {
             if let Some((block, bytes)) = state.reduced.get(sent.results).filter(|_| sent.results < results) {
                 sent.results += 1;
                 if self.plan.wants(to) {
-                    return Some(Some((header(Kind::Result, *block), bytes.clone())));
+                    return Some(Some(Next::Ready(header(Kind::Result, *block), bytes.clone())));
                 }
                 let digest = state.digests[self.plan.me][*block].unwrap_or_default();
-                return Some(Some((header(Kind::Digest, *block), Bytes::copy_from_slice(&digest))));
+                return Some(Some(Next::Ready(header(Kind::Digest, *block), Bytes::copy_from_slice(&digest))));
             }
             if sent.copies < copies {
                 let block = sent.copies;
                 sent.copies += 1;
-                let range = self.plan.in_input(self.plan.block(to, block));
-                return Some(Some((header(Kind::Contribution, block), self.input.slice(range))));
+                return Some(Some(Next::Copy(header(Kind::Contribution, block))));
             }
             (sent.results == results).then_some(None)
         })

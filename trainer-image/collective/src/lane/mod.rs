@@ -18,9 +18,9 @@ use futures::{Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OnceCell;
 use tonic::Status;
 use tonic::body::Body;
-use tokio::sync::OnceCell;
 use tonic::transport::{Channel as Connection, Endpoint};
 use tower::{Service, ServiceExt};
 

@@ -87,7 +87,8 @@ impl Peer {
         let key = operation::key(begin.operation.as_ref());
         let mine = begin.contributions.iter().any(|given| given.slot == self.me.slot)
             && begin.record.as_ref().is_some_and(|record| chain::includes(record, &self.me));
-        let flight = self.flights.get_mut(&key).filter(|flight| flight.enter.operation == begin.operation && flight.outcome.is_none());
+        let flight =
+            self.flights.get_mut(&key).filter(|flight| flight.enter.operation == begin.operation && flight.outcome.is_none());
         if let Some(flight) = flight.filter(|_| mine) {
             flight.prepared = None;
             flight.begin = Some(begin.clone());
@@ -97,7 +98,9 @@ impl Peer {
 
     pub(super) fn moved(&mut self, key: &Key, number: u64, result: Result<Vec<u8>, Failure>, actions: &mut Vec<Action>) {
         let Some(flight) = self.flights.get_mut(key) else { return };
-        let Some(begin) = flight.begin.as_ref().filter(|begin| begin.number == number && flight.prepared.is_none()) else { return };
+        let Some(begin) = flight.begin.as_ref().filter(|begin| begin.number == number && flight.prepared.is_none()) else {
+            return;
+        };
         let epoch = begin.record.as_ref().map_or(0, |record| record.epoch);
         let key = Some(key.clone().into());
         match result {
@@ -193,7 +196,11 @@ impl Peer {
             return;
         }
         let detail = "the operation's total deadline passed".to_owned();
-        self.give_up(|flight| flight.prepared.is_none() || !prepared_waits, &Refusal { reason: AbortReason::Deadline, detail }, actions);
+        self.give_up(
+            |flight| flight.prepared.is_none() || !prepared_waits,
+            &Refusal { reason: AbortReason::Deadline, detail },
+            actions,
+        );
         self.leave_round(actions);
         self.send(leave_body(leave::Reason::Deadline), actions);
     }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use atoll_collective::{Millis, Refusal};
 use atoll_collective::exchange::{Exchange, Output, Plan};
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
@@ -10,6 +9,7 @@ use atoll_collective::v1::{
     AbortReason, Aborted, Begin, Committed, Contribution, Enter, InDoubt, OperateReply, OperateRequest, Operation, OperationKind,
     operate_reply,
 };
+use atoll_collective::{Millis, Refusal};
 use tokio::task::JoinHandle;
 use tonic::Status;
 
@@ -78,11 +78,7 @@ impl Core {
     }
 
     /// Adds a rank's call to its operation, and enters it when all ranks have called.
-    fn gather(
-        &mut self,
-        request: OperateRequest,
-        answer: Answer<OperateReply>,
-    ) -> Result<(), (Status, Answer<OperateReply>)> {
+    fn gather(&mut self, request: OperateRequest, answer: Answer<OperateReply>) -> Result<(), (Status, Answer<OperateReply>)> {
         let ranks = match self.trainer.as_ref().filter(|trainer| trainer.incarnation == request.incarnation) {
             Some(trainer) if trainer.ranks() > request.rank as usize => trainer.ranks(),
             _ => return Err((Status::unavailable("the trainer is not attached"), answer)),
@@ -148,7 +144,7 @@ impl Core {
                 Some(output) => Arc::new(output),
                 None => Arc::new(work::Nowhere),
             };
-            let exchange = Exchange::new(plan, input, output).ok_or("the contribution does not fit the operation")?;
+            let exchange = Exchange::new(plan, input, None, output).ok_or("the contribution does not fit the operation")?;
             self.shared.operations.begin(Arc::clone(&exchange));
             tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving))
         };

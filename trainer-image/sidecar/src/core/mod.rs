@@ -25,8 +25,8 @@ use crate::control::ToPeer;
 use crate::regions::Regions;
 use crate::trainer::Answer;
 use crate::{Config, operation, report};
-use calls::{Attempt, Call};
 pub(crate) use calls::Given;
+use calls::{Attempt, Call};
 use sessions::{Local, Served, Session};
 use trainer::Trainer;
 

@@ -119,7 +119,8 @@ impl Core {
     pub(super) fn begin_round(&mut self, request: BeginRoundRequest, answer: Answer<BeginRoundReply>) {
         let state = self.shared.regions.part(request.incarnation, request.state.as_ref());
         let attached = self.trainer.as_mut().filter(|trainer| trainer.incarnation == request.incarnation);
-        let Some((trainer, rank)) = attached.filter(|trainer| trainer.ranks() > request.rank as usize).map(|trainer| (trainer, request.rank as usize))
+        let Some((trainer, rank)) =
+            attached.filter(|trainer| trainer.ranks() > request.rank as usize).map(|trainer| (trainer, request.rank as usize))
         else {
             let _gone = answer.send(Err(Status::unavailable("the trainer is not attached")));
             return;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
-    AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, PeerMessage, SampleRange,
-    Start, peer_message,
+    AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, PeerMessage,
+    SampleRange, Start, peer_message,
 };
 use atoll_collective::{chain, ledger};
 

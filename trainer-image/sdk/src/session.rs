@@ -95,6 +95,8 @@ pub enum Outcome {
         payload_bytes: u64,
         /// Bytes that its lanes sent since its start.
         wire_bytes: u64,
+        /// Messages between it and the coordinator since its start, heartbeats apart.
+        control_messages: u64,
     },
     /// Cut off after it was prepared: only the others know. Ask again with the same contribution.
     InDoubt,
@@ -186,7 +188,7 @@ impl Session {
                 let record = committed.record.unwrap_or_default();
                 self.committed = Some(record.clone());
                 let (payload_bytes, wire_bytes) = (committed.payload_bytes, committed.wire_bytes);
-                Ok(Outcome::Committed { record, payload_bytes, wire_bytes })
+                Ok(Outcome::Committed { record, payload_bytes, wire_bytes, control_messages: committed.control_messages })
             }
             Some(all_reduce_reply::Outcome::InDoubt(_)) => Ok(Outcome::InDoubt),
             Some(all_reduce_reply::Outcome::Aborted(aborted)) => {

@@ -94,6 +94,8 @@ pub(crate) struct Core {
     fetches: u64,
     fetching: Option<JoinHandle<()>>,
     payload_bytes: u64,
+    /// Messages to and from the coordinator since the start, heartbeats apart.
+    control_messages: u64,
 }
 
 impl Core {
@@ -129,6 +131,7 @@ impl Core {
             fetches: 0,
             fetching: None,
             payload_bytes: 0,
+            control_messages: 0,
         }
     }
 
@@ -221,6 +224,7 @@ impl Core {
                 }
             }
             Input::Message { dial, message } if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) => {
+                self.control_messages += u64::from(!matches!(message.body, Some(coordinator_message::Body::Heartbeat(_))));
                 self.peer_event(peer::Event::Message(message));
             }
             Input::Closed { dial, term } if self.session.as_ref().is_some_and(|(open, ..)| *open == dial) => {
@@ -416,6 +420,7 @@ impl Core {
                 peer::Action::Dial(coordinator, term) => self.dial(coordinator, term),
                 peer::Action::Send(term, body) => {
                     if let Some((_, _, Some(sender))) = &self.session {
+                        self.control_messages += u64::from(!matches!(*body, peer_message::Body::Heartbeat(_)));
                         let _full_or_closed = sender.try_send(PeerMessage { term, body: Some(*body) });
                     }
                 }
@@ -522,6 +527,7 @@ impl Core {
                     record: Some(*record),
                     payload_bytes: self.payload_bytes,
                     wire_bytes: self.lanes.meter().sent(),
+                    control_messages: self.control_messages,
                 })
             }
             Outcome::Aborted(Refusal { reason, detail }) => {

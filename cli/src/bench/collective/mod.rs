@@ -11,23 +11,30 @@ mod gloo;
 mod kernel;
 mod links;
 mod measure;
+mod page;
 mod pattern;
 mod processes;
 pub(crate) mod rank;
+mod recorded;
 mod reference;
+mod suite;
 mod theory;
 mod units;
+
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use self::case::{Case, Codec, Path, Wanted};
 use self::figures::{Implementation, Line, Other};
-use self::links::{Isolation, Kind, Links};
+use self::links::{Isolation, Kind, Links, Network};
+use self::page::Page;
 use self::processes::Processes;
+use self::suite::Comparison;
 use self::units::{Bytes, Rate, RoundTrip};
 use crate::supervision::interrupts::Interrupts;
-use crate::{Ending, printed};
+use crate::{Ending, print, printed};
 
 /// Arguments of `atoll bench collective`.
 #[derive(Debug, Args)]
@@ -62,18 +69,42 @@ pub(crate) struct Arguments {
     /// Operations to time; as many as take a few seconds if not given
     #[arg(long, value_name = "COUNT")]
     iterations: Option<usize>,
-    /// Measure the plain reduction in shared memory instead of ours
-    #[arg(long, conflicts_with = "peer")]
-    reference: bool,
-    /// Measure another implementation instead of ours
-    #[arg(long)]
-    peer: Option<Other>,
+    #[command(flatten)]
+    instead: Instead,
+    /// Measure the cases of the performance page, ours and the others in turn, and write its tables
+    #[arg(long, conflicts_with_all = ["peers", "bytes", "path", "codec", "tensors", "concurrent", "rates", "rtt", "tls",
+        "iterations", "reference", "peer"])]
+    suite: bool,
+    /// The page of --suite
+    #[arg(long, requires = "suite", default_value = "docs/src/performance.md", value_name = "FILE")]
+    page: PathBuf,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
     /// This process has a network of its own
     #[arg(long, hide = true)]
     isolated: bool,
+}
+
+/// Who is measured instead of ours.
+#[derive(Debug, Args)]
+struct Instead {
+    /// Measure the plain reduction in shared memory instead of ours
+    #[arg(long, conflicts_with = "peer")]
+    reference: bool,
+    /// Measure another implementation instead of ours
+    #[arg(long)]
+    peer: Option<Other>,
+}
+
+impl Instead {
+    fn implementation(&self) -> Implementation {
+        match (self.reference, self.peer) {
+            (true, _) => Implementation::Reference,
+            (false, Some(Other::Gloo)) => Implementation::Gloo,
+            (false, None) => Implementation::Atoll,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -94,37 +125,75 @@ struct Plan {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
-    let isolation = if arguments.rates.is_empty() || arguments.isolated { None } else { Isolation::find() };
-    let plan = match plan(arguments, || arguments.isolated || isolation.is_some()) {
-        Ok(plan) => plan,
+    let shaped = arguments.suite || !arguments.rates.is_empty();
+    let isolation = if shaped && !arguments.isolated { Isolation::find() } else { None };
+    let may_isolate = arguments.isolated || isolation.is_some();
+    let work = if arguments.suite { suite_work(arguments) } else { plan(arguments, may_isolate).map(Work::Case) };
+    let work = match work {
+        Ok(work) => work,
         Err(problem) => return Ending::BadInput(problem),
     };
-    if let (Kind::Namespaces, Some(isolation)) = (plan.links, isolation) {
+    if let (true, Some(isolation)) = (work.needs_isolation(), isolation) {
         let again = std::env::args_os().skip(1).chain(["--isolated".into()]);
         return Ending::Failed(format!("no network namespace: {}", isolation.enter(again)));
     }
+    if arguments.isolated
+        && let Err(error) = Network::wake()
+    {
+        return Ending::failed(&error);
+    }
     // One thread: children ask to be told when the thread that started them ends.
-    let line =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from).and_then(|runtime| {
-            runtime.block_on(async {
-                let mut interrupts = Interrupts::new()?;
-                measured(&plan, &mut interrupts).await
-            })
-        });
-    match line {
-        Ok(Some(line)) => printed(&((if arguments.json { line.json() } else { line.text() }) + "\n")),
-        Ok(None) => Ending::Interrupted,
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(perform(work, may_isolate, arguments.json))) {
+        Ok(ending) => ending,
         Err(error) => Ending::failed(&error),
     }
 }
 
+/// What is to be measured.
+enum Work {
+    Case(Plan),
+    Suite(Vec<Comparison>, Page),
+}
+
+impl Work {
+    fn needs_isolation(&self) -> bool {
+        match self {
+            Self::Case(plan) => plan.links == Kind::Namespaces,
+            Self::Suite(..) => true,
+        }
+    }
+}
+
+fn suite_work(arguments: &Arguments) -> Result<Work, String> {
+    let page = Page::open(&arguments.page).map_err(|error| error.to_string())?;
+    let comparisons = suite::comparisons().map_err(|error| error.to_string())?;
+    Ok(Work::Suite(comparisons, page))
+}
+
+async fn perform(work: Work, isolated: bool, json: bool) -> Result<Ending> {
+    let mut interrupts = Interrupts::new()?;
+    let shown = |line: &Line| (if json { line.json() } else { line.text() }) + "\n";
+    match work {
+        Work::Case(plan) => {
+            Ok(measured(&plan, &mut interrupts).await?.map_or(Ending::Interrupted, |line| printed(&shown(&line))))
+        }
+        Work::Suite(comparisons, page) => {
+            let comparisons = suite::able(comparisons, isolated, gloo::missing().as_deref());
+            // A reader that has gone needs no lines; the page is written all the same.
+            let hear = |line: &Line| drop(print(&shown(line)));
+            let Some(compared) = suite::perform(comparisons, isolated, &mut interrupts, hear).await? else {
+                return Ok(Ending::Interrupted);
+            };
+            page.write(&page::tables(&compared))?;
+            Ok(Ending::Done)
+        }
+    }
+}
+
 /// What is asked for, if it can be measured; what is wrong otherwise.
-fn plan(arguments: &Arguments, isolation: impl FnOnce() -> bool) -> Result<Plan, String> {
-    let implementation = match (arguments.reference, arguments.peer) {
-        (true, _) => Implementation::Reference,
-        (false, Some(Other::Gloo)) => Implementation::Gloo,
-        (false, None) => Implementation::Atoll,
-    };
+fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
+    let implementation = arguments.instead.implementation();
     let wanted = Wanted {
         peers: arguments.peers,
         bytes: arguments.bytes,
@@ -141,8 +210,9 @@ fn plan(arguments: &Arguments, isolation: impl FnOnce() -> bool) -> Result<Plan,
     if !(1..=MOST_ITERATIONS).contains(&iterations) {
         return Err(format!("--iterations {iterations}: give 1 to {MOST_ITERATIONS}"));
     }
-    let links = links::kind(&case, isolation);
-    if let Some(refusal) = refusal(&case, implementation, links) {
+    let links = links::kind(&case, may_isolate);
+    let missing = || if implementation == Implementation::Gloo { gloo::missing() } else { None };
+    if let Some(refusal) = refusal(&case, implementation, links).or_else(missing) {
         return Err(refusal);
     }
     kernel::check_memory(case.bytes * implementation.copies(case.peers))?;
@@ -160,8 +230,7 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
         (Implementation::Gloo, _) if links == Kind::Proxy => Some(
             "--peer gloo: its ranks cannot be led through the proxy; give --rates without --rtt, as a user who may make network namespaces".into(),
         ),
-        (Implementation::Gloo, _) => gloo::missing(),
-        (Implementation::Reference, _) => None,
+        _ => None,
     }
 }
 

@@ -38,11 +38,11 @@ impl fmt::Display for Kind {
 }
 
 /// How to shape the links of `case`: the kernel does rates where this user may ask it to; delays are the proxy's alone.
-pub(crate) fn kind(case: &Case, isolation: impl FnOnce() -> bool) -> Kind {
+pub(crate) fn kind(case: &Case, may_isolate: bool) -> Kind {
     match case {
         Case { round_trip: Some(_), .. } => Kind::Proxy,
         Case { rates, .. } if rates.is_empty() => Kind::None,
-        _ if isolation() => Kind::Namespaces,
+        _ if may_isolate => Kind::Namespaces,
         _ => Kind::Proxy,
     }
 }
@@ -119,9 +119,9 @@ mod tests {
     #[test]
     fn the_kernel_shapes_rates_where_it_may_and_the_proxy_delays() {
         let rates = shaped("1MiB", "200mbit", None);
-        assert_eq!(kind(&rates, || true), Kind::Namespaces);
-        assert_eq!(kind(&rates, || false), Kind::Proxy);
-        assert_eq!(kind(&shaped("1MiB", "200mbit", Some("20ms")), || true), Kind::Proxy);
-        assert_eq!(kind(&Case { rates: Vec::new(), ..rates }, || true), Kind::None);
+        assert_eq!(kind(&rates, true), Kind::Namespaces);
+        assert_eq!(kind(&rates, false), Kind::Proxy);
+        assert_eq!(kind(&shaped("1MiB", "200mbit", Some("20ms")), true), Kind::Proxy);
+        assert_eq!(kind(&Case { rates: Vec::new(), ..rates }, true), Kind::None);
     }
 }

@@ -94,12 +94,19 @@ impl Network {
         SocketAddr::from((address(slot + 1), 0))
     }
 
+    /// Makes the loopback address of a new network usable.
+    ///
+    /// # Errors
+    /// What `ip` said.
+    pub(crate) fn wake() -> Result<()> {
+        run(&words("ip link set dev lo up"))
+    }
+
     /// Joins one peer per rate; the caller has a network of its own.
     ///
     /// # Errors
     /// What `ip` or `tc` said.
     pub(crate) fn build(rates: &[Rate]) -> Result<Self> {
-        run(&words("ip link set dev lo up"))?;
         let mut network = Self { peers: Vec::new() };
         run(&words(&format!("ip link add name {BRIDGE} type bridge")))?;
         run(&words(&format!("ip addr add {}/24 dev {BRIDGE}", address(0))))?;

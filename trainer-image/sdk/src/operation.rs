@@ -172,6 +172,8 @@ pub enum Outcome {
         payload_bytes: u64,
         /// Bytes that its lanes sent since its start.
         wire_bytes: u64,
+        /// Messages between it and the coordinator since its start, heartbeats apart.
+        control_messages: u64,
     },
     /// Cut off after it was prepared: only the others know. Ask again for the same.
     InDoubt,

@@ -253,8 +253,13 @@ impl Session {
                 if commit.record.is_some() {
                     self.committed.clone_from(&commit.record);
                 }
-                let (payload_bytes, wire_bytes) = (committed.payload_bytes, committed.wire_bytes);
-                Ok(Outcome::Committed { slots: commit.slots, record: commit.record, payload_bytes, wire_bytes })
+                Ok(Outcome::Committed {
+                    slots: commit.slots,
+                    record: commit.record,
+                    payload_bytes: committed.payload_bytes,
+                    wire_bytes: committed.wire_bytes,
+                    control_messages: committed.control_messages,
+                })
             }
             Some(operate_reply::Outcome::InDoubt(_)) => Ok(Outcome::InDoubt),
             Some(operate_reply::Outcome::Aborted(aborted)) => {

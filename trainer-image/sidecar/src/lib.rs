@@ -40,6 +40,8 @@ pub struct Config {
     pub incarnation: u64,
     /// Where its lanes listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// `HOST:PORT` that the others dial, where that is not where it listens.
+    pub announce: Option<String>,
     /// `HOST:PORT` of the run's arbiter.
     pub arbiter: String,
     /// Path of the socket for the trainer; the region socket is beside it, with `.regions` at the end.
@@ -98,7 +100,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         slot: config.slot,
         worker: config.worker.clone(),
         incarnation: config.incarnation,
-        address: address.to_string(),
+        address: config.announce.clone().unwrap_or_else(|| address.to_string()),
         contributor: false,
     };
     let lane_service = LaneService {

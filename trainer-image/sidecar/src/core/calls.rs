@@ -179,7 +179,8 @@ impl Core {
             Outcome::Committed(commit) => {
                 self.payload_bytes += outputs.first().map_or(0, Part::len) as u64;
                 let (payload_bytes, wire_bytes) = (self.payload_bytes, self.lanes.meter().sent());
-                operate_reply::Outcome::Committed(Committed { commit: Some(*commit), payload_bytes, wire_bytes })
+                let control_messages = self.control_messages;
+                operate_reply::Outcome::Committed(Committed { commit: Some(*commit), payload_bytes, wire_bytes, control_messages })
             }
             Outcome::Aborted(Refusal { reason, detail }) => {
                 operate_reply::Outcome::Aborted(Aborted { reason: reason.into(), detail })

@@ -87,6 +87,8 @@ pub(crate) struct Core {
     fetches: u64,
     fetching: Option<JoinHandle<()>>,
     payload_bytes: u64,
+    /// Messages to and from the coordinator since the start, heartbeats apart, and what it says to itself.
+    control_messages: u64,
 }
 
 impl Core {
@@ -124,6 +126,7 @@ impl Core {
             fetches: 0,
             fetching: None,
             payload_bytes: 0,
+            control_messages: 0,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use atoll_collective::coordinator;
 use atoll_collective::peer;
-use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, peer_message};
+use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -135,7 +135,10 @@ impl Core {
                 self.shared.operations.saw(term);
                 self.peer_event(peer::Event::Opened(term));
             }
-            Input::Message { dial, message } if *open == dial => self.peer_event(peer::Event::Message(message)),
+            Input::Message { dial, message } if *open == dial => {
+                self.control_messages += u64::from(!matches!(message.body, Some(coordinator_message::Body::Heartbeat(_))));
+                self.peer_event(peer::Event::Message(message));
+            }
             Input::Closed { dial, term } if *open == dial => {
                 self.session = Session::None;
                 self.peer_event(peer::Event::Closed(term));
@@ -148,6 +151,7 @@ impl Core {
         match &self.session {
             Session::Local(_) => self.local.push_back(Local::Up(Box::new(message))),
             Session::Remote { sender: Some(sender), .. } => {
+                self.control_messages += u64::from(!matches!(message.body, Some(peer_message::Body::Heartbeat(_))));
                 let _full_or_closed = sender.try_send(message);
             }
             Session::Remote { .. } | Session::None => {}

@@ -1,11 +1,17 @@
 //! The run's arbiter, as a gRPC service of the supervisor: the pure state machine behind a lock.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use anyhow::{Context, Result};
 use atoll_collective::arbiter::Arbiter as State;
-use atoll_proto::v1::arbiter_server::Arbiter;
+use atoll_collective::secret::Secret;
+use atoll_proto::v1::arbiter_server::{Arbiter, ArbiterServer};
 use atoll_proto::v1::{BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 /// Shared by the service and the supervisor.
@@ -16,11 +22,41 @@ pub(crate) struct ArbiterService {
     run: String,
 }
 
+/// An arbiter that is reachable; its end is the service's.
+pub(crate) struct Serving {
+    address: String,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// `HOST:PORT`.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl ArbiterService {
     /// An arbiter for `run`.
     pub(crate) fn new(run: &str, liveness_milliseconds: u64) -> Self {
         let state = Arc::new(Mutex::new(State::new(liveness_milliseconds)));
         Self { state, started: Instant::now(), run: run.to_owned() }
+    }
+
+    /// Serves those who show `token`.
+    pub(crate) async fn serve(&self, listen: SocketAddr, token: &str) -> Result<Serving> {
+        let listener = TcpListener::bind(listen).await.context("cannot listen for the run's arbiter")?;
+        let address = listener.local_addr()?.to_string();
+        let service = ArbiterServer::with_interceptor(self.clone(), Secret::new(token).guard());
+        let serving =
+            tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
+        let task = tokio::spawn(async { drop(serving.await) });
+        Ok(Serving { address, task })
     }
 
     /// A sidecar's process has ended.

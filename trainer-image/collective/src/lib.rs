@@ -16,6 +16,7 @@ pub mod reduce;
 pub mod rules;
 pub mod secret;
 pub mod shards;
+pub mod state;
 
 pub use atoll_proto::v1;
 

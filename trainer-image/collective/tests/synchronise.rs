@@ -271,6 +271,14 @@ async fn a_table_that_does_not_come_or_is_another_states_is_asked_of_the_next() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wrong_table_costs_one_round_trip() {
+    let mut case = Case::new(&state(CHUNK, 1), &state(CHUNK, 2), &[(Conduct::WrongTable, LINE), (Conduct::Honest, LINE)]);
+    let (done, time) = case.run().await;
+    synchronised(&done, &case);
+    assert!(time < 8 * LATENCY, "{time:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_donor_the_mixture_that_is_left_is_said() {
     let mut case =
         Case::new(&state(8 * CHUNK, 1), &state(8 * CHUNK, 2), &[(Conduct::DiesAfter(3), LINE), (Conduct::LiesAfter(2), LINE)]);

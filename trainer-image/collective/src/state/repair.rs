@@ -395,6 +395,12 @@ mod tests {
     }
 
     #[test]
+    fn the_last_chunks_are_shared() {
+        let actions = repair(8, &[64, 64], BOUNDS).tick(Event::Tick, 0);
+        assert_eq!([asked(&actions, 0), asked(&actions, 1)], [4, 4]);
+    }
+
+    #[test]
     fn tiny_chunks_do_not_become_any_number_of_requests() {
         let keys: Vec<_> = (0..1000).map(|key| format!("{key:04}")).collect();
         let of = |every_other: &[u8]| {

@@ -23,6 +23,7 @@ pub mod reduce;
 pub mod rules;
 pub mod secret;
 pub mod shards;
+pub mod state;
 mod vectorised;
 
 pub use atoll_proto::v1;

@@ -4,18 +4,22 @@
 //! drives them, and so does the simulation. Time is [`Millis`] since any fixed instant. An operation ends on every
 //! surviving peer either committed with bit-identical results or aborted with a reason, inputs untouched.
 
+pub mod admission;
 pub mod arbiter;
 pub mod chain;
 pub mod coordinator;
 pub mod exchange;
 pub mod framing;
+pub mod identity;
 pub mod lane;
 pub mod ledger;
 pub mod peer;
 pub mod reduce;
+pub mod relay;
 pub mod rules;
 pub mod secret;
 pub mod shards;
+pub mod transport;
 
 pub use atoll_proto::v1;
 

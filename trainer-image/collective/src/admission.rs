@@ -1,7 +1,8 @@
 //! Admission: those who connect say who they are before anything else, all at the same time, each within a deadline.
 //!
-//! A stranger who connects and says nothing delays nobody: the number of newcomers is bounded, and when it is reached the one who has
-//! been silent longest makes room for the next. What goes wrong with one connection, or with accepting, never ends the listener.
+//! A stranger who connects and says nothing delays nobody: the number of newcomers is bounded, and when it is reached the one who
+//! has been silent longest makes room for the next. What goes wrong with one connection, or with accepting, never ends the
+//! listener.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -62,8 +63,8 @@ pub fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStrea
     })
 }
 
-/// Those of `connections` for which `greet` succeeded, in the order in which it did. Ends when `connections` has ended and nobody is
-/// being greeted any more.
+/// Those of `connections` for which `greet` succeeded, in the order in which it did. Ends when `connections` has ended and nobody
+/// is being greeted any more.
 pub fn admit<S, G, F, T, E>(
     connections: impl Stream<Item = io::Result<S>> + Send + Unpin,
     greet: G,
@@ -154,7 +155,11 @@ where
     {
         loop {
             let state = self.state;
-            let resume = if let State::Paused(until) = state { Some(until) } else { None };
+            let pause = async {
+                if let State::Paused(until) = state {
+                    tokio::time::sleep_until(until).await;
+                }
+            };
             tokio::select! {
                 Some(ended) = self.newcomers.greetings.next() => {
                     let Some(admitted) = self.newcomers.ended(ended) else { continue };
@@ -168,7 +173,7 @@ where
                     Some(Err(error)) => self.state = after(&error, state),
                     None => self.state = State::Ended,
                 },
-                () = tokio::time::sleep_until(resume.unwrap_or_else(Instant::now)), if resume.is_some() => self.state = State::Trying,
+                () = pause, if matches!(state, State::Paused(_)) => self.state = State::Trying,
                 else => return None,
             }
         }
@@ -203,30 +208,37 @@ mod tests {
         says
     }
 
-    fn connections(newcomers: Vec<io::Result<Newcomer>>) -> impl Stream<Item = io::Result<Newcomer>> + Send + Unpin {
-        futures::stream::iter(newcomers)
-    }
-
-    async fn admitted(newcomers: Vec<io::Result<Newcomer>>) -> (Vec<&'static str>, u64) {
+    async fn admitted(connections: Vec<io::Result<Newcomer>>) -> (Vec<&'static str>, u64) {
         let turned_away = TurnedAway::default();
-        let admitted = admit(connections(newcomers), greet, PATIENCE, turned_away.clone()).collect().await;
+        let admitted = admit(futures::stream::iter(connections), greet, PATIENCE, turned_away.clone()).collect().await;
         (admitted, turned_away.count())
     }
 
-    fn newcomer(seconds: u64, says: Result<&'static str, &'static str>) -> io::Result<Newcomer> {
-        Ok((Duration::from_secs(seconds), says))
+    fn newcomer(seconds: u64, says: Result<&'static str, &'static str>) -> Newcomer {
+        (Duration::from_secs(seconds), says)
+    }
+
+    #[tokio::test]
+    async fn accepted_connections_send_without_waiting() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        assert!(accepted(listener).next().await.unwrap().unwrap().nodelay().unwrap());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_newcomer_delays_nobody_and_is_dropped() {
-        let newcomers = vec![newcomer(1_000_000, Ok("silent")), newcomer(2, Ok("slow")), newcomer(1, Ok("quick"))];
+        let newcomers = vec![Ok(newcomer(1_000_000, Ok("silent"))), Ok(newcomer(2, Ok("slow"))), Ok(newcomer(1, Ok("quick")))];
         assert_eq!(admitted(newcomers).await, (vec!["quick", "slow"], 1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn when_all_places_are_taken_the_oldest_makes_room() {
-        let newcomers =
-            vec![newcomer(4, Ok("first")), newcomer(3, Ok("second")), newcomer(3, Ok("third")), newcomer(1, Ok("fourth"))];
+        let newcomers = vec![
+            Ok(newcomer(4, Ok("first"))),
+            Ok(newcomer(3, Ok("second"))),
+            Ok(newcomer(3, Ok("third"))),
+            Ok(newcomer(1, Ok("fourth"))),
+        ];
         assert_eq!(admitted(newcomers).await, (vec!["fourth", "second", "third"], 1));
     }
 
@@ -234,21 +246,18 @@ mod tests {
     async fn who_has_been_greeted_holds_no_place() {
         let (send, receive) = mpsc::unbounded_channel();
         let mut admitted = std::pin::pin!(admit(UnboundedReceiverStream::new(receive), greet, PATIENCE, TurnedAway::default()));
+        send.send(Ok(newcomer(4, Ok("slow")))).unwrap();
         for _ in 0..10 {
-            send.send(newcomer(4, Ok("slow"))).unwrap();
-            for _ in 0..2 {
-                send.send(newcomer(0, Ok("quick"))).unwrap();
-            }
-            assert_eq!(
-                [admitted.next().await, admitted.next().await, admitted.next().await],
-                [Some("quick"), Some("quick"), Some("slow")]
-            );
+            send.send(Ok(newcomer(0, Ok("quick")))).unwrap();
+            assert_eq!(admitted.next().await, Some("quick"));
         }
+        drop(send);
+        assert_eq!(admitted.next().await, Some("slow"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_failed_greeting_is_counted_and_ends_nothing() {
-        let newcomers = vec![newcomer(1, Err("who?")), newcomer(2, Ok("friend"))];
+        let newcomers = vec![Ok(newcomer(1, Err("who?"))), Ok(newcomer(2, Ok("friend")))];
         assert_eq!(admitted(newcomers).await, (vec!["friend"], 1));
     }
 
@@ -256,7 +265,8 @@ mod tests {
     async fn errors_of_the_system_end_neither_the_listener_nor_a_greeting() {
         let no_descriptors = || Err(io::Error::from_raw_os_error(24));
         let reset = Err(ErrorKind::ConnectionReset.into());
-        let newcomers = vec![newcomer(0, Ok("before")), no_descriptors(), no_descriptors(), reset, newcomer(0, Ok("after"))];
+        let newcomers =
+            vec![Ok(newcomer(0, Ok("before"))), no_descriptors(), no_descriptors(), reset, Ok(newcomer(0, Ok("after")))];
         assert_eq!(admitted(newcomers).await, (vec!["before", "after"], 0));
     }
 }

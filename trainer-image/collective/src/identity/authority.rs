@@ -1,7 +1,7 @@
 //! Who signs: the authority of a run signs one authority per island, which signs the certificates of its peers.
 //!
-//! Each authority's certificate permits DNS names under its own domain alone (RFC 5280, 4.2.1.10), so that the key of one island is
-//! worth nothing for another. Keys are ECDSA P-256, which every TLS library verifies.
+//! Each authority's certificate permits DNS names under its own domain alone (RFC 5280, 4.2.1.10), so that the key of one island
+//! is worth nothing for another. Keys are ECDSA P-256, which every TLS library verifies.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,7 @@
 //! Identities: what a peer shows to prove who it is, and who signs it.
 //!
-//! A run has one root. Everybody of the run trusts this root and no other; it signs one authority per island, which can sign names
-//! of that island alone. Certificates are short-lived instead of revoked. Time is an argument of all that signs.
+//! A run has one root. Everybody of the run trusts this root and no other; it signs one authority per island, which can sign
+//! names of that island alone. Certificates are short-lived instead of revoked. Time is an argument of all that signs.
 
 mod authority;
 mod name;

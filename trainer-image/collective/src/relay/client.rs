@@ -7,8 +7,8 @@ use super::header::{Header, Purpose};
 use super::{ACCEPTED, DIALLED, Pass, Refusal, RelayError, SILENCE};
 use crate::identity::PeerName;
 
-/// Reaches `to` through the relay at the other end of `stream`; what is returned then is a connection with that peer. Its caller sets
-/// the deadline.
+/// Reaches `to` through the relay at the other end of `stream`; what is returned then is a connection with that peer. Its caller
+/// sets the deadline.
 ///
 /// # Errors
 /// [`RelayError`].
@@ -46,7 +46,8 @@ pub(super) struct Registration<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Registration<S> {
-    /// The number of the next who dials; keeps the registration alive meanwhile. To be dropped only together with the registration.
+    /// The number of the next who dials; keeps the registration alive meanwhile. To be dropped only together with the
+    /// registration.
     ///
     /// # Errors
     /// [`RelayError`]: the registration has ended.

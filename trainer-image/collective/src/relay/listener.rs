@@ -27,8 +27,8 @@ pub struct Listener<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Listener<S> {
-    /// Registers the owner of `pass` with the relay to which `open` opens connections, and does it again, after a pause that grows to
-    /// four seconds, whenever the registration is lost.
+    /// Registers the owner of `pass` with the relay to which `open` opens connections, and does it again, after a pause that
+    /// grows to four seconds, whenever the registration is lost.
     #[must_use]
     pub fn new<O, F>(open: O, pass: Pass) -> Self
     where
@@ -117,8 +117,8 @@ async fn meet<S, O, F>(
     }
 }
 
-/// The pause after so many failures in a row: from 250 ms to 4 s, of which each peer takes its own share between a half and all, so
-/// that not all come back at once.
+/// The pause after so many failures in a row: from 250 ms to 4 s, of which each peer takes its own share between a half and all,
+/// so that not all come back at once.
 fn pause(failures: u32, peer: &PeerName) -> Duration {
     let longest = Duration::from_millis(250 << failures.min(4));
     let seed = blake3::hash(format!("{peer} {failures}").as_bytes());

@@ -1,8 +1,8 @@
 //! A relay: a tunnel for bytes between peers that cannot dial each other, below their TLS.
 //!
-//! A peer that cannot be dialled keeps one registration with the relay. Who wants it dials the relay; the relay tells a number on the
-//! registration, and the peer opens a connection of its own to answer it. From then on bytes are copied both ways, unread, through
-//! buffers of fixed size: what the one end is slow to take, the other is slow to send, and no other lane is.
+//! A peer that cannot be dialled keeps one registration with the relay. Who wants it dials the relay; the relay tells a number on
+//! the registration, and the peer opens a connection of its own to answer it. From then on bytes are copied both ways, unread,
+//! through buffers of fixed size: what the one end is slow to take, the other is slow to send, and no other lane is.
 
 mod client;
 mod header;

@@ -255,8 +255,8 @@ where
     refuse(&mut guest.stream, refusal).await;
 }
 
-/// Says why, and closes. What the other still sends is read first, within a bound, because TCP takes back what was said when it is
-/// closed with something unread.
+/// Says why, and closes. What the other still sends is read first, within a bound, because TCP takes back what was said when it
+/// is closed with something unread.
 async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), refusal: Refusal) {
     let refused = async {
         say(stream, &[refusal as u8]).await?;

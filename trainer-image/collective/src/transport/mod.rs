@@ -1,7 +1,7 @@
 //! How bytes get from one sidecar to another: over TCP or through a relay, with mutual TLS or plain, and counted on the link.
 //!
-//! The counter is below TLS: it sees what the link carries. With TLS, both ends know from the certificates who the other is before
-//! the first byte of a request; without, nobody does, which is for tests and for one machine alone.
+//! The counter is below TLS: it sees what the link carries. With TLS, both ends know from the certificates who the other is
+//! before the first byte of a request; without, nobody does, which is for tests and for one machine alone.
 
 mod address;
 mod error;

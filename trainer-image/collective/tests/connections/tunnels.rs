@@ -1,6 +1,7 @@
 //! The relay's own rules, over connections in memory and with a clock that stands still until all wait.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ const LINK: usize = 8 << 10;
 struct Relay {
     door: Arc<Mutex<mpsc::UnboundedSender<io::Result<DuplexStream>>>>,
     serving: Arc<Mutex<JoinSet<()>>>,
+    opened: Arc<AtomicUsize>,
 }
 
 impl Relay {
@@ -29,7 +31,7 @@ impl Relay {
         let (door, connections) = mpsc::unbounded_channel();
         let mut serving = JoinSet::new();
         serving.spawn(serve(UnboundedReceiverStream::new(connections), tokens(), limits));
-        Self { door: Arc::new(Mutex::new(door)), serving: Arc::new(Mutex::new(serving)) }
+        Self { door: Arc::new(Mutex::new(door)), serving: Arc::new(Mutex::new(serving)), opened: Arc::default() }
     }
 
     fn replace(&self, limits: Limits) {
@@ -39,6 +41,7 @@ impl Relay {
     }
 
     fn open(&self) -> DuplexStream {
+        self.opened.fetch_add(1, Ordering::Relaxed);
         let (near, far) = duplex(LINK);
         let _dead = self.door.lock().unwrap().send(Ok(far));
         near
@@ -160,6 +163,16 @@ async fn a_wrong_token_and_a_hostile_header_are_refused_with_one_byte() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_is_refused_can_finish_what_it_was_saying() {
+    let relay = Relay::start(Limits::default());
+    let mut talkative = relay.open();
+    talkative.write_all(b"ATLR\x01\xff\xff").await.unwrap();
+    assert_eq!(talkative.read_u8().await.unwrap(), Refusal::TooLong as u8);
+    talkative.write_all(&[0; 1000]).await.unwrap();
+    assert_eq!(talkative.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_does_not_answer_is_given_up() {
     let relay = Relay::start(Limits::default());
     let mut registration = relay.open();
@@ -183,7 +196,9 @@ async fn a_registration_lives_as_long_as_its_peer() {
     let relay = Relay::start(Limits::default());
     let mut listener = relay.listener("1");
     relay.tunnel("0", "1", &mut listener).await;
+    let opened = relay.opened.load(Ordering::Relaxed);
     sleep(Duration::from_hours(24)).await;
+    assert_eq!(relay.opened.load(Ordering::Relaxed), opened, "it was lost and made again");
     let to = name("1");
     let (dialled, accepted) = tokio::join!(relay.dial("0", &to), listener.accept());
     assert!(dialled.is_ok() && accepted.unwrap().is_ok());

@@ -7,6 +7,7 @@
 // The loops under `vectorised!` are compiled for the processor at hand only where they are inlined.
 #![allow(clippy::inline_always)]
 
+pub mod admission;
 pub mod arbiter;
 mod bfloat16;
 pub mod chain;
@@ -15,15 +16,18 @@ pub mod coordinator;
 pub mod exchange;
 mod finite;
 pub mod framing;
+pub mod identity;
 pub mod lane;
 pub mod ledger;
 pub mod operation;
 pub mod peer;
 pub mod reduce;
+pub mod relay;
 pub mod rules;
 pub mod secret;
 pub mod shards;
 pub mod state;
+pub mod transport;
 mod vectorised;
 
 pub use atoll_proto::v1;

@@ -38,6 +38,28 @@ pub(crate) enum Codec {
     U4,
 }
 
+impl Codec {
+    /// The engine's word for it.
+    pub(crate) fn code(self) -> atoll_sdk::Codec {
+        match self {
+            Self::F32 => atoll_sdk::Codec::None,
+            Self::Bf16 => atoll_sdk::Codec::Bf16,
+            Self::U8 => atoll_sdk::Codec::Uint8,
+            Self::U4 => atoll_sdk::Codec::Uint4,
+        }
+    }
+
+    /// How far a mean of the benchmark's values, 0 to 250 and a rank, may be from the exact one: each is coded twice.
+    pub(crate) fn tolerance(self) -> f32 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Bf16 => 2.0,
+            Self::U8 => 1.5,
+            Self::U4 => 40.0,
+        }
+    }
+}
+
 /// What is measured.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Case {

@@ -7,7 +7,7 @@ use atoll_collective::coordinator::Settings;
 use atoll_sdk::Region;
 
 use super::barrier::{Barrier, Opened};
-use super::case::Case;
+use super::case::{Case, Path};
 use super::kernel::pss_bytes;
 use super::links::Links;
 use super::measure::{Measured, measure};
@@ -29,17 +29,19 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
     let token = token()?;
     let liveness = LIVENESS.as_millis() as u64;
     let serving = ArbiterService::new(RUN, liveness).serve(links.supervisor(), &token).await?;
+    let shared = case.path == Path::Shm;
+    let sidecars = if shared { 1 } else { case.peers };
     let settings = Settings {
         run: RUN.to_owned(),
-        minimum: case.peers,
-        target: case.peers,
-        quorum: case.peers,
+        minimum: sidecars,
+        target: sidecars,
+        quorum: sidecars,
         join_window: PATIENCE.as_millis() as u64,
         liveness,
         round_timeout: PATIENCE.as_millis() as u64,
         drop_stragglers: false,
     };
-    for slot in 0..case.peers {
+    for slot in 0..sidecars {
         let config = atoll_sidecar::Config {
             worker: format!("w{slot}"),
             slot: slot as u32,
@@ -59,7 +61,9 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
     let at_start = processes.sidecars().map(pss_bytes).collect::<Result<Vec<_>>>()?;
     let barrier = Region::create("barrier", Barrier::BYTES)?;
     for rank in 0..case.peers {
-        let work = AtollConfig { run: RUN.to_owned(), socket: processes.socket(rank), bytes: case.bytes };
+        let socket = processes.socket(if shared { 0 } else { rank });
+        let Case { bytes, codec, tensors, concurrent, .. } = *case;
+        let work = AtollConfig { run: RUN.to_owned(), socket, bytes, shared, codec, tensors, concurrent };
         let config = Config { rank, ranks: case.peers, barrier: Opened::of(&barrier), work: Work::Atoll(work) };
         processes.start_rank(&own("rank")?, config).await?;
     }

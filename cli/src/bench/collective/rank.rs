@@ -1,12 +1,13 @@
 //! A rank of the benchmark: a process that does operations when it is told to, each begun together with the other ranks.
 
+use std::collections::VecDeque;
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use atoll_sdk::events::Event;
-use atoll_sdk::{Contribution, Options, Outcome, Part, Region, Session};
+use atoll_sdk::{Operation, Options, Outcome, Part, Pending, Region, Session};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -49,6 +50,11 @@ pub(crate) struct AtollConfig {
     /// The sidecar's socket.
     pub(crate) socket: PathBuf,
     pub(crate) bytes: u64,
+    /// All ranks are beside one sidecar.
+    pub(crate) shared: bool,
+    pub(crate) codec: Codec,
+    pub(crate) tensors: usize,
+    pub(crate) concurrent: usize,
 }
 
 /// One implementation's part of a rank.
@@ -114,82 +120,107 @@ fn cpu_time() -> u64 {
 /// Why the engine does not do a case; none when it does.
 pub(crate) fn refusal(case: &Case) -> Option<&'static str> {
     match case {
-        Case { path: Path::Shm, .. } => Some("--path shm: ranks of one sidecar are not reduced yet; give --path tcp"),
-        Case { codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. } => Some("--codec: lanes carry f32 alone yet; give --codec f32"),
-        Case { tensors: 2.., .. } => Some("--tensors: one operation at a time yet; give one tensor"),
+        Case { path: Path::Shm, codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. } => {
+            Some("--codec is for --path tcp: what never leaves a pod is not coded")
+        }
         Case { tls: true, .. } => Some("--tls on: lanes have no TLS yet; give --tls off"),
         _ => None,
     }
 }
 
-/// A rank beside its sidecar.
+/// A rank beside its sidecar, or one of several beside it.
 struct AtollRank {
     session: Session,
+    config: AtollConfig,
+    peers: usize,
     rank: usize,
-    ranks: usize,
-    input: Region,
     output: Region,
-    state: Part,
-    state_hash: [u8; 32],
-    round: u64,
+    begun: bool,
     control_messages: u64,
 }
 
-fn part(region: &str, length: u64) -> Part {
-    Part { region: region.to_owned(), range: 0..length as usize }
+fn part(region: &str, range: std::ops::Range<usize>) -> Part {
+    Part { region: region.to_owned(), range }
 }
 
 impl AtollRank {
-    fn new(config: AtollConfig, rank: usize, ranks: usize) -> Result<Self> {
-        let options = Options { run: config.run, socket: config.socket, incarnation: 1, patience: PATIENCE };
+    fn new(config: AtollConfig, rank: usize, peers: usize) -> Result<Self> {
+        let (own, ranks) = if config.shared { (rank as u32, peers as u32) } else { (0, 1) };
+        let options = Options {
+            run: config.run.clone(),
+            socket: config.socket.clone(),
+            incarnation: 1,
+            rank: own,
+            ranks,
+            patience: PATIENCE,
+        };
         let mut session = Session::new(options)?;
-        let state = session.share("state", STATE)?;
+        session.share("state", STATE)?;
         let mut input = session.share("input", config.bytes)?;
         let output = session.share("output", config.bytes)?;
         let values = input.values_mut(0..config.bytes as usize).context("the input is no vector")?;
         pattern::fill(values, rank);
-        let state_hash = *blake3::hash(state.bytes(0..STATE as usize).unwrap_or_default()).as_bytes();
-        let state = part("state", STATE);
-        Ok(Self { session, rank, ranks, input, output, state, state_hash, round: 1, control_messages: 0 })
+        Ok(Self { session, config, peers, rank, output, begun: false, control_messages: 0 })
+    }
+
+    /// All operations belong to one round: nothing is trained between them.
+    fn begin(&mut self) -> Result<()> {
+        let state_hash = *blake3::hash(&[0; STATE as usize]).as_bytes();
+        let round = self.session.begin_round(1, &part("state", 0..STATE as usize), state_hash, 0)?;
+        let wanted = if self.config.shared { 1 } else { self.peers };
+        ensure!(round.members.len() == wanted, "{} of {wanted} peers take part", round.members.len());
+        self.begun = true;
+        Ok(())
+    }
+
+    /// The operation on one tensor.
+    fn tensor(&self, index: usize) -> Operation {
+        let length = self.config.bytes as usize / self.config.tensors;
+        let range = index * length..(index + 1) * length;
+        Operation::all_reduce(part("input", range.clone()), part("output", range)).coded(self.config.codec.code()).within(DEADLINE)
+    }
+}
+
+impl AtollRank {
+    /// Waits for the operation that was started first.
+    fn land(&mut self, flying: &mut VecDeque<Pending>) -> Result<()> {
+        let Some(mut first) = flying.pop_front() else { return Ok(()) };
+        match self.session.wait(&mut first)? {
+            Outcome::Committed { control_messages, .. } => {
+                self.control_messages = control_messages;
+                Ok(())
+            }
+            Outcome::InDoubt => bail!("rank {} was cut off from the others", self.rank),
+        }
     }
 }
 
 impl Operations for AtollRank {
     fn prepare(&mut self) -> Result<()> {
+        if !self.begun {
+            self.begin()?;
+        }
         pattern::spoil(&self.output);
-        let round = self.session.begin_round(self.round, &self.state, self.state_hash, 0)?;
-        ensure!(
-            round.members as usize == self.ranks,
-            "{} of {} peers take part in round {}",
-            round.members,
-            self.ranks,
-            round.round
-        );
-        self.round = round.round;
         Ok(())
     }
 
     fn operate(&mut self) -> Result<()> {
-        let contribution = Contribution {
-            round: self.round,
-            input: part("input", self.input.len() as u64),
-            output: part("output", self.output.len() as u64),
-            weight: 1,
-            samples: Vec::new(),
-            loss: 0.0,
-            deadline: DEADLINE,
-        };
-        match self.session.all_reduce(&contribution)? {
-            Outcome::Committed { control_messages, .. } => self.control_messages = control_messages,
-            Outcome::InDoubt => bail!("rank {} was cut off from the others in round {}", self.rank, self.round),
+        let mut flying = VecDeque::new();
+        for index in 0..self.config.tensors {
+            if flying.len() == self.config.concurrent {
+                self.land(&mut flying)?;
+            }
+            flying.push_back(self.session.start(&self.tensor(index).tag("bench"))?);
         }
-        self.round += 1;
+        while !flying.is_empty() {
+            self.land(&mut flying)?;
+        }
         Ok(())
     }
 
     fn check(&self) -> Result<()> {
         let result = self.output.values(0..self.output.len()).context("the output is no vector")?;
-        pattern::check(result, |value| pattern::mean(value, self.ranks), 0.0)
+        pattern::check(result, |value| pattern::mean(value, self.peers), self.config.codec.tolerance())
     }
 
     fn control_messages(&self) -> u64 {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use atoll_collective::coordinator::Settings;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
+use atoll_sidecar::ARBITER;
 use atoll_sdk::events::Event;
 use atoll_sdk::regions_socket;
 use atoll_trainer::process::Job;
@@ -23,6 +24,7 @@ use crate::supervision::arbiter::{ArbiterService, Serving};
 use crate::supervision::child::{self, Child, Role, Told, What};
 use crate::supervision::interrupts::Interrupts;
 use crate::supervision::processors::{self, Processors};
+use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::{loopback, socket_name, token};
 
 /// `livenessSeconds` of a local run that does not say.
@@ -105,6 +107,7 @@ struct Supervisor<'a> {
     output: &'a Output,
     settings: Settings,
     token: String,
+    authority: Authority,
     processors: Vec<Processors>,
     arbiter: ArbiterService,
     serving: Serving,
@@ -154,7 +157,8 @@ impl<'a> Supervisor<'a> {
         let settings = settings(file);
         let token = token()?;
         let arbiter = ArbiterService::new(&file.name, settings.liveness);
-        let serving = arbiter.serve(loopback(0), &token).await?;
+        let authority = Authority::new(&file.name)?;
+        let serving = arbiter.serve(loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
         let logs = output.path().join("logs");
         std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let path = output.path().join("events.jsonl");
@@ -178,6 +182,7 @@ impl<'a> Supervisor<'a> {
             output,
             settings,
             token,
+            authority,
             arbiter,
             serving,
             teller,
@@ -235,7 +240,7 @@ impl<'a> Supervisor<'a> {
         let processors = &self.processors[slot as usize];
         let program = child::own(role.name())?;
         let child = match role {
-            Role::Sidecar => Child::start(who, &program, self.sidecar(slot, incarnation, socket), log, processors, teller).await,
+            Role::Sidecar => Child::start(who, &program, self.sidecar(slot, incarnation, socket)?, log, processors, teller).await,
             Role::Trainer => Child::start(who, &program, self.job(slot, incarnation, socket), log, processors, teller).await,
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
@@ -247,8 +252,8 @@ impl<'a> Supervisor<'a> {
         self.log(&event)
     }
 
-    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> atoll_sidecar::Config {
-        atoll_sidecar::Config {
+    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Result<atoll_sidecar::Config> {
+        Ok(atoll_sidecar::Config {
             worker: name(slot),
             slot,
             incarnation,
@@ -263,7 +268,9 @@ impl<'a> Supervisor<'a> {
             settings: self.settings.clone(),
             progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
             token: self.token.clone(),
-        }
+            island: ISLAND.to_owned(),
+            identity: Some(self.authority.identity(&name(slot))?),
+        })
     }
 
     fn job(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Job {

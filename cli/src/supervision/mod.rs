@@ -1,6 +1,7 @@
 //! What every supervisor of processes needs: to start and hear them, the arbiter they ask, signals, and processors.
 
 pub(crate) mod arbiter;
+pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod interrupts;
 pub(crate) mod processors;

@@ -3,8 +3,8 @@
 //! Operations of a round are told apart by tag and sequence. All who take part must ask for the same one; the coordinator
 //! compares what they ask for before anybody moves data.
 
-use crate::Refusal;
 use crate::v1::{AbortReason, Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
+use crate::{Refusal, codec};
 
 /// Longest tag, in bytes.
 pub const LONGEST_TAG: usize = 64;
@@ -106,6 +106,17 @@ pub fn size(data_type: DataType) -> u64 {
         DataType::Bf16 => 2,
         DataType::I64 => 8,
         DataType::U8 | DataType::Unspecified => 1,
+    }
+}
+
+/// The codec of what crosses lanes; none where it goes as it is.
+#[must_use]
+pub fn codec(operation: &Operation) -> Option<codec::Codec> {
+    match operation.codec() {
+        Codec::None => None,
+        Codec::Bf16 => Some(codec::Codec::Bf16),
+        Codec::Uint8 => Some(codec::Codec::UInt8),
+        Codec::Uint4 => Some(codec::Codec::UInt4),
     }
 }
 

@@ -1,22 +1,22 @@
 //! Every kind of operation over real lanes on loopback: each peer's bytes and hash, by value.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use atoll_collective::exchange::{Exchange, Output, Plan};
+use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
-use atoll_collective::lane::{FRAME, LaneService, Lanes, Meter, Metered, Operations, STREAM_WINDOW};
+use atoll_collective::lane::{FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
 use atoll_collective::operation;
 use atoll_collective::peer::Failure;
+use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::secret::Secret;
+use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::{
     AbortReason, Begin, Contribution, DataType, EpochRecord, Member, Operation, OperationKind, Reduction,
 };
 use bytes::Bytes;
-use futures::StreamExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -51,30 +51,27 @@ struct Peer {
     operations: Operations,
 }
 
-async fn peer(slot: u32, secret: &str) -> Peer {
+async fn peer(slot: u32, secret: &str, security: Option<Security>) -> Peer {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let member = Member { slot, worker: format!("w{slot}"), incarnation: 1, address, contributor: false };
+    let island = "here".to_owned();
+    let member = Member { slot, island, worker: format!("w{slot}"), incarnation: 1, address, ..Member::default() };
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(secret);
-    let lanes = Lanes::new(slot, secret.clone(), Arc::clone(&meter));
+    let transport = Transport::new(security, meter);
+    let lanes = Lanes::new("run", slot, secret.clone(), transport.clone());
     let operations = Operations::default();
     let offer = watch::channel(None).1;
     let service = LaneService { me: (slot, 1), operations: operations.clone(), offer, secret, patience: PATIENCE };
-    let accepted = TcpListenerStream::new(listener).map(move |accepted| {
-        let stream = accepted?;
-        stream.set_nodelay(true)?;
-        Ok::<_, std::io::Error>(Metered::new(stream, Arc::clone(&meter)))
-    });
     let serving = Server::builder().initial_stream_window_size(STREAM_WINDOW).max_frame_size(FRAME).add_service(service);
-    tokio::spawn(async move { serving.serve_with_incoming(accepted).await.unwrap() });
+    tokio::spawn(async move { serving.serve_with_incoming(transport.incoming(listener)).await.unwrap() });
     Peer { member, lanes, operations }
 }
 
 async fn peers(count: u32) -> Vec<Peer> {
     let mut all = Vec::new();
     for slot in 0..count {
-        all.push(peer(slot, "secret").await);
+        all.push(peer(slot, "secret", None).await);
     }
     all
 }
@@ -233,7 +230,7 @@ async fn a_contribution_that_is_not_finite_is_named() {
     let alone =
         Exchange::new(plan, Bytes::from(given[1].0.clone()), None, Arc::new(Memory(Arc::new(Mutex::new(vec![0; 160]))))).unwrap();
     let shard = alone.plan().block(1, 0);
-    let mut incoming = alone.receive(0, Copy, 0, shard.len()).unwrap();
+    let mut incoming = alone.receive(&Sender { slot: 0, name: None }, Copy, 0, shard.len()).unwrap();
     incoming.take(&given[0].0[shard]);
     incoming.finish();
     let failure = alone.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
@@ -246,7 +243,7 @@ async fn a_peer_that_ends_is_blamed_at_once() {
     let mut peers = peers(2).await;
     // A runtime of its own ends with everything in it, as a process does.
     let process = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    peers.push(process.spawn(peer(2, "secret")).await.unwrap());
+    peers.push(process.spawn(peer(2, "secret", None)).await.unwrap());
     let given: Vec<Given> = (0..3).map(|slot| (bytes(&values(slot, 200_000)), 1)).collect();
     let operation = asked(OperationKind::AllReduce, 200_000, 0);
     agreed(&run(&peers, &operation, 1, &given, 800_000).await);
@@ -264,7 +261,7 @@ async fn a_peer_that_ends_is_blamed_at_once() {
 #[tokio::test]
 async fn strangers_and_frames_that_do_not_belong_are_refused() {
     let peers = peers(2).await;
-    let stranger = peer(1, "another run's secret").await;
+    let stranger = peer(1, "another run's secret", None).await;
     let refused = stranger.lanes.lane(&peers[0].member).await.map(|_| ()).unwrap_err();
     assert_eq!(refused, "not a peer of this run");
     let earlier = Member { incarnation: 7, ..peers[0].member.clone() };
@@ -275,12 +272,44 @@ async fn strangers_and_frames_that_do_not_belong_are_refused() {
     let output = Memory(Arc::new(Mutex::new(vec![0; 160])));
     let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
     let length = exchange.plan().block(0, 0).len();
-    let refused = |slot, kind, block, length| exchange.receive(slot, kind, block, length).map(|_| ()).unwrap_err().to_string();
+    let sender = |slot| Sender { slot, name: None };
+    let refused = |slot, kind, block, length| exchange.receive(&sender(slot), kind, block, length).map(|_| ()).unwrap_err().to_string();
     assert_eq!(refused(9, Copy, 0, length), "the sender does not take part in the operation");
     assert_eq!(refused(1, Copy, 1, length), format!("block 1 of {length} bytes is not part of the operation"));
     assert_eq!(refused(1, Copy, 0, 4), "block 0 of 4 bytes is not part of the operation");
     assert_eq!(refused(1, Digest, 0, 32), "block 0 of 32 bytes is not part of the operation");
-    assert!(exchange.receive(1, Copy, 0, length).is_ok());
+    assert!(exchange.receive(&sender(1), Copy, 0, length).is_ok());
     assert_eq!(refused(1, Copy, 0, length), "block 0 came twice");
     assert_eq!(exchange.plan().operation.data_type(), DataType::F32);
+}
+
+#[tokio::test]
+async fn with_certificates_a_peer_gives_for_itself_alone() {
+    let validity = Validity { from: SystemTime::now() - Duration::from_mins(1), length: Duration::from_hours(1) };
+    let authority = RunAuthority::new("run", validity).unwrap();
+    let island = authority.island("here", validity).unwrap();
+    let secured = |worker: &str| Some(Security::new(&island.peer(worker, validity).unwrap()).unwrap());
+    let mut peers = Vec::new();
+    for slot in 0..3 {
+        peers.push(peer(slot, "secret", secured(&format!("w{slot}"))).await);
+    }
+    let given: Vec<Given> = (0..3).map(|slot| (bytes(&values(slot, 100_000)), 1)).collect();
+    let operation = asked(OperationKind::AllReduce, 100_000, 0);
+    agreed(&run(&peers, &operation, 1, &given, 400_000).await);
+
+    // It has the certificate of w9, and says that it is w2.
+    let thief = peer(2, "secret", secured("w9")).await;
+    let begin = begin(&peers, &operation, 2, &given);
+    let output = Memory(Arc::new(Mutex::new(vec![0; 400_000])));
+    let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
+    peers[0].operations.begin(Arc::clone(&exchange));
+    let stolen = Exchange::new(
+        Plan::new(&begin, 2).unwrap(),
+        given[2].0.clone().into(),
+        None,
+        Arc::new(Memory(Arc::new(Mutex::new(vec![0; 400_000])))),
+    );
+    let failure = stolen.unwrap().run(thief.lanes.clone(), PATIENCE).await.unwrap_err();
+    assert_eq!(failure.reason, AbortReason::LaneFailed);
+    assert_eq!(failure.detail, "the sender does not take part in the operation");
 }

@@ -12,7 +12,7 @@ use atoll_collective::{Notice, chain, operation};
 const ROUND: u64 = 1;
 
 fn member(slot: u32) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), contributor: false }
+    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), ..Member::default() }
 }
 
 fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {

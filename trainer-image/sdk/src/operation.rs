@@ -20,6 +20,7 @@ pub struct Operation {
     pub(crate) elements: Option<u64>,
     pub(crate) input: Option<Part>,
     pub(crate) output: Option<Part>,
+    pub(crate) residual: Option<Part>,
     pub(crate) weight: u32,
     pub(crate) deadline: Duration,
 }
@@ -38,6 +39,7 @@ impl Operation {
             elements: None,
             input,
             output,
+            residual: None,
             weight: 1,
             deadline: Duration::from_mins(10),
         }
@@ -103,6 +105,12 @@ impl Operation {
     #[must_use]
     pub fn coded(self, codec: Codec) -> Self {
         Self { codec, ..self }
+    }
+
+    /// Keeps what coding loses in `residual`, f32 and as long as the input, and adds it the next time; zero at first.
+    #[must_use]
+    pub fn with_feedback(self, residual: Part) -> Self {
+        Self { residual: Some(residual), ..self }
     }
 
     /// Members next to each other whose contributions are added before they are coded.

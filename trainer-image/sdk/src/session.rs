@@ -205,6 +205,7 @@ impl Session {
             samples: contribution.samples.clone(),
             loss: contribution.loss,
             deadline_milliseconds: contribution.deadline.as_millis() as u64,
+            residual: None,
         };
         self.wait(&mut Pending { request, running: None })
     }
@@ -231,6 +232,7 @@ impl Session {
             samples: Vec::new(),
             loss: 0.0,
             deadline_milliseconds: operation.deadline.as_millis() as u64,
+            residual: operation.residual.as_ref().map(|part| self.slice(part)),
         };
         let mut pending = Pending { request, running: None };
         self.ask(&mut pending)?;

@@ -18,16 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
-use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, Operations, STREAM_WINDOW};
+use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
+use atoll_collective::identity::{Identity, IdentityError};
 use atoll_collective::secret::Secret;
+use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::Member;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+
+/// Name of the arbiter in its certificate, in the island of those who ask it.
+pub const ARBITER: &str = "arbiter";
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -54,6 +58,10 @@ pub struct Config {
     pub progress: Duration,
     /// The run's secret, shown by every peer. Never logged.
     pub token: String,
+    /// The island of its worker.
+    pub island: String,
+    /// What it shows and checks others against; without it connections are plain.
+    pub identity: Option<Identity>,
 }
 
 /// Errors that end a sidecar.
@@ -70,6 +78,9 @@ pub enum SidecarError {
     /// A server ended.
     #[error("a server of the sidecar ended: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// Its identity cannot be used.
+    #[error("the sidecar's identity: {0}")]
+    Identity(#[from] IdentityError),
     /// The asynchronous runtime or a signal handler could not be set up.
     #[error("cannot set up the process: {0}")]
     Process(#[source] std::io::Error),
@@ -91,7 +102,9 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(&config.token);
-    let lanes = Lanes::new(config.slot, secret.clone(), Arc::clone(&meter));
+    let security = config.identity.as_ref().map(Security::new).transpose()?;
+    let transport = Transport::new(security, Arc::clone(&meter));
+    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone());
     let (inbox, events) = mpsc::channel(1024);
     let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
@@ -102,6 +115,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         incarnation: config.incarnation,
         address: config.announce.clone().unwrap_or_else(|| address.to_string()),
         contributor: false,
+        island: config.island.clone(),
     };
     let lane_service = LaneService {
         me: (config.slot, config.incarnation),
@@ -117,11 +131,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         .max_frame_size(FRAME)
         .add_service(lane_service)
         .add_service(control)
-        .serve_with_incoming(TcpListenerStream::new(listener).map(move |accepted| {
-            let stream = accepted?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(Metered::new(stream, Arc::clone(&meter)))
-        }));
+        .serve_with_incoming(transport.incoming(listener));
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
         .serve_with_incoming(UnixListenerStream::new(sockets.trainer));

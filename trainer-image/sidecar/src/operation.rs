@@ -113,7 +113,7 @@ async fn fetch_from_any(start: &Start, state: &Part, lanes: &Lanes, patience: Du
             offset += piece.len();
             fits
         };
-        let fetched = lanes.fetch(&donor.address, &start.state_hash, state.len() as u64, patience, take).await;
+        let fetched = lanes.fetch(donor, &start.state_hash, state.len() as u64, patience, take).await;
         match fetched {
             Ok(()) if blake3::hash(state.as_ref()).as_bytes().as_slice() == start.state_hash => return Ok(()),
             Ok(()) => failures.push(format!("{}: its bytes have another hash", donor.worker)),

@@ -152,7 +152,7 @@ pub(crate) struct World {
 }
 
 fn member(slot: u32, incarnation: u64) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation, address: format!("w{slot}:{incarnation}"), contributor: false }
+    Member { slot, worker: format!("w{slot}"), incarnation, address: format!("w{slot}:{incarnation}"), ..Member::default() }
 }
 
 impl World {

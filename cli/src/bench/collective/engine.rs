@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use atoll_collective::coordinator::Settings;
+use atoll_sidecar::ARBITER;
 use atoll_sdk::Region;
 
 use super::barrier::{Barrier, Opened};
@@ -15,6 +16,7 @@ use super::processes::Processes;
 use super::rank::{AtollConfig, Config, Work};
 use crate::supervision::arbiter::ArbiterService;
 use crate::supervision::child::own;
+use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::token;
 
 /// Name of the run.
@@ -28,7 +30,9 @@ const PATIENCE: Duration = Duration::from_mins(10);
 pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, iterations: usize) -> Result<Measured> {
     let token = token()?;
     let liveness = LIVENESS.as_millis() as u64;
-    let serving = ArbiterService::new(RUN, liveness).serve(links.supervisor(), &token).await?;
+    let authority = case.tls.then(|| Authority::new(RUN)).transpose()?;
+    let identity = |name: &str| authority.as_ref().map(|authority| authority.identity(name)).transpose();
+    let serving = ArbiterService::new(RUN, liveness).serve(links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
     let shared = case.path == Path::Shm;
     let sidecars = if shared { 1 } else { case.peers };
     let settings = Settings {
@@ -54,6 +58,8 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
             settings: settings.clone(),
             progress: PATIENCE,
             token: token.clone(),
+            island: ISLAND.to_owned(),
+            identity: identity(&format!("w{slot}"))?,
         };
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;
     }

@@ -123,7 +123,6 @@ pub(crate) fn refusal(case: &Case) -> Option<&'static str> {
         Case { path: Path::Shm, codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. } => {
             Some("--codec is for --path tcp: what never leaves a pod is not coded")
         }
-        Case { tls: true, .. } => Some("--tls on: lanes have no TLS yet; give --tls off"),
         _ => None,
     }
 }

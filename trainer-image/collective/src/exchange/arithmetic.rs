@@ -3,11 +3,11 @@
 //! Without groups every contribution is coded by who gives it; with groups the sums of groups are coded, and contributions
 //! are not. The result is coded once more by its owner, who takes what all others decode.
 
-use super::Plan;
-use crate::codec::Codec;
+use super::{BLOCK_BYTES, Plan};
+use crate::codec::{Codec, CodecError};
 use crate::peer::Failure;
-use crate::reduce;
-use crate::v1::{self, AbortReason, DataType};
+use crate::v1::{AbortReason, DataType, Operation};
+use crate::{operation, reduce};
 
 /// A block that is reduced.
 #[derive(Debug, Default)]
@@ -20,17 +20,31 @@ pub(super) struct Reduced {
 
 /// The codec of an operation's results; none where they travel as they are.
 pub(super) fn codec(plan: &Plan) -> Option<Codec> {
-    match plan.operation.codec() {
-        v1::Codec::None => None,
-        v1::Codec::Bf16 => Some(Codec::Bf16),
-        v1::Codec::Uint8 => Some(Codec::UInt8),
-        v1::Codec::Uint4 => Some(Codec::UInt4),
-    }
+    operation::codec(&plan.operation)
 }
 
 /// The codec of contributions: that of results, unless sums of groups are coded instead.
 pub(super) fn contribution_codec(plan: &Plan) -> Option<Codec> {
     codec(plan).filter(|_| plan.operation.group_size <= 1)
+}
+
+/// Replaces the residual of an operation that was committed: what coding `input` and the old residual has lost.
+///
+/// # Errors
+/// [`CodecError`] where a value is not finite; what was committed had none.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn feed_back(operation: &Operation, input: &[u8], residual: &mut [f32]) -> Result<(), CodecError> {
+    let Some(codec) = operation::codec(operation).filter(|_| operation.group_size <= 1) else { return Ok(()) };
+    assert_eq!(input.len(), residual.len() * 4);
+    for (input, residual) in input.chunks(BLOCK_BYTES).zip(residual.chunks_mut(BLOCK_BYTES / 4)) {
+        let values = floats(input);
+        let mut coded = vec![0; codec.encoded_len(values.len())];
+        codec.encode_with_feedback(&values, residual, &mut coded)?;
+        codec.residual(&values, &coded, residual)?;
+    }
+    Ok(())
 }
 
 /// Codes this peer's copy of a block. `start` is the block's first byte in the whole result.

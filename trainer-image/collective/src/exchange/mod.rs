@@ -21,8 +21,9 @@ use crate::peer::Failure;
 use crate::v1::AbortReason;
 use arithmetic::Reduced;
 
+pub use arithmetic::feed_back;
 pub use plan::{BLOCK_BYTES, Plan};
-pub use receiving::{Incoming, Refused};
+pub use receiving::{Incoming, Refused, Sender};
 
 type Digest = [u8; 32];
 

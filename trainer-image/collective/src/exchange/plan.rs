@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::codec::Codec;
-use crate::v1::{self, Begin, DataType, Member, Operation, OperationKind, Reduction};
+use crate::v1::{Begin, DataType, Member, Operation, OperationKind, Reduction};
 use crate::{operation, shards};
 
 /// Bytes of one uncoded block: receiving, adding, hashing and sending overlap by blocks.
@@ -180,12 +180,7 @@ fn divide(begin: &Begin, members: &[Member], operation: &Operation) -> Option<Ve
         let known = begin.bandwidths.get(position).copied().filter(|_| begin.bandwidths.len() == members.len());
         (!member.contributor).then_some(known.unwrap_or(1))
     });
-    let codec = match operation.codec() {
-        v1::Codec::None => Codec::F32,
-        v1::Codec::Bf16 => Codec::Bf16,
-        v1::Codec::Uint8 => Codec::UInt8,
-        v1::Codec::Uint4 => Codec::UInt4,
-    };
+    let codec = operation::codec(operation).unwrap_or(Codec::F32);
     shards::weighted(operation.elements as usize, &bandwidths.collect::<Vec<_>>(), codec).ok()
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Digest, Exchange, arithmetic, wire_length};
 use crate::framing::Kind;
+use crate::identity::PeerName;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
 
@@ -27,6 +28,15 @@ pub enum Refused {
     },
 }
 
+/// Who sends frames: by its own word, and by its certificate where there is one.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The slot that it says it has.
+    pub slot: u32,
+    /// The name that its connection proved.
+    pub name: Option<PeerName>,
+}
+
 /// A frame that is coming.
 pub struct Incoming {
     exchange: Arc<Exchange>,
@@ -43,12 +53,17 @@ pub struct Incoming {
 }
 
 impl Exchange {
-    /// Begins to take a frame from the member of `slot`.
+    /// Begins to take a frame.
     ///
     /// # Errors
     /// [`Refused`] for frames that are not part of the attempt. Nothing is allocated then.
-    pub fn receive(self: &Arc<Self>, slot: u32, kind: Kind, block: u32, length: usize) -> Result<Incoming, Refused> {
-        let from = self.plan.other(slot).ok_or(Refused::Stranger)?;
+    pub fn receive(self: &Arc<Self>, sender: &Sender, kind: Kind, block: u32, length: usize) -> Result<Incoming, Refused> {
+        let from = self.plan.other(sender.slot).ok_or(Refused::Stranger)?;
+        let member = &self.plan.members[from];
+        let is_member = |name: &PeerName| (name.worker(), name.island()) == (&member.worker, &member.island);
+        if !sender.name.as_ref().is_none_or(is_member) {
+            return Err(Refused::Stranger);
+        }
         let not_expected = Refused::NotExpected { block, length };
         let expected = match kind {
             Kind::Contribution => self.plan.gives(from, self.plan.me),

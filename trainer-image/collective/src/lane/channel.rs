@@ -58,12 +58,12 @@ impl Lane {
     pub(super) async fn open(lanes: &Lanes, member: &Member) -> Result<Self, String> {
         let (broke, broken) = watch::channel(None);
         let begun = Instant::now();
-        let first = open(lanes, member, lanes.connection(&member.address)?, broke.clone()).await?;
+        let first = open(lanes, member, lanes.connection_to(member)?, broke.clone()).await?;
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
         let more = (1..channels(round_trip))
-            .map(|_| async { open(lanes, member, lanes.connection(&member.address)?, broke.clone()).await });
+            .map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
         Ok(Self { channels, round_trip, broken })

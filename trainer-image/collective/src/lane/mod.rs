@@ -25,7 +25,9 @@ use tonic::transport::{Channel as Connection, Endpoint};
 use tower::{Service, ServiceExt};
 
 use crate::framing::{self, Deframer};
+use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
+use crate::transport::{self, Address, Transport};
 use crate::v1::Member;
 
 pub use channel::{Channel, Lane};
@@ -48,17 +50,18 @@ pub const FRAME: u32 = 1 << 20;
 /// This sidecar's lanes to all others.
 #[derive(Clone)]
 pub struct Lanes {
+    run: String,
     slot: u32,
     lanes: Arc<Mutex<BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>>>,
-    meter: Arc<Meter>,
+    transport: Transport,
     secret: Secret,
 }
 
 impl Lanes {
-    /// Lanes of the sidecar of `slot` that show `secret` and count their bytes in `meter`.
+    /// Lanes of the sidecar of `slot` in `run`, over `transport`, that show `secret`.
     #[must_use]
-    pub fn new(slot: u32, secret: Secret, meter: Arc<Meter>) -> Self {
-        Self { slot, lanes: Arc::default(), meter, secret }
+    pub fn new(run: &str, slot: u32, secret: Secret, transport: Transport) -> Self {
+        Self { run: run.to_owned(), slot, lanes: Arc::default(), transport, secret }
     }
 
     /// The slot of the sidecar whose lanes they are.
@@ -70,30 +73,35 @@ impl Lanes {
     /// Counts the bytes of all its connections.
     #[must_use]
     pub fn meter(&self) -> &Meter {
-        &self.meter
+        self.transport.meter()
     }
 
-    /// A new connection to `HOST:PORT`, made when it is first used.
+    /// A new connection to a worker at `address`, made when it is first used.
     ///
     /// # Errors
-    /// When the address is none.
-    pub fn connection(&self, address: &str) -> Result<Connection, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| format!("address {address}: {error}"))?
-            .connect_timeout(Duration::from_secs(2))
+    /// When the address is none, or the names cannot stand in a certificate.
+    pub fn connection(&self, address: &str, island: &str, worker: &str) -> Result<Connection, String> {
+        let address: Address = address.parse().map_err(|error| format!("address {address}: {error}"))?;
+        let name = PeerName::new(&self.run, island, worker).map_err(|error| error.to_string())?;
+        let endpoint = Endpoint::from_static("http://peer")
+            .connect_timeout(transport::DEADLINE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
-        let (meter, address) = (Arc::clone(&self.meter), address.to_owned());
+        let transport = self.transport.clone();
         let connector = tower::service_fn(move |_| {
-            let (meter, address) = (Arc::clone(&meter), address.clone());
-            async move {
-                let stream = tokio::net::TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, std::io::Error>(TokioIo::new(Metered::new(stream, meter)))
-            }
+            let (transport, address, name) = (transport.clone(), address.clone(), name.clone());
+            async move { transport.connect(&address, &name).await.map(TokioIo::new) }
         });
         Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+
+    /// A new connection to a member.
+    ///
+    /// # Errors
+    /// As [`Lanes::connection`].
+    pub fn connection_to(&self, member: &Member) -> Result<Connection, String> {
+        self.connection(&member.address, &member.island, &member.worker)
     }
 
     /// The run's secret.
@@ -131,7 +139,7 @@ impl Lanes {
     /// What broke, in words.
     pub async fn fetch(
         &self,
-        address: &str,
+        donor: &Member,
         state_hash: &[u8],
         length: u64,
         patience: Duration,
@@ -144,7 +152,7 @@ impl Lanes {
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
         let silent = |_| format!("silent for {} ms", patience.as_millis());
-        let mut body = tokio::time::timeout(patience, Self::call(self.connection(address)?, request)).await.map_err(silent)??;
+        let mut body = tokio::time::timeout(patience, Self::call(self.connection_to(donor)?, request)).await.map_err(silent)??;
         let mut deframer = Deframer::new(length);
         while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(silent)? {
             let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
@@ -171,8 +179,13 @@ impl Lanes {
             Err(error) => Err(error),
         };
         let response = answer.map_err(|error| {
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            format!("{error}{source}")
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
         })?;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != tonic::Code::Ok => Err(status.message().to_owned()),

@@ -15,8 +15,9 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::{FETCH, Operations, PUSH, frames};
-use crate::exchange::Incoming;
+use crate::exchange::{Incoming, Sender};
 use crate::framing::{Part, Unframer};
+use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
 
 /// Bytes per message of a state that is fetched.
@@ -88,18 +89,20 @@ impl LaneService {
         if (to, incarnation) != (u64::from(self.me.0), self.me.1) {
             return Err(Status::failed_precondition("the lane is for another process"));
         }
-        let from = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
+        let slot = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
+        let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
+        let from = Sender { slot, name };
         let (ended, end) = oneshot::channel();
         tokio::spawn(async move {
-            let status = self.take_frames(from, request.into_body()).await.err();
+            let status = self.take_frames(&from, request.into_body()).await.err();
             let status = status.unwrap_or_else(|| Status::unavailable("the sender closed the lane"));
-            self.operations.lose(from, status.message());
+            self.operations.lose(slot, status.message());
             let _gone = ended.send(status);
         });
         Ok(answer(futures::stream::empty(), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))
     }
 
-    async fn take_frames(&self, from: u32, mut body: Body) -> Result<(), Status> {
+    async fn take_frames(&self, from: &Sender, mut body: Body) -> Result<(), Status> {
         let mut unframer = Unframer::default();
         let mut incoming: Option<Incoming> = None;
         while let Some(frame) = body.frame().await {

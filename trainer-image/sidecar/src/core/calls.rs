@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atoll_collective::exchange::{Exchange, Output, Plan};
+use atoll_collective::exchange::{Exchange, Output, Plan, feed_back};
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
@@ -24,6 +24,7 @@ use crate::trainer::Answer;
 pub(crate) struct Given {
     pub(crate) input: Option<Part>,
     pub(crate) output: Option<Part>,
+    pub(crate) residual: Option<Part>,
     pub(crate) weight: u32,
 }
 
@@ -83,20 +84,21 @@ impl Core {
             Some(trainer) if trainer.ranks() > request.rank as usize => trainer.ranks(),
             _ => return Err((Status::unavailable("the trainer is not attached"), answer)),
         };
-        let parts = [&request.input, &request.output].map(|slice| {
+        let parts = [&request.input, &request.output, &request.residual].map(|slice| {
             slice.as_ref().map(|slice| self.shared.regions.part(request.incarnation, Some(slice))).map_or(Ok(None), |part| {
-                part.map(Some).ok_or_else(|| Status::invalid_argument("input or output is not part of a region"))
+                part.map(Some).ok_or_else(|| Status::invalid_argument("input, output or residual is not part of a region"))
             })
         });
-        let (input, output) = match parts {
-            [Ok(input), Ok(output)] => (input, output),
-            [Err(refused), _] | [_, Err(refused)] => return Err((refused, answer)),
+        let (input, output, residual) = match parts {
+            [Ok(input), Ok(output), Ok(residual)] => (input, output, residual),
+            [Err(refused), ..] | [_, Err(refused), _] | [.., Err(refused)] => return Err((refused, answer)),
         };
         let Some(operation) = request.operation else {
             return Err((Status::invalid_argument("no operation is named"), answer));
         };
-        if ranks > 1 && !ranks::can(&operation) {
-            return Err((Status::invalid_argument("several ranks have all-reduce, broadcast and barrier"), answer));
+        if ranks > 1 && (!ranks::can(&operation) || residual.is_some()) {
+            let detail = "several ranks have all-reduce without residual, broadcast and barrier";
+            return Err((Status::invalid_argument(detail), answer));
         }
         let key = asked(&operation::key(Some(&operation)));
         let now = self.now();
@@ -105,7 +107,7 @@ impl Core {
             return Err((Status::invalid_argument(format!("another rank asks for another {key}")), answer));
         }
         let rank = request.rank as usize;
-        call.given[rank] = Some(Given { input, output, weight: request.weight });
+        call.given[rank] = Some(Given { input, output, residual, weight: request.weight });
         call.answers[rank] = Some(answer);
         call.deadline = call.deadline.min(now.saturating_add(request.deadline_milliseconds));
         if rank == 0 {
@@ -138,13 +140,14 @@ impl Core {
             let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);
             tokio::spawn(work::reduce_ranks(plan, given, moves, moving))
         } else {
-            let Some(Given { input, output, .. }) = given.into_iter().next() else { return Err("nothing is given".into()) };
+            let Some(Given { input, output, residual, .. }) = given.into_iter().next() else { return Err("nothing is given".into()) };
             let input = input.map(|input| input.shared()).unwrap_or_default();
+            let residual = residual.map(|residual| residual.shared());
             let output: Arc<dyn Output> = match output {
                 Some(output) => Arc::new(output),
                 None => Arc::new(work::Nowhere),
             };
-            let exchange = Exchange::new(plan, input, None, output).ok_or("the contribution does not fit the operation")?;
+            let exchange = Exchange::new(plan, input, residual, output).ok_or("the contribution does not fit the operation")?;
             self.shared.operations.begin(Arc::clone(&exchange));
             tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving))
         };
@@ -169,6 +172,8 @@ impl Core {
         let Some(call) = self.calls.get_mut(&name) else { return };
         let answers: Vec<_> = call.answers.iter_mut().filter_map(Option::take).collect();
         call.deadline = Millis::MAX;
+        let fed_back = call.given.iter().flatten().next().and_then(|given| given.input.clone().zip(given.residual.clone()));
+        let fed_back = fed_back.filter(|_| committed).map(|parts| (call.operation.clone(), parts));
         let outputs: Vec<Part> = call.given.iter().flatten().filter_map(|given| given.output.clone()).collect();
         if !matches!(outcome, Outcome::InDoubt) {
             self.calls.remove(&name);
@@ -192,9 +197,17 @@ impl Core {
                 let _gone = answer.send(Ok(OperateReply { outcome: Some(outcome.clone()) }));
             }
         };
-        if committed && shared && outputs.len() > 1 {
+        if committed && (fed_back.is_some() || shared && outputs.len() > 1) {
             tokio::task::spawn_blocking(move || {
-                ranks::spread(&outputs);
+                if outputs.len() > 1 {
+                    ranks::spread(&outputs);
+                }
+                if let Some((operation, (input, mut residual))) = fed_back
+                    && let Some(lost) = residual.values_mut()
+                    && let Err(error) = feed_back(&operation, input.as_ref(), lost)
+                {
+                    tracing::warn!(%error, "the residual stays as it was");
+                }
                 answer_all();
             });
         } else {

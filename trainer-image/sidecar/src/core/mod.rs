@@ -24,7 +24,7 @@ use crate::arbiter::Arbiter;
 use crate::control::ToPeer;
 use crate::regions::Regions;
 use crate::trainer::Answer;
-use crate::{Config, operation, report};
+use crate::{ARBITER, Config, operation, report};
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
 use sessions::{Local, Served, Session};
@@ -93,7 +93,7 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, me: Member, lanes: Lanes, inbox: mpsc::Sender<Input>, shared: Shared) -> Self {
-        let arbiter = match lanes.connection(&config.arbiter) {
+        let arbiter = match lanes.connection(&config.arbiter, &config.island, ARBITER) {
             Ok(channel) => {
                 let run = config.settings.run.clone();
                 Some(Arbiter::new(channel, lanes.secret().clone(), run, me.clone(), inbox.clone()))

@@ -150,6 +150,10 @@ impl Core {
     }
 
     pub(super) fn begun(&mut self, result: Result<Box<Start>, Refusal>) {
+        if let Ok(start) = &result {
+            let members = start.record.as_ref().map_or(&[][..], |record| &record.members);
+            self.lanes.keep(members);
+        }
         let Some(trainer) = &mut self.trainer else { return };
         let first = trainer.state();
         for rank in &mut trainer.ranks {

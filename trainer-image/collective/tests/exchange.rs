@@ -172,6 +172,29 @@ async fn many_operations_share_the_lanes() {
 }
 
 #[tokio::test]
+async fn a_peer_that_is_late_finds_what_the_others_sent() {
+    let peers = peers(2).await;
+    let given: Vec<Given> = (0..2).map(|slot| (bytes(&values(slot, 40)), 1)).collect();
+    let begin = begin(&peers, &asked(OperationKind::AllReduce, 40, 0), 1, &given);
+    let prepared = [0, 1].map(|slot| {
+        let output = Memory(Arc::new(Mutex::new(vec![0; 160])));
+        let plan = Plan::new(&begin, slot as u32).unwrap();
+        let exchange = Exchange::new(plan, Bytes::from(given[slot].0.clone()), None, Arc::new(output)).unwrap();
+        peers[slot].operations.begin(Arc::clone(&exchange));
+        exchange
+    });
+    let [first, second] = prepared;
+    let early = tokio::spawn(first.run(peers[0].lanes.clone(), PATIENCE));
+    // What it reduces of the other's copy, before it has begun itself.
+    let sent = || async { peers[0].lanes.meter().sent() };
+    while sent().await < 400 {
+        tokio::task::yield_now().await;
+    }
+    let late = second.run(peers[1].lanes.clone(), PATIENCE).await.unwrap();
+    assert_eq!(early.await.unwrap().unwrap(), late);
+}
+
+#[tokio::test]
 async fn parts_of_different_lengths_are_gathered_in_slot_order() {
     let peers = peers(3).await;
     let given: Vec<Given> = [3, 0, 200_000].iter().enumerate().map(|(slot, length)| (bytes(&values(slot, *length)), 1)).collect();

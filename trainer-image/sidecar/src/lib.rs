@@ -91,6 +91,12 @@ pub enum SidecarError {
 /// # Errors
 /// [`SidecarError`] where it cannot listen or a server fails.
 pub fn run(config: Config) -> Result<(), SidecarError> {
+    // A task that panics would leave an operation that nobody ends: the process ends instead, and is started again.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SidecarError::Process)?;
     runtime.block_on(serve(config))
 }

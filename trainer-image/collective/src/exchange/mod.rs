@@ -54,7 +54,7 @@ pub struct Exchange {
 
 struct State {
     closed: bool,
-    /// By block of this peer's shard: the copies that have come, by member.
+    /// By block of this peer's shard: the copies that have come, by member; nothing once it is reduced.
     copies: Vec<Vec<Option<Vec<u8>>>>,
     /// By member and block of its shard: frames that were begun, of each kind; none may come twice.
     begun: Vec<[Vec<bool>; 3]>,
@@ -142,7 +142,8 @@ impl Exchange {
     fn reduce_if_ready(&self, block: usize) {
         let mut state = self.lock();
         let mut sources = self.plan.others().filter(|from| self.plan.gives(*from, self.plan.me));
-        if state.closed || state.failure.is_some() || sources.any(|from| state.copies[block][from].is_none()) {
+        let reduced = state.copies[block].is_empty();
+        if reduced || state.closed || state.failure.is_some() || sources.any(|from| state.copies[block][from].is_none()) {
             return;
         }
         let copies = std::mem::take(&mut state.copies[block]);

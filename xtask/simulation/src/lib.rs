@@ -31,6 +31,8 @@ pub struct Faults {
 }
 
 /// What a run goes through.
+// Each is a choice of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// Workers in all.

@@ -61,6 +61,7 @@ enum Happening {
     Slow(u32),
 }
 
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 enum Question {
     Beat,

@@ -53,22 +53,26 @@ pub(crate) fn run(arguments: &Arguments) -> Ending {
         Ok(file) => file,
         Err(problems) => return Ending::bad_input(&problems),
     };
-    let mut output = match Output::claim(arguments.out.as_deref(), &file.name) {
-        Ok(output) => output,
-        Err(error) => return Ending::bad_input(&error),
-    };
     // One thread: children ask to be told when the thread that started them ends.
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(train(arguments, &file, &mut output)),
+        Ok(runtime) => runtime.block_on(claim_and_train(arguments, &file)),
         Err(error) => Ending::failed(&error.into()),
     }
 }
 
-async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output) -> Ending {
+async fn claim_and_train(arguments: &Arguments, file: &RunFile) -> Ending {
+    // Before there is anything that an interrupt could leave behind.
     let mut interrupts = match Interrupts::new() {
         Ok(interrupts) => interrupts,
         Err(error) => return Ending::failed(&error),
     };
+    match Output::claim(arguments.out.as_deref(), &file.name) {
+        Ok(mut output) => train(arguments, file, &mut output, &mut interrupts).await,
+        Err(error) => Ending::bad_input(&error),
+    }
+}
+
+async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output, interrupts: &mut Interrupts) -> Ending {
     let ready = tokio::select! {
         ready = preflight::check(arguments, file, output) => ready,
         () = interrupts.next() => return Ending::Interrupted,
@@ -85,7 +89,7 @@ async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output) -> En
         say(&format!("{}: {workers} workers, results in {}", file.name, output.path().display()));
     }
     output.keep();
-    match supervisor::supervise(&ready, file, output, arguments.json, &mut interrupts).await {
+    match supervisor::supervise(&ready, file, output, arguments.json, interrupts).await {
         Ok(report) => finish(&report, output, arguments.json),
         Err(error) => Ending::failed(&error),
     }

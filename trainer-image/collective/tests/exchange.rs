@@ -179,10 +179,10 @@ async fn many_operations_share_the_lanes() {
 #[tokio::test]
 async fn a_peer_that_is_late_finds_what_the_others_sent() {
     let peers = peers(2).await;
-    let given: Vec<Given> = (0..2).map(|slot| (bytes(&values(slot, 40)), 1)).collect();
-    let begin = begin(&peers, &asked(OperationKind::AllReduce, 40, 0), 1, &given);
+    let given: Vec<Given> = (0..2).map(|slot| (bytes(&values(slot, 40_000)), 1)).collect();
+    let begin = begin(&peers, &asked(OperationKind::AllReduce, 40_000, 0), 1, &given);
     let prepared = [0, 1].map(|slot| {
-        let output = Memory(Arc::new(Mutex::new(vec![0; 160])));
+        let output = Memory(Arc::new(Mutex::new(vec![0; 160_000])));
         let plan = Plan::new(&begin, slot as u32).unwrap();
         let exchange = Exchange::new(plan, Bytes::from(given[slot].0.clone()), None, Arc::new(output)).unwrap();
         peers[slot].operations.begin(Arc::clone(&exchange));
@@ -190,11 +190,14 @@ async fn a_peer_that_is_late_finds_what_the_others_sent() {
     });
     let [first, second] = prepared;
     let early = tokio::spawn(first.run(peers[0].lanes.clone(), PATIENCE));
-    // What it reduces of the other's copy, before it has begun itself.
-    let sent = || async { peers[0].lanes.meter().sent() };
-    while sent().await < 400 {
-        tokio::task::yield_now().await;
-    }
+    // The other's copy of its shard has come and is reduced, before it has begun itself.
+    tokio::time::timeout(PATIENCE, async {
+        while peers[1].lanes.meter().received() < 80_000 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
     let late = second.run(peers[1].lanes.clone(), PATIENCE).await.unwrap();
     assert_eq!(early.await.unwrap().unwrap(), late);
 }

@@ -12,7 +12,7 @@ use atoll_collective::{Notice, chain};
 const ROUND: u64 = 1;
 
 fn member(slot: u32) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1") }
+    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), contributor: false }
 }
 
 fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {
@@ -71,7 +71,9 @@ fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -
     let mut done = Vec::new();
     while let Some(action) = (!actions.is_empty()).then(|| actions.remove(0)) {
         if let Action::Propose(record) = &action {
-            actions.extend(coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()) }), now));
+            actions.extend(
+                coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() }), now),
+            );
         }
         done.push(action);
     }

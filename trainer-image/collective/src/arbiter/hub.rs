@@ -29,10 +29,9 @@ impl Hub {
         Self { single: self.single.with_rules(rules), acceptor: self.acceptor.with_rules(rules), ..self }
     }
 
-    /// Wants `kind` to be the arbiter from the next epoch on.
-    #[must_use]
-    pub fn wanting(self, kind: ArbiterKind) -> Self {
-        Self { wanted: kind, ..self }
+    /// Wants `kind` to be the arbiter from the next epoch on; `Single` until it is told otherwise.
+    pub fn want(&mut self, kind: ArbiterKind) {
+        self.wanted = kind;
     }
 
     /// What has to be stored.

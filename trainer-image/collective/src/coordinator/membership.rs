@@ -2,7 +2,7 @@
 
 use super::{Action, Coordinator, Phase, SUSPICION, Session, abort, evict};
 use crate::chain;
-use crate::v1::{AbortReason, EpochRecord, Ruling};
+use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Member, Ruling};
 use crate::{Millis, Notice};
 
 /// A change of membership that the arbiter has not answered yet.
@@ -157,9 +157,18 @@ impl Coordinator {
             .map(|(slot, (reason, detail))| (slot, reason, detail))
             .collect();
         let rounds = chain::rounds(self.committed.as_ref());
-        let record = EpochRecord { epoch: self.record.epoch + 1, members, rounds, ..self.record.clone() };
+        let (arbiter, hub) = self.arbiter_to_be();
+        let record = EpochRecord { epoch: self.record.epoch + 1, members, rounds, arbiter, hub, ..self.record.clone() };
         actions.push(Action::Propose(record.clone()));
         self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
+    }
+
+    /// Whom the next epoch names as the arbiter, and the hub's vote in it; as it is, until the hub was heard.
+    pub(super) fn arbiter_to_be(&self) -> (i32, Option<Member>) {
+        match &self.hub {
+            None => (self.record.arbiter, self.record.hub.clone()),
+            Some(hub) => (hub.wanted, hub.voter.clone().filter(|_| hub.wanted() == ArbiterKind::Peers)),
+        }
     }
 
     /// The arbiter answered. A refusal means that another term was granted.

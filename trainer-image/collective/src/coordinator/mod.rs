@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 use crate::rules::Rules;
 use crate::v1::{
-    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Member, Prepared, Ruling, Start,
-    coordinator_message, leave::Reason as LeaveReason, peer_message,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Hub, Member, Prepared, Ruling,
+    Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, chain, ledger};
 use membership::Proposal;
@@ -62,6 +62,8 @@ pub enum Event {
     },
     /// The arbiter answered [`Action::Propose`].
     Ruled(Ruling),
+    /// The hub lives: who votes for it, and who shall be the arbiter from the next epoch on.
+    Hub(Hub),
     /// Time has passed.
     Tick,
 }
@@ -149,6 +151,7 @@ pub struct Coordinator {
     round_state: Option<Vec<u8>>,
     last_tick: Millis,
     holding: bool,
+    hub: Option<Hub>,
     rules: Rules,
 }
 
@@ -172,6 +175,7 @@ impl Coordinator {
             round_state: None,
             last_tick: now,
             holding: false,
+            hub: None,
             rules: Rules::default(),
         }
     }
@@ -206,6 +210,7 @@ impl Coordinator {
             Event::Message { slot, incarnation, body } => self.message(slot, incarnation, *body, now),
             Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
             Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
+            Event::Hub(hub) => self.hub = Some(hub),
             Event::Tick => self.watch(now, &mut actions),
         }
         self.advance(now, &mut actions);

@@ -49,8 +49,10 @@ impl Coordinator {
         let short = present < self.settings.quorum;
         let begun = self.members().any(|session| session.start.is_some());
         let arrived = self.members().all(|session| session.arrive.is_some());
-        // New members come in between rounds; where the quorum is lost, at once.
-        if !candidates.is_empty() && self.members().all(|session| !session.finished) && (short || (!begun && arrived)) {
+        let named = (self.record.arbiter, self.record.hub.clone()) == self.arbiter_to_be();
+        // New members come in between rounds, and another arbiter; where the quorum is lost, at once.
+        if !(candidates.is_empty() && named) && self.members().all(|session| !session.finished) && (short || (!begun && arrived))
+        {
             return self.propose(&candidates, now, actions);
         }
         if short {

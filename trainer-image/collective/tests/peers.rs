@@ -17,7 +17,7 @@ fn member(slot: u32, incarnation: u64) -> Member {
     Member { slot, incarnation, ..Member::default() }
 }
 
-/// Numbers that look random, from a seed alone (Steele, Lea, Flood: SplitMix, 2014).
+/// Numbers that look random, from a seed alone (Steele, Lea, Flood: *Fast splittable pseudorandom number generators*, 2014).
 struct Dice(u64);
 
 impl Dice {
@@ -87,20 +87,19 @@ impl World {
         self.now += self.dice.below(8);
         let slot = self.dice.below(u64::from(NODES)) as u32;
         match self.dice.below(100) {
-            0..60 => self.deliver(),
-            60..66 => self.lose(),
-            66..82 => {
+            0..6 => self.lose(),
+            6..22 => {
                 self.now += self.dice.below(100);
                 self.event(slot, Event::Tick);
             }
-            82..88 => {
+            22..28 => {
                 let observed = self.petition(slot).record().term;
                 self.event(slot, Event::RequestTerm(observed));
             }
-            88..95 => self.propose(slot),
-            95..97 => self.beat(slot),
-            97..99 if self.dice.below(6) == 0 => self.restart(slot),
-            99 if self.dice.below(4) == 0 => self.restart_hub(),
+            28..35 => self.propose(slot),
+            35..37 => self.beat(slot),
+            37..39 if self.dice.below(6) == 0 => self.restart(slot),
+            39 if self.dice.below(4) == 0 => self.restart_hub(),
             _ => self.deliver(),
         }
         self.check();

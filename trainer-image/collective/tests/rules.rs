@@ -72,7 +72,10 @@ fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -
     while let Some(action) = (!actions.is_empty()).then(|| actions.remove(0)) {
         if let Action::Propose(record) = &action {
             actions.extend(
-                coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() }), now),
+                coordinator.tick(
+                    Event::Ruled(Box::new(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() })),
+                    now,
+                ),
             );
         }
         done.push(action);

@@ -32,6 +32,8 @@ pub struct Faults {
     pub splits: u32,
     /// Times that the hub's process ends, and is started again.
     pub hub_crashes: u32,
+    /// Crashes may end so many voters at once that no majority of them is ever back.
+    pub ruinous: bool,
 }
 
 /// Who grants terms and memberships.
@@ -61,8 +63,6 @@ pub struct Schedule {
     pub faults: Faults,
     /// Who grants terms and memberships.
     pub arbitration: Arbitration,
-    /// Crashes may end so many voters at once that no majority of them is ever back.
-    pub ruinous: bool,
     /// Every event and every action is printed.
     pub traced: bool,
 }
@@ -78,7 +78,6 @@ impl Schedule {
             against_the_coordinator: false,
             faults: Faults::default(),
             arbitration: Arbitration::Single,
-            ruinous: false,
             traced: false,
         }
     }
@@ -93,7 +92,7 @@ impl Schedule {
             Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1, ..Faults::default() },
             Faults { splits: 2, stops: 2, cuts: 2, partitions: 1, crashes: (seed / 10 % 2) as u32, ..Faults::default() },
         ];
-        let faults = kinds[(seed % 5) as usize];
+        let faults = Faults { ruinous: seed / 10 % 8 == 5, ..kinds[(seed % 5) as usize] };
         let workers = 3 + (seed / 2 % 3) as u32;
         Self {
             workers: if faults.splits > 0 { workers.max(4) } else { workers },
@@ -106,7 +105,6 @@ impl Schedule {
                 (_, 3) => Arbitration::Changing,
                 _ => Arbitration::Peers,
             },
-            ruinous: seed / 10 % 8 == 5,
             traced: false,
         }
     }

@@ -225,7 +225,7 @@ impl World {
             granted: BTreeMap::new(),
             granted_at: 0,
             without_majority: None,
-            ruinous: schedule.ruinous,
+            ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
             notices: Vec::new(),
         }
@@ -368,8 +368,9 @@ impl World {
             | Happening::Moved { slot, .. }
             | Happening::Fetched { slot, .. }
             | Happening::Trained { slot, .. }
-            | Happening::ArriveAgain { slot, .. } => Some(*slot),
-            Happening::Asked { to: End::Worker(slot), .. } | Happening::Answered { to: Member { slot, .. }, .. } => Some(*slot),
+            | Happening::ArriveAgain { slot, .. }
+            | Happening::Asked { to: End::Worker(slot), .. }
+            | Happening::Answered { to: Member { slot, .. }, .. } => Some(*slot),
             Happening::ToCoordinator { session, .. } => Some(self.sessions[session].coordinator.slot),
             Happening::ToPeer { session, .. } => Some(self.sessions[session].peer.slot),
             _ => None,

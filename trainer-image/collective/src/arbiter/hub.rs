@@ -132,8 +132,8 @@ mod tests {
     fn a_hub_that_starts_again_knows_what_single_stored_and_learns_the_rest() {
         let mut old = hub();
         old.request_term(&TermRequest { candidate: Some(member(0)), ..TermRequest::default() }, 1);
-        let mut again =
-            Hub::new(Member { incarnation: 2, ..member(HUB) }, old.single().clone(), 2_000).wanting(ArbiterKind::Peers);
+        let mut again = Hub::new(Member { incarnation: 2, ..member(HUB) }, old.single().clone(), 2_000);
+        again.want(ArbiterKind::Peers);
         assert_eq!(again.record(), old.record());
         let newer = EpochRecord { epoch: 4, ..old.record().clone() };
         let told = again.beat(&BeatRequest { member: Some(member(0)), record: Some(newer.clone()), ..BeatRequest::default() }, 2);

@@ -20,11 +20,10 @@ use crate::v1::{Ballot, EpochRecord, Member};
 pub const HUB: u32 = u32::MAX;
 
 /// A process: slot and incarnation. One that starts again is another.
-pub type Process = (u32, u64);
+type Process = (u32, u64);
 
 /// The process of a member.
-#[must_use]
-pub fn process(member: &Member) -> Process {
+fn process(member: &Member) -> Process {
     (member.slot, member.incarnation)
 }
 
@@ -50,8 +49,7 @@ pub fn is_newer(one: &EpochRecord, other: &EpochRecord) -> bool {
 }
 
 /// The record that makes `candidate` the coordinator of the term after `record`.
-#[must_use]
-pub fn next_term(record: &EpochRecord, candidate: &Member) -> EpochRecord {
+fn next_term(record: &EpochRecord, candidate: &Member) -> EpochRecord {
     let deposed = record.coordinator.clone();
     EpochRecord { term: record.term + 1, coordinator: Some(candidate.clone()), deposed, ..record.clone() }
 }

@@ -140,9 +140,8 @@ impl Acceptor {
 
     /// This very process is named, and knows nothing newer.
     fn votes_after(&self, after: &EpochRecord) -> bool {
-        let is_me = |voter: &&Member| match self.rules.voters_are_processes {
-            true => process(voter) == process(&self.me),
-            false => voter.slot == self.me.slot,
+        let is_me = |voter: &&Member| {
+            process(voter) == process(&self.me) || (voter.slot == self.me.slot && !self.rules.voters_are_processes)
         };
         self.record == *after && (voters(after).iter().any(is_me) || !self.rules.last_record_names_voters)
     }

@@ -116,7 +116,7 @@ enum Stage {
     /// To accept a record.
     Accepting {
         number: u64,
-        record: EpochRecord,
+        record: Box<EpochRecord>,
         accepted: BTreeSet<u32>,
     },
 }
@@ -406,7 +406,7 @@ impl Petition {
     }
 
     fn ask_to_accept(&mut self, number: u64, record: EpochRecord, now: Millis, actions: &mut Vec<Action>) {
-        self.stage = Stage::Accepting { number, record, accepted: BTreeSet::new() };
+        self.stage = Stage::Accepting { number, record: Box::new(record), accepted: BTreeSet::new() };
         self.question += 1;
         self.ask(now, actions);
     }
@@ -447,7 +447,7 @@ impl Petition {
                 forced: !self.survivors.is_empty(),
             })),
             Stage::Accepting { number, record, .. } => {
-                let (proposed, ballot) = (Some(record.clone()), Some(self.ballot(*number)));
+                let (proposed, ballot) = (Some(record.as_ref().clone()), Some(self.ballot(*number)));
                 Some(Question::Epoch(EpochRequest { run, proposed, after, ballot }))
             }
         }
@@ -532,9 +532,8 @@ impl Petition {
     /// Says once that too few voters answer.
     fn watch_majority(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let (electorate, needed) = (self.electorate(), self.needed());
-        let silent = |voter: &&Member| {
-            self.answered.get(&voter.slot).is_none_or(|answered| now.saturating_sub(*answered) >= self.patience)
-        };
+        let late = |slot: u32| self.answered.get(&slot).is_none_or(|answered| now.saturating_sub(*answered) >= self.patience);
+        let silent = |voter: &&Member| !self.is_me(voter) && !self.has_granted(voter.slot) && late(voter.slot);
         let absent: Vec<_> = electorate.iter().filter(silent).cloned().collect();
         let reached = electorate.len() - absent.len();
         if reached >= needed {

@@ -61,7 +61,7 @@ impl Single {
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         self.heard.insert((candidate.slot, candidate.incarnation), now);
         let follows = observed == self.record.term || !self.rules.terms_follow;
-        let granted = self.is_in_force() && follows && !self.coordinator_lives(candidate, now);
+        let granted = self.is_in_force() && follows && !candidate.contributor && !self.coordinator_lives(candidate, now);
         if granted {
             self.record = next_term(&self.record, candidate);
         }
@@ -111,6 +111,7 @@ mod tests {
     #[test]
     fn the_first_to_ask_gets_the_term_and_the_second_learns_of_it() {
         let mut arbiter = Single::new(2_000);
+        assert!(!arbiter.request_term(&Member { contributor: true, ..member(3) }, 0, 0).granted, "it may not coordinate");
         assert!(arbiter.request_term(&member(1), 0, 0).granted);
         let refused = arbiter.request_term(&member(2), 0, 1);
         assert!(!refused.granted);

@@ -61,7 +61,7 @@ pub enum Event {
         incarnation: u64,
     },
     /// The arbiter answered [`Action::Propose`].
-    Ruled(Ruling),
+    Ruled(Box<Ruling>),
     /// The hub lives: who votes for it, and who shall be the arbiter from the next epoch on.
     Hub(Hub),
     /// Time has passed.

@@ -172,7 +172,7 @@ impl World {
                     continue;
                 }
                 arbiter::Action::Ruled(ruling) => {
-                    self.coordinator_event(slot, coordinator::Event::Ruled(ruling));
+                    self.coordinator_event(slot, coordinator::Event::Ruled(Box::new(ruling)));
                     continue;
                 }
                 arbiter::Action::Report(notice) => {
@@ -219,12 +219,12 @@ impl World {
         if place == 0 {
             return;
         }
-        if !self.granted.contains_key(&place) {
-            self.granted.insert(place, record.clone());
-            self.granted_at = self.now;
-        }
-        let known = &self.granted[&place];
-        let shown = (known != record).then(|| format!("two records were granted in place {place}: {known:?} and {record:?}"));
+        let (now, at) = (self.now, &mut self.granted_at);
+        let known = self.granted.entry(place).or_insert_with(|| {
+            *at = now;
+            record.clone()
+        });
+        let shown = (*known != *record).then(|| format!("two records were granted in place {place}: {known:?} and {record:?}"));
         self.require(shown.is_none(), || shown.unwrap_or_default());
         for place in [place, place + 1] {
             if let (Some(one), Some(next)) = (self.granted.get(&(place - 1)), self.granted.get(&place)) {

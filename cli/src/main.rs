@@ -4,6 +4,7 @@ mod bench;
 mod commands;
 mod process;
 mod run;
+mod supervision;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -47,6 +48,9 @@ enum Command {
     /// A trainer of a run; its configuration comes on standard input
     #[command(hide = true)]
     Trainer,
+    /// A rank of a benchmark; its configuration comes on standard input
+    #[command(hide = true)]
+    Rank,
 }
 
 /// How a command ended, as an exit code: 0 done, 1 failed, 2 bad input, 130 interrupted.
@@ -92,6 +96,7 @@ fn main() -> ExitCode {
         Command::Bench { what } => bench::bench(&what),
         Command::Sidecar => process::sidecar(),
         Command::Trainer => process::trainer(),
+        Command::Rank => bench::rank(),
     };
     ending.report()
 }

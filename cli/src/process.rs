@@ -1,4 +1,4 @@
-//! The processes of a run: `atoll sidecar` and `atoll trainer`, started by a supervisor.
+//! The processes of a run or a benchmark: `atoll sidecar`, `atoll trainer` and `atoll rank`, started by a supervisor.
 //!
 //! Their configuration is one line of JSON on standard input, so that the run's secret is in no argument and no
 //! environment. They end when their supervisor does, however it ends.
@@ -38,7 +38,8 @@ pub(crate) fn trainer() -> Ending {
     }
 }
 
-fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
+/// Reads the configuration, and has the kernel end this process with its supervisor.
+pub(crate) fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
     let failed = |error: &dyn std::fmt::Display| Ending::Failed(format!("cannot start: {error}"));
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))

@@ -3,27 +3,22 @@
 //! Everything wrong with the input is found before a process starts. Then this process is the run's supervisor, arbiter
 //! and authority; sidecars and trainers are its children.
 
-mod arbiter;
-mod child;
 mod curve;
-mod interrupts;
 mod output;
 mod preflight;
-mod processors;
 mod progress;
 mod report;
 mod supervisor;
 mod view;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use atoll_crds::RunFile;
 use clap::Args;
 
 use crate::commands::assignment;
+use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, print, read_file, say};
-use interrupts::Interrupts;
 use output::Output;
 use report::Report;
 
@@ -110,9 +105,4 @@ fn finish(report: &Report, output: &Output, json: bool) -> Ending {
         Some(failure) => Ending::Failed(failure.clone()),
         None => Ending::Done,
     }
-}
-
-/// The loopback address with this port.
-fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
 }

@@ -13,16 +13,11 @@ use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
+use super::Arguments;
 use super::output::Output;
 use super::view::PLAIN;
-use super::{Arguments, loopback};
+use crate::supervision::{loopback, socket_folder, socket_name};
 use crate::{Ending, say};
-
-/// Most bytes of a socket's path, with the byte that ends it.
-const LONGEST_SOCKET: usize = 108;
-
-/// A slot whose name is as long as any.
-const LAST_SLOT: u32 = 999;
 
 /// Everything that was checked and is ready to use.
 pub(crate) struct Ready {
@@ -106,11 +101,7 @@ async fn prepared(file: &RunFile, base: &Path, output: &Output, silent: bool) ->
 
 fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
     let Some(folder) = &arguments.socket_dir else {
-        let made = tempfile::Builder::new().prefix("atoll-").tempdir().and_then(|made| {
-            let fits = regions_socket(&made.path().join(socket_name(LAST_SLOT))).as_os_str().len() < LONGEST_SOCKET;
-            if fits { Ok(made) } else { tempfile::Builder::new().prefix("atoll-").tempdir_in("/tmp") }
-        });
-        return made.map(Sockets::Temporary).map_err(|error| {
+        return socket_folder().map(Sockets::Temporary).map_err(|error| {
             let folder = std::env::temp_dir();
             let folder = folder.display();
             Ending::BadInput(format!(
@@ -139,11 +130,6 @@ fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
 
 fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
-}
-
-/// Name of a worker's socket.
-pub(crate) fn socket_name(slot: u32) -> String {
-    format!("w{slot}.sock")
 }
 
 /// Says at which field of the run file the data or the model is named that cannot be used.

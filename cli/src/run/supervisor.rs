@@ -1,33 +1,31 @@
 //! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use atoll_collective::coordinator::Settings;
-use atoll_collective::secret::Secret;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
-use atoll_proto::v1::arbiter_server::ArbiterServer;
+use atoll_sidecar::ARBITER;
 use atoll_sdk::events::Event;
 use atoll_sdk::regions_socket;
 use atoll_trainer::process::Job;
 use rustix::process::Signal;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::TcpListenerStream;
 
-use super::arbiter::ArbiterService;
-use super::child::{Child, Role, Told, What};
-use super::interrupts::Interrupts;
-use super::loopback;
 use super::output::Output;
-use super::preflight::{Ready, Sockets, socket_name};
-use super::processors::{self, Processors};
+use super::preflight::{Ready, Sockets};
 use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
+use crate::supervision::arbiter::{ArbiterService, Serving};
+use crate::supervision::child::{self, Child, Role, Told, What};
+use crate::supervision::interrupts::Interrupts;
+use crate::supervision::processors::{self, Processors};
+use crate::supervision::authority::{Authority, ISLAND};
+use crate::supervision::{loopback, socket_name, token};
 
 /// `livenessSeconds` of a local run that does not say.
 const LIVENESS: Duration = Duration::from_secs(2);
@@ -41,8 +39,6 @@ const ANSWER: Duration = Duration::from_secs(10);
 const SAVING: Duration = Duration::from_hours(24);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
-/// Bytes of the end of a log that are searched for its last line.
-const LAST_WORDS: u64 = 4096;
 /// Pause between two looks at the run.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -111,9 +107,10 @@ struct Supervisor<'a> {
     output: &'a Output,
     settings: Settings,
     token: String,
+    authority: Authority,
     processors: Vec<Processors>,
     arbiter: ArbiterService,
-    arbiter_address: String,
+    serving: Serving,
     teller: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
     workers: Vec<Worker>,
@@ -132,15 +129,6 @@ struct Supervisor<'a> {
 
 fn name(slot: u32) -> String {
     format!("w{slot}")
-}
-
-/// A secret of 256 random bits, as text.
-fn token() -> Result<String> {
-    let mut bytes = [0; 32];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut bytes))
-        .context("no random bytes for the run's secret")?;
-    Ok(blake3::Hash::from_bytes(bytes).to_hex().to_string())
 }
 
 /// The silence after which a worker is lost: more of them on few processors have to wait longer for their turn.
@@ -169,12 +157,8 @@ impl<'a> Supervisor<'a> {
         let settings = settings(file);
         let token = token()?;
         let arbiter = ArbiterService::new(&file.name, settings.liveness);
-        let listener = TcpListener::bind(loopback(0)).await.context("cannot listen for the run's arbiter")?;
-        let arbiter_address = listener.local_addr()?.to_string();
-        let service = ArbiterServer::with_interceptor(arbiter.clone(), Secret::new(&token).guard());
-        tokio::spawn(
-            tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener)),
-        );
+        let authority = Authority::new(&file.name)?;
+        let serving = arbiter.serve(loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
         let logs = output.path().join("logs");
         std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         let path = output.path().join("events.jsonl");
@@ -198,8 +182,9 @@ impl<'a> Supervisor<'a> {
             output,
             settings,
             token,
+            authority,
             arbiter,
-            arbiter_address,
+            serving,
             teller,
             told,
             events,
@@ -248,13 +233,15 @@ impl<'a> Supervisor<'a> {
         };
         *incarnation += 1;
         let incarnation = *incarnation;
-        let log = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
+        let log = File::options().create(true).append(true).open(self.log_path(slot, role));
+        let log = log.with_context(|| format!("cannot write {}", self.log_path(slot, role).display()))?;
         let socket = self.ready.sockets.path().join(socket_name(slot));
         let (who, teller) = ((slot, role, incarnation), self.teller.clone());
         let processors = &self.processors[slot as usize];
+        let program = child::own(role.name())?;
         let child = match role {
-            Role::Sidecar => Child::start(who, self.sidecar(slot, incarnation, socket), &log, processors, teller).await,
-            Role::Trainer => Child::start(who, self.job(slot, incarnation, socket), &log, processors, teller).await,
+            Role::Sidecar => Child::start(who, &program, self.sidecar(slot, incarnation, socket)?, log, processors, teller).await,
+            Role::Trainer => Child::start(who, &program, self.job(slot, incarnation, socket), log, processors, teller).await,
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
         let event = Event::now(&name(slot), "ProcessStarted")
@@ -265,13 +252,14 @@ impl<'a> Supervisor<'a> {
         self.log(&event)
     }
 
-    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> atoll_sidecar::Config {
-        atoll_sidecar::Config {
+    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Result<atoll_sidecar::Config> {
+        Ok(atoll_sidecar::Config {
             worker: name(slot),
             slot,
             incarnation,
             listen: loopback(self.ready.port.map_or(0, |port| port + slot as u16)),
-            arbiter: self.arbiter_address.clone(),
+            announce: None,
+            arbiter: self.serving.address().to_owned(),
             socket,
             temporary_folder: match &self.ready.sockets {
                 Sockets::Temporary(folder) => Some(folder.path().to_owned()),
@@ -280,7 +268,9 @@ impl<'a> Supervisor<'a> {
             settings: self.settings.clone(),
             progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
             token: self.token.clone(),
-        }
+            island: ISLAND.to_owned(),
+            identity: Some(self.authority.identity(&name(slot))?),
+        })
     }
 
     fn job(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Job {
@@ -371,18 +361,13 @@ impl<'a> Supervisor<'a> {
         self.log(&Event::now(&name(slot), "ProcessRestarted").with("process", role.name()))
     }
 
-    /// The last line of a process's log.
+    fn log_path(&self, slot: u32, role: Role) -> std::path::PathBuf {
+        self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()))
+    }
+
     fn last_words(&self, slot: u32, role: Role) -> String {
-        let path = self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()));
-        let end = || -> std::io::Result<Vec<u8>> {
-            let mut log = File::open(path)?;
-            let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))?;
-            let mut end = Vec::new();
-            log.take(LAST_WORDS).read_to_end(&mut end)?;
-            Ok(end)
-        };
-        String::from_utf8_lossy(&end().unwrap_or_default()).lines().last().unwrap_or("its log is empty").to_owned()
+        let log = File::open(self.log_path(slot, role));
+        log.and_then(|log| child::last_words(&log)).unwrap_or_else(|error| format!("its log cannot be read: {error}"))
     }
 
     /// Whether the training is over, and how.

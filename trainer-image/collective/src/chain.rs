@@ -3,8 +3,8 @@
 
 use prost::Message;
 
-use crate::ledger;
-use crate::v1::{Begin, CommitRecord, EpochRecord, Ledger, Member, Prepared};
+use crate::v1::{Begin, Commit, CommitRecord, EpochRecord, Ledger, Member, Prepared};
+use crate::{ledger, operation};
 
 /// Bytes of a BLAKE3 hash.
 pub const HASH: usize = 32;
@@ -27,18 +27,19 @@ pub fn ledger(committed: Option<&CommitRecord>) -> Ledger {
     committed.and_then(|record| record.ledger.clone()).unwrap_or_default()
 }
 
-/// The record that commits `begin` with `result_hash` after `previous`. A function of what all members know, so that any
-/// coordinator makes the same one.
+/// The record that commits the round of `begin` with `result_hash` after `previous`. A function of what all members know,
+/// so that any coordinator makes the same one.
 #[must_use]
 pub fn commit(previous: Option<&CommitRecord>, begin: &Begin, result_hash: &[u8]) -> CommitRecord {
     let delivered: Vec<_> =
         begin.contributions.iter().filter(|given| given.weight > 0).flat_map(|given| given.samples.clone()).collect();
     let (term, epoch) = begin.record.as_ref().map_or((0, 0), |record| (record.term, record.epoch));
+    let operation = begin.operation.as_ref();
     CommitRecord {
-        round: begin.round,
+        round: operation::key(operation).round,
         term,
         epoch,
-        elements: begin.elements,
+        elements: operation.map_or(0, |operation| operation.elements),
         contributions: begin.contributions.clone(),
         result_hash: result_hash.to_vec(),
         previous: previous.map(hash).unwrap_or_default(),
@@ -58,8 +59,8 @@ pub fn includes(record: &EpochRecord, member: &Member) -> bool {
     self::member(record, member.slot).is_some_and(|found| found.incarnation == member.incarnation)
 }
 
-/// Whether `record` commits what a peer is prepared for.
+/// Whether `commit` is of what a peer is prepared for, with the same result.
 #[must_use]
-pub fn commits(record: &CommitRecord, prepared: Option<&Prepared>) -> bool {
-    prepared.is_some_and(|prepared| prepared.round == record.round && prepared.result_hash == record.result_hash)
+pub fn commits(commit: &Commit, prepared: Option<&Prepared>) -> bool {
+    prepared.is_some_and(|prepared| prepared.key == commit.key && prepared.result_hash == commit.result_hash)
 }

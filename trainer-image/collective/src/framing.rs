@@ -1,12 +1,58 @@
-//! gRPC's length-prefixed messages, read and written without copying their payload.
+//! What travels on a lane: frames, each a gRPC message with a header and a part of one block, read and written without
+//! copying the payload.
 //!
 //! A lane is a raw gRPC body: each message is one flag byte (0: not compressed), four bytes of big-endian length, and the
-//! payload. Frames of HTTP/2 cut this stream anywhere.
+//! message. HTTP/2 cuts this stream anywhere.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-/// Bytes before each message's payload.
+/// Bytes before each message.
 pub const PREFIX: usize = 5;
+/// Bytes of a frame's header.
+pub const HEADER: usize = 24;
+/// Largest payload of a frame.
+pub const LARGEST: usize = 1 << 20;
+
+/// What a frame's payload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The sender's copy of a block of the receiver's shard.
+    Contribution = 0,
+    /// A block of the sender's shard, reduced.
+    Result = 1,
+    /// BLAKE3 of a block of the sender's shard, reduced: for who does not want the block.
+    Digest = 2,
+}
+
+/// Which block of which attempt a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Term of the coordinator that began the attempt.
+    pub term: u64,
+    /// The attempt's number in the term.
+    pub number: u64,
+    /// Index of the block in its owner's shard.
+    pub block: u32,
+    /// What the payload is.
+    pub kind: Kind,
+}
+
+/// Why a stream is not a sequence of frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// The flag byte is not 0.
+    #[error("a message has the flag {0}; only 0 (not compressed) is understood")]
+    Flag(u8),
+    /// More payload than was agreed.
+    #[error("the messages hold more than the {0} bytes that were agreed")]
+    TooLong(u64),
+    /// A frame without payload, or with too much.
+    #[error("a frame of {0} bytes; 25 to 1,048,600 are understood")]
+    Length(u32),
+    /// A kind that nobody knows.
+    #[error("a frame is of the unknown kind {0}")]
+    Kind(u32),
+}
 
 /// The prefix of a message of `length` bytes.
 #[must_use]
@@ -17,18 +63,91 @@ pub fn prefix(length: u32) -> Bytes {
     prefix.freeze()
 }
 
-/// Why a stream is not a sequence of messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum FramingError {
-    /// The flag byte is not 0.
-    #[error("a message has the flag {0}; only 0 (not compressed) is understood")]
-    Flag(u8),
-    /// More payload than was agreed.
-    #[error("the messages hold more than the {0} bytes that were agreed")]
-    TooLong(u64),
+impl Header {
+    /// Prefix and header of a frame with a payload of `length` bytes.
+    #[must_use]
+    pub fn encode(&self, length: usize) -> Bytes {
+        let mut head = BytesMut::with_capacity(PREFIX + HEADER);
+        head.put_u8(0);
+        head.put_u32((HEADER + length) as u32);
+        head.put_u64_le(self.term);
+        head.put_u64_le(self.number);
+        head.put_u32_le(self.block);
+        head.put_u32_le(self.kind as u32);
+        head.freeze()
+    }
+
+    fn decode(mut head: &[u8]) -> Result<Self, FramingError> {
+        let (term, number, block) = (head.get_u64_le(), head.get_u64_le(), head.get_u32_le());
+        let kind = match head.get_u32_le() {
+            0 => Kind::Contribution,
+            1 => Kind::Result,
+            2 => Kind::Digest,
+            kind => return Err(FramingError::Kind(kind)),
+        };
+        Ok(Self { term, number, block, kind })
+    }
 }
 
-/// Takes the prefixes out of a stream and bounds its payload.
+/// What comes next in a stream of frames.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Part {
+    /// A frame begins, with a payload of so many bytes.
+    Head(Header, usize),
+    /// The next bytes of its payload.
+    Payload {
+        /// The bytes.
+        bytes: Bytes,
+        /// Whether they are the last of the frame.
+        last: bool,
+    },
+}
+
+/// Takes frames out of a stream.
+#[derive(Debug, Default)]
+pub struct Unframer {
+    head: Vec<u8>,
+    left: usize,
+}
+
+impl Unframer {
+    /// Takes the next part from the front of `data`; none when `data` is used up.
+    ///
+    /// # Errors
+    /// [`FramingError`] when the stream is not a sequence of frames; nothing more of it can be understood then.
+    pub fn next(&mut self, data: &mut Bytes) -> Result<Option<Part>, FramingError> {
+        if self.left > 0 {
+            if data.is_empty() {
+                return Ok(None);
+            }
+            let bytes = data.split_to(self.left.min(data.len()));
+            self.left -= bytes.len();
+            return Ok(Some(Part::Payload { bytes, last: self.left == 0 }));
+        }
+        let take = (PREFIX + HEADER - self.head.len()).min(data.len());
+        self.head.extend_from_slice(&data.split_to(take));
+        if self.head.len() < PREFIX + HEADER {
+            return Ok(None);
+        }
+        let head = std::mem::take(&mut self.head);
+        let (prefix, header) = head.split_at(PREFIX);
+        if prefix[0] != 0 {
+            return Err(FramingError::Flag(prefix[0]));
+        }
+        let length = (&prefix[1..]).get_u32();
+        let payload = (length as usize).checked_sub(HEADER).filter(|payload| (1..=LARGEST).contains(payload));
+        self.left = payload.ok_or(FramingError::Length(length))?;
+        Ok(Some(Part::Head(Header::decode(header)?, self.left)))
+    }
+
+    /// Whether no frame is cut short.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.left == 0 && self.head.is_empty()
+    }
+}
+
+/// Takes the prefixes out of a stream of messages and bounds its payload.
 #[derive(Debug)]
 pub struct Deframer {
     prefix: [u8; PREFIX],
@@ -96,6 +215,26 @@ mod tests {
         Ok((payload, deframer.is_complete()))
     }
 
+    fn unframe(pieces: &[&[u8]]) -> Result<(Vec<(Header, Vec<u8>)>, bool), FramingError> {
+        let mut unframer = Unframer::default();
+        let mut frames: Vec<(Header, Vec<u8>)> = Vec::new();
+        for piece in pieces {
+            let mut data = Bytes::copy_from_slice(piece);
+            while let Some(part) = unframer.next(&mut data)? {
+                match (part, frames.last_mut()) {
+                    (Part::Head(header, _), _) => frames.push((header, Vec::new())),
+                    (Part::Payload { bytes, .. }, Some((_, payload))) => payload.extend_from_slice(&bytes),
+                    (Part::Payload { .. }, None) => unreachable!(),
+                }
+            }
+        }
+        Ok((frames, unframer.is_complete()))
+    }
+
+    fn header(number: u64) -> Header {
+        Header { term: 3, number, block: 7, kind: Kind::Result }
+    }
+
     #[test]
     fn more_than_agreed_is_refused_before_it_is_read() {
         assert_eq!(deframe(3, &[&prefix(4)]), Err(FramingError::TooLong(3)));
@@ -106,6 +245,17 @@ mod tests {
     fn a_cut_message_is_not_complete() {
         assert_eq!(deframe(3, &[&prefix(3), b"ab"]), Ok((b"ab".to_vec(), false)));
         assert_eq!(deframe(3, &[&prefix(3), b"abc"]), Ok((b"abc".to_vec(), true)));
+    }
+
+    #[test]
+    fn a_frame_that_is_none_is_refused_at_its_head() {
+        let mut wrong = header(1).encode(1).to_vec();
+        wrong[PREFIX + 20] = 9;
+        assert_eq!(unframe(&[&wrong]), Err(FramingError::Kind(9)));
+        assert_eq!(unframe(&[&header(1).encode(0)]), Err(FramingError::Length(24)));
+        assert_eq!(unframe(&[&header(1).encode(LARGEST + 1)]), Err(FramingError::Length(1_048_601)));
+        wrong[0] = 1;
+        assert_eq!(unframe(&[&wrong]), Err(FramingError::Flag(1)));
     }
 
     proptest! {
@@ -122,8 +272,17 @@ mod tests {
         }
 
         #[test]
+        fn frames_survive_any_cuts(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8), size in 1usize..40) {
+            let frames: Vec<_> = payloads.into_iter().enumerate().map(|(number, payload)| (header(number as u64), payload)).collect();
+            let stream: Vec<u8> = frames.iter().flat_map(|(header, payload)| [header.encode(payload.len()).to_vec(), payload.clone()].concat()).collect();
+            let pieces: Vec<&[u8]> = stream.chunks(size).collect();
+            prop_assert_eq!(unframe(&pieces), Ok((frames, true)));
+        }
+
+        #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = deframe(64, &[&bytes]);
+            let _ = unframe(&[&bytes]);
         }
     }
 }

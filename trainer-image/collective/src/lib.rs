@@ -4,23 +4,46 @@
 //! drives them, and so does the simulation. Time is [`Millis`] since any fixed instant. An operation ends on every
 //! surviving peer either committed with bit-identical results or aborted with a reason, inputs untouched.
 
+// The loops under `vectorised!` are compiled for the processor at hand only where they are inlined.
+#![allow(clippy::inline_always)]
+
+pub mod admission;
 pub mod arbiter;
+mod bfloat16;
 pub mod chain;
+pub mod codec;
 pub mod coordinator;
 pub mod exchange;
+mod finite;
 pub mod framing;
+pub mod identity;
 pub mod lane;
 pub mod ledger;
+pub mod operation;
 pub mod peer;
 pub mod reduce;
+pub mod relay;
 pub mod rules;
 pub mod secret;
 pub mod shards;
+pub mod state;
+pub mod transport;
+mod vectorised;
 
 pub use atoll_proto::v1;
+pub use finite::NotFinite;
 
 /// Milliseconds since an instant that the caller fixes once.
 pub type Millis = u64;
+
+/// Why something was refused or aborted, for the trainer that asked for it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Refusal {
+    /// What kind.
+    pub reason: v1::AbortReason,
+    /// The facts.
+    pub detail: String,
+}
 
 /// Something a person should read in the run's events: who, and why.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -38,10 +61,10 @@ pub enum Notice {
         /// The facts behind the reason.
         detail: String,
     },
-    /// An operation was aborted; it is tried again with the members of the next epoch.
+    /// An operation was aborted; unless it has become impossible, it is tried again with the members of the next epoch.
     Aborted {
-        /// The round it belongs to.
-        round: u64,
+        /// Its name.
+        key: operation::Key,
         /// Why.
         reason: v1::AbortReason,
         /// The facts behind the reason.

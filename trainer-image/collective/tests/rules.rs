@@ -4,15 +4,15 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{
-    AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Hello, Hub, Leave,
-    Member, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Hub,
+    Leave, Member, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
-use atoll_collective::{Notice, chain};
+use atoll_collective::{Notice, chain, operation};
 
 const ROUND: u64 = 1;
 
 fn member(slot: u32) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), contributor: false }
+    Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), ..Member::default() }
 }
 
 fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {
@@ -49,13 +49,14 @@ fn start(slot: u32, attempt: u64) -> Start {
         samples: vec![range(first, first + 4)],
         state_hash: vec![7; chain::HASH],
         attempt,
+        started: 1,
         ..Start::default()
     }
 }
 
 fn enter(slot: u32, samples: SampleRange) -> Enter {
-    let contribution = Contribution { slot, weight: 1, samples: vec![samples], loss: 1.0 };
-    Enter { round: ROUND, elements: 8, contribution: Some(contribution) }
+    let contribution = Contribution { slot, weight: 1, samples: vec![samples], loss: 1.0, elements: 0, summed: false };
+    Enter { operation: Some(operation::ends_round(ROUND, 1, 8)), contribution: Some(contribution), bandwidth: 0 }
 }
 
 fn hello(slot: u32) -> Hello {
@@ -63,7 +64,7 @@ fn hello(slot: u32) -> Hello {
 }
 
 fn message(slot: u32, body: peer_message::Body) -> Event {
-    Event::Message { slot, incarnation: 1, body: Box::new(body) }
+    Event::Message { slot, incarnation: 1, learned: 0, body: Box::new(body) }
 }
 
 /// Grants what the actions propose, and gives everything that was done.
@@ -90,8 +91,8 @@ fn tick(coordinator: &mut Coordinator, event: Event, now: u64) -> Vec<Action> {
 
 fn starts(actions: &[Action], to: u32) -> Vec<Start> {
     let start = |action: &Action| match action {
-        Action::Send { slot, body, .. } if *slot == to => match body.as_ref() {
-            coordinator_message::Body::Start(start) => Some(start.clone()),
+        Action::Send { slot, message } if *slot == to => match message.body.as_ref() {
+            Some(coordinator_message::Body::Start(start)) => Some(start.clone()),
             _ => None,
         },
         _ => None,
@@ -102,7 +103,7 @@ fn starts(actions: &[Action], to: u32) -> Vec<Start> {
 fn begins(actions: &[Action]) -> bool {
     actions
         .iter()
-        .any(|action| matches!(action, Action::Send { body, .. } if matches!(body.as_ref(), coordinator_message::Body::Begin(_))))
+        .any(|action| matches!(action, Action::Send { message, .. } if matches!(message.body, Some(coordinator_message::Body::Begin(_)))))
 }
 
 fn evicts(actions: &[Action], slot: u32, reason: AbortReason) -> bool {
@@ -132,15 +133,15 @@ fn peer(attempts: u64) -> Peer {
 }
 
 fn told(peer: &mut Peer, body: coordinator_message::Body) -> Vec<peer::Action> {
-    let message = CoordinatorMessage { term: 1, epoch: 1, body: Some(body) };
+    let message = CoordinatorMessage { term: 1, epoch: 1, settled: 0, body: Some(body) };
     peer.tick(peer::Event::Message(Box::new(message)), 4)
 }
 
 fn sent(actions: &[peer::Action]) -> Vec<&peer_message::Body> {
     let mut bodies = Vec::new();
     for action in actions {
-        if let peer::Action::Send(_, body) = action {
-            bodies.push(body.as_ref());
+        if let peer::Action::Send(message) = action {
+            bodies.extend(&message.body);
         }
     }
     bodies
@@ -167,7 +168,7 @@ fn a_contribution_of_samples_that_were_not_dealt_is_refused_on_both_sides() {
     told(&mut peer, coordinator_message::Body::Start(start(1, 1)));
     let done = peer.tick(peer::Event::Entered(enter(1, range(0, 4)), 1_000), 5);
     assert!(
-        matches!(done.as_slice(), [peer::Action::Reduced(Outcome::Aborted(refusal))] if refusal.reason == AbortReason::Mismatch),
+        matches!(done.as_slice(), [peer::Action::Ended(_, Outcome::Aborted(refusal))] if refusal.reason == AbortReason::Mismatch),
         "{done:?}"
     );
     let done = peer.tick(peer::Event::Entered(enter(1, range(4, 6)), 1_000), 5);
@@ -225,8 +226,8 @@ fn the_last_member_that_comes_back_is_told_to_arrive_again_once() {
     let back = Hello { start: Some(start(1, 1)), epoch: 2, ..hello(1) };
     let told = |actions: &[Action]| {
         let evict = |action: &&Action| {
-            matches!(action, Action::Send { slot: 1, body, .. }
-                if matches!(body.as_ref(), coordinator_message::Body::Evict(Evict { .. })))
+            matches!(action, Action::Send { slot: 1, message }
+                if matches!(message.body, Some(coordinator_message::Body::Evict(Evict { .. }))))
         };
         actions.iter().filter(evict).count()
     };
@@ -240,13 +241,13 @@ fn the_last_member_that_comes_back_is_told_to_arrive_again_once() {
 fn said(actions: &[Action], to: u32) -> Vec<&'static str> {
     let mut said = Vec::new();
     for action in actions {
-        if let Action::Send { slot, body, .. } = action
+        if let Action::Send { slot, message } = action
             && *slot == to
         {
-            match body.as_ref() {
-                coordinator_message::Body::Commit(_) => said.push("commit"),
-                coordinator_message::Body::Abort(_) => said.push("abort"),
-                coordinator_message::Body::Evict(_) => said.push("evict"),
+            match message.body {
+                Some(coordinator_message::Body::Commit(_)) => said.push("commit"),
+                Some(coordinator_message::Body::Abort(_)) => said.push("abort"),
+                Some(coordinator_message::Body::Evict(_)) => said.push("evict"),
                 _ => {}
             }
         }
@@ -257,9 +258,12 @@ fn said(actions: &[Action], to: u32) -> Vec<&'static str> {
 /// A member that was prepared in epoch 1 for a round of slots 0 and 1 when its coordinator was lost.
 fn prepared(slot: u32) -> Hello {
     let contributions = [0, 1].map(|slot| enter(slot, range(0, 4)).contribution.unwrap()).to_vec();
-    let begin = Begin { round: ROUND, record: Some(epoch(1, 1, &[0, 1])), elements: 8, contributions };
-    let vote = Prepared { epoch: 1, round: ROUND, result_hash: vec![9; chain::HASH] };
-    Hello { start: Some(start(slot, 1)), prepared: Some(vote), begin: Some(begin), epoch: 1, ..hello(slot) }
+    let operation = operation::ends_round(ROUND, 1, 8);
+    let key = operation.key.clone();
+    let begin = Begin { operation: Some(operation), record: Some(epoch(1, 1, &[0, 1])), contributions, ..Begin::default() };
+    let vote = Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] };
+    let flight = Flight { enter: Some(enter(slot, range(0, 4))), begin: Some(begin), prepared: Some(vote) };
+    Hello { start: Some(start(slot, 1)), flights: vec![flight], epoch: 1, ..hello(slot) }
 }
 
 #[test]
@@ -272,7 +276,8 @@ fn a_vote_counts_in_its_own_epoch_or_for_what_was_committed_when_the_next_was_pr
     };
     assert_eq!(outcome(epoch(2, 1, &[0, 1])), ["commit"]);
     assert_eq!(outcome(epoch(2, 2, &[0, 1])), ["abort"], "epoch 2 gave the operation of epoch 1 up");
-    assert_eq!(outcome(EpochRecord { rounds: ROUND, ..epoch(2, 2, &[0, 1]) }), ["commit"]);
+    let committed = operation::ends_round(ROUND, 1, 8).key.into_iter().collect();
+    assert_eq!(outcome(EpochRecord { rounds: ROUND, committed, ..epoch(2, 2, &[0, 1]) }), ["commit"]);
 }
 
 #[test]

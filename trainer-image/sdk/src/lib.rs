@@ -5,14 +5,16 @@
 //! given the round's state where its own is not.
 
 pub mod events;
+mod operation;
 mod passing;
 mod region;
 mod session;
 
-pub use atoll_proto::v1::{CommitRecord, SampleRange};
+pub use atoll_proto::v1::{Codec, CommitRecord, DataType, Member, SampleRange};
+pub use operation::{Operation, Outcome};
 pub use passing::{receive, regions_socket};
 pub use region::Region;
-pub use session::{Contribution, Options, Outcome, Part, Round, Session};
+pub use session::{Contribution, Options, Part, Pending, Round, Session};
 
 /// Errors of the sdk.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use memmap2::MmapRaw;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, memfd_create};
@@ -132,6 +133,18 @@ impl Region {
         (before.is_empty() && after.is_empty()).then_some(values)
     }
 
+    /// The word at a byte offset, for counters that both sides change; none when it does not lie inside or is not aligned.
+    #[must_use]
+    pub fn word(&self, offset: usize) -> Option<&AtomicU32> {
+        self.inside(&(offset..offset.checked_add(size_of::<AtomicU32>())?))?;
+        if !offset.is_multiple_of(align_of::<AtomicU32>()) {
+            return None;
+        }
+        // SAFETY: aligned (mappings begin at a page) and inside a mapping that lives as long as `self`; by the protocol this
+        // word is used as an atomic one alone.
+        Some(unsafe { AtomicU32::from_ptr(self.map.as_mut_ptr().add(offset).cast()) })
+    }
+
     fn inside(&self, range: &Range<usize>) -> Option<()> {
         (range.start <= range.end && range.end <= self.map.len()).then_some(())
     }
@@ -139,6 +152,8 @@ impl Region {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering::Relaxed;
+
     use super::*;
 
     #[test]
@@ -148,6 +163,18 @@ mod tests {
         let file = File::from(region.descriptor().try_clone_to_owned().unwrap());
         let other = Region::open("test", file, 64).unwrap();
         assert_eq!(other.values(4..12).unwrap(), [2.0, 3.0]);
+    }
+
+    #[test]
+    fn a_word_is_one_counter_in_all_mappings() {
+        let region = Region::create("test", 64).unwrap();
+        let file = File::from(region.descriptor().try_clone_to_owned().unwrap());
+        let other = Region::open("test", file, 64).unwrap();
+        region.word(60).unwrap().fetch_add(3, Relaxed);
+        assert_eq!(other.word(60).unwrap().load(Relaxed), 3);
+        for offset in [61, 62, 64, usize::MAX] {
+            assert!(region.word(offset).is_none(), "{offset}");
+        }
     }
 
     #[test]

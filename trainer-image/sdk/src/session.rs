@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use atoll_proto::PROTOCOL;
 use atoll_proto::v1::sidecar_client::SidecarClient;
 use atoll_proto::v1::{
-    AllReduceRequest, AttachRequest, BeginRoundRequest, CommitRecord, FinishRequest, PulseRequest, SampleRange, Slice,
-    all_reduce_reply,
+    self, AttachRequest, BeginRoundRequest, CommitRecord, DataType, FinishRequest, Member, OperateReply, OperateRequest,
+    OperationKey, OperationKind, PulseRequest, Reduction, SampleRange, Slice, operate_reply,
 };
 use hyper_util::rt::TokioIo;
 use tokio_stream::wrappers::IntervalStream;
@@ -21,7 +21,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::{Region, SdkError, passing};
+use crate::{Operation, Outcome, Region, SdkError, passing};
 
 /// Pause between two heartbeats.
 const PULSE: Duration = Duration::from_millis(200);
@@ -37,8 +37,19 @@ pub struct Options {
     pub socket: PathBuf,
     /// Counts the starts of this trainer.
     pub incarnation: u64,
+    /// Which of the trainer's processes this is.
+    pub rank: u32,
+    /// How many it has: 1, or one per GPU.
+    pub ranks: u32,
     /// How long to wait for a sidecar that does not answer.
     pub patience: Duration,
+}
+
+impl Options {
+    /// A region's name among all regions of the trainer.
+    fn named(&self, region: &str) -> String {
+        format!("{}/{}/{region}", self.incarnation, self.rank)
+    }
 }
 
 /// Part of a region, in bytes.
@@ -61,8 +72,12 @@ pub struct Round {
     pub synchronised: bool,
     /// Version of the membership.
     pub epoch: u64,
-    /// Workers in it.
-    pub members: u32,
+    /// Workers in it, in slot order.
+    pub members: Vec<Member>,
+    /// Slot of this worker.
+    pub slot: u32,
+    /// The others had begun it before this worker came: it knows other members than they do, and makes no groups.
+    pub late: bool,
 }
 
 /// What a worker gives to a round.
@@ -84,24 +99,16 @@ pub struct Contribution {
     pub deadline: Duration,
 }
 
-/// How a reduction ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome {
-    /// The output holds the mean, the same bytes on every member.
-    Committed {
-        /// What was committed.
-        record: CommitRecord,
-        /// Bytes that the sidecar was given to reduce since its start.
-        payload_bytes: u64,
-        /// Bytes that its lanes sent since its start.
-        wire_bytes: u64,
-    },
-    /// Cut off after it was prepared: only the others know. Ask again with the same contribution.
-    InDoubt,
+/// An operation in flight.
+#[derive(Debug)]
+pub struct Pending {
+    request: OperateRequest,
+    running: Option<tokio::task::JoinHandle<Result<tonic::Response<OperateReply>, Status>>>,
 }
 
 struct Link {
     client: SidecarClient<Channel>,
+    slot: u32,
     pulse: tokio::task::JoinHandle<()>,
 }
 
@@ -112,6 +119,9 @@ pub struct Session {
     regions: BTreeMap<String, Region>,
     link: Option<Link>,
     committed: Option<CommitRecord>,
+    round: u64,
+    /// Operations of the round so far, by tag and slots.
+    sequences: BTreeMap<(String, Vec<u32>), u64>,
 }
 
 impl Session {
@@ -126,7 +136,7 @@ impl Session {
             .enable_all()
             .build()
             .map_err(SdkError::Runtime)?;
-        Ok(Self { options, runtime, regions: BTreeMap::new(), link: None, committed: None })
+        Ok(Self { options, runtime, regions: BTreeMap::new(), link: None, committed: None, round: 0, sequences: BTreeMap::new() })
     }
 
     /// Makes a region of `length` bytes that both sides know by `name`.
@@ -154,46 +164,127 @@ impl Session {
             state_hash: state_hash.to_vec(),
             samples_wanted: samples,
             committed: self.committed.clone(),
+            rank: self.options.rank,
         };
         let reply = self.call(async |client| client.begin_round(request).await)?;
+        self.round = reply.round;
+        self.sequences.clear();
         Ok(Round {
             round: reply.round,
             samples: reply.samples,
             synchronised: reply.synchronised,
             epoch: reply.epoch,
             members: reply.members,
+            slot: self.link.as_ref().map_or(0, |link| link.slot),
+            late: reply.late,
         })
     }
 
-    /// Reduces a vector over the round's members and waits for the outcome.
+    /// Ends the round: reduces a vector over its members and waits for the outcome.
     ///
     /// # Errors
     /// [`SdkError::Again`] when it was aborted or the worker left out: begin a round. Inputs are untouched.
     pub fn all_reduce(&mut self, contribution: &Contribution) -> Result<Outcome, SdkError> {
-        let request = AllReduceRequest {
+        let round = contribution.round;
+        let operation = v1::Operation {
+            key: Some(OperationKey { round, ..OperationKey::default() }),
+            kind: OperationKind::AllReduce.into(),
+            data_type: DataType::F32.into(),
+            elements: contribution.input.range.len() as u64 / 4,
+            reduction: Reduction::Mean.into(),
+            ends_round: true,
+            ..v1::Operation::default()
+        };
+        let request = OperateRequest {
             incarnation: self.options.incarnation,
-            round: contribution.round,
+            rank: self.options.rank,
+            operation: Some(operation),
             input: Some(self.slice(&contribution.input)),
             output: Some(self.slice(&contribution.output)),
             weight: contribution.weight,
             samples: contribution.samples.clone(),
             loss: contribution.loss,
             deadline_milliseconds: contribution.deadline.as_millis() as u64,
+            residual: None,
         };
-        let reply = self.call(async |client| client.all_reduce(request).await)?;
-        match reply.outcome {
-            Some(all_reduce_reply::Outcome::Committed(committed)) => {
-                let record = committed.record.unwrap_or_default();
-                self.committed = Some(record.clone());
-                let (payload_bytes, wire_bytes) = (committed.payload_bytes, committed.wire_bytes);
-                Ok(Outcome::Committed { record, payload_bytes, wire_bytes })
+        self.wait(&mut Pending { request, running: None })
+    }
+
+    /// Starts an operation of the round. Many may be in flight at once; the workers of a round start those of one tag in the
+    /// same order.
+    ///
+    /// # Errors
+    /// [`SdkError::Again`] when the sidecar is lost.
+    pub fn start(&mut self, operation: &Operation) -> Result<Pending, SdkError> {
+        let sequence = self.sequences.entry((operation.tag.clone(), operation.slots.clone())).or_default();
+        let (tag, slots, round) = (operation.tag.clone(), operation.slots.clone(), self.round);
+        // The operation that ends the round is the first one without tag and slots.
+        let unnamed = u64::from(tag.is_empty() && slots.is_empty());
+        let key = OperationKey { round, tag, sequence: *sequence + unnamed, started: 0, slots };
+        *sequence += 1;
+        let request = OperateRequest {
+            incarnation: self.options.incarnation,
+            rank: self.options.rank,
+            operation: Some(operation.wanted(key)),
+            input: operation.input.as_ref().map(|part| self.slice(part)),
+            output: operation.output.as_ref().map(|part| self.slice(part)),
+            weight: operation.weight,
+            samples: Vec::new(),
+            loss: 0.0,
+            deadline_milliseconds: operation.deadline.as_millis() as u64,
+            residual: operation.residual.as_ref().map(|part| self.slice(part)),
+        };
+        let mut pending = Pending { request, running: None };
+        self.ask(&mut pending)?;
+        Ok(pending)
+    }
+
+    /// Waits until an operation has ended. One that is in doubt is asked for again by waiting again.
+    ///
+    /// # Errors
+    /// [`SdkError::Again`] when it was aborted or the worker left out: begin a round. Inputs are untouched.
+    pub fn wait(&mut self, pending: &mut Pending) -> Result<Outcome, SdkError> {
+        if pending.running.is_none() {
+            self.ask(pending)?;
+        }
+        let Some(running) = pending.running.take() else { return Err(SdkError::Again("the sidecar was lost".into())) };
+        let ended = self.runtime.block_on(running).unwrap_or_else(|error| Err(Status::unavailable(error.to_string())));
+        match self.taken(ended)?.outcome {
+            Some(operate_reply::Outcome::Committed(committed)) => {
+                let commit = committed.commit.unwrap_or_default();
+                if commit.record.is_some() {
+                    self.committed.clone_from(&commit.record);
+                }
+                Ok(Outcome::Committed {
+                    slots: commit.slots,
+                    record: commit.record,
+                    payload_bytes: committed.payload_bytes,
+                    wire_bytes: committed.wire_bytes,
+                    control_messages: committed.control_messages,
+                })
             }
-            Some(all_reduce_reply::Outcome::InDoubt(_)) => Ok(Outcome::InDoubt),
-            Some(all_reduce_reply::Outcome::Aborted(aborted)) => {
+            Some(operate_reply::Outcome::InDoubt(_)) => Ok(Outcome::InDoubt),
+            Some(operate_reply::Outcome::Aborted(aborted)) => {
                 Err(SdkError::Again(format!("{}: {}", aborted.reason().as_str_name(), aborted.detail)))
             }
             None => Err(SdkError::Again("the sidecar gave no outcome".into())),
         }
+    }
+
+    /// Starts an operation and waits until it has ended.
+    ///
+    /// # Errors
+    /// As [`Session::wait`].
+    pub fn operate(&mut self, operation: &Operation) -> Result<Outcome, SdkError> {
+        let mut pending = self.start(operation)?;
+        self.wait(&mut pending)
+    }
+
+    fn ask(&mut self, pending: &mut Pending) -> Result<(), SdkError> {
+        let Some(link) = &self.link else { return Err(SdkError::Again("the sidecar was lost".into())) };
+        let (mut client, request) = (link.client.clone(), pending.request.clone());
+        pending.running = Some(self.runtime.spawn(async move { client.operate(request).await }));
+        Ok(())
     }
 
     /// Tells the sidecar that the last round is done.
@@ -201,16 +292,12 @@ impl Session {
     /// # Errors
     /// [`SdkError::Again`] when the sidecar is lost; nothing else depends on it.
     pub fn finish(&mut self) -> Result<(), SdkError> {
-        let request = FinishRequest { incarnation: self.options.incarnation };
+        let request = FinishRequest { incarnation: self.options.incarnation, rank: self.options.rank };
         self.call(async |client| client.finish(request).await).map(|_| ())
     }
 
     fn slice(&self, part: &Part) -> Slice {
-        Slice {
-            region: format!("{}/{}", self.options.incarnation, part.region),
-            offset: part.range.start as u64,
-            length: part.range.len() as u64,
-        }
+        Slice { region: self.options.named(&part.region), offset: part.range.start as u64, length: part.range.len() as u64 }
     }
 
     /// One call; a broken connection means that the worker has to begin again, on the next one.
@@ -219,15 +306,21 @@ impl Session {
         call: impl AsyncFnOnce(&mut SidecarClient<Channel>) -> Result<tonic::Response<T>, Status>,
     ) -> Result<T, SdkError> {
         let Some(link) = &mut self.link else { return Err(SdkError::Again("the sidecar was lost".into())) };
-        match self.runtime.block_on(call(&mut link.client)) {
+        let ended = self.runtime.block_on(call(&mut link.client));
+        self.taken(ended)
+    }
+
+    fn taken<T>(&mut self, ended: Result<tonic::Response<T>, Status>) -> Result<T, SdkError> {
+        match ended {
             Ok(reply) => Ok(reply.into_inner()),
             Err(status) if status.code() == Code::Aborted => Err(SdkError::Again(status.message().to_owned())),
             Err(status) if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) => {
                 Err(SdkError::Refused(status.message().to_owned()))
             }
             Err(status) => {
-                link.pulse.abort();
-                self.link = None;
+                if let Some(link) = self.link.take() {
+                    link.pulse.abort();
+                }
                 Err(SdkError::Again(format!("the sidecar was lost: {}", status.message())))
             }
         }
@@ -256,12 +349,11 @@ impl Session {
     }
 
     fn try_connect(&self) -> Result<Link, SdkError> {
-        let incarnation = self.options.incarnation;
         let failed = |source| SdkError::Passing { name: "socket".into(), source };
         let mut socket = UnixStream::connect(passing::regions_socket(&self.options.socket)).map_err(failed)?;
         socket.set_read_timeout(Some(self.options.patience)).map_err(failed)?;
         for (name, region) in &self.regions {
-            passing::pass(&mut socket, &format!("{incarnation}/{name}"), region)?;
+            passing::pass(&mut socket, &self.options.named(name), region)?;
         }
         self.runtime.block_on(attach(&self.options))
     }
@@ -282,22 +374,24 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
         incarnation: options.incarnation,
         protocol_low: *PROTOCOL.start(),
         protocol_high: *PROTOCOL.end(),
+        rank: options.rank,
+        ranks: options.ranks,
     };
-    client.attach(request).await.map_err(|status| match status.code() {
+    let attached = client.attach(request).await.map_err(|status| match status.code() {
         Code::FailedPrecondition => SdkError::Refused(status.message().to_owned()),
         _ => SdkError::Again(status.message().to_owned()),
     })?;
     let mut pulses = client.clone();
-    let beats = heartbeats(options.incarnation);
+    let beats = heartbeats(options.incarnation, options.rank);
     let pulse = tokio::spawn(async move {
         // Its end, for whatever reason, is seen by the next call.
         let _ended = pulses.pulse(beats).await;
     });
-    Ok(Link { client, pulse })
+    Ok(Link { client, slot: attached.into_inner().slot, pulse })
 }
 
-fn heartbeats(incarnation: u64) -> impl Stream<Item = PulseRequest> {
-    IntervalStream::new(tokio::time::interval(PULSE)).map(move |_| PulseRequest { incarnation })
+fn heartbeats(incarnation: u64, rank: u32) -> impl Stream<Item = PulseRequest> {
+    IntervalStream::new(tokio::time::interval(PULSE)).map(move |_| PulseRequest { incarnation, rank })
 }
 
 impl Drop for Session {

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use atoll_collective::identity::PeerName;
 use atoll_collective::lane::Lanes;
 use atoll_collective::v1::coordinator_client::CoordinatorClient;
 use atoll_collective::v1::coordinator_server::Coordinator;
@@ -37,23 +38,37 @@ impl Coordinator for Control {
     async fn session(&self, request: Request<Streaming<PeerMessage>>) -> Result<Response<Self::SessionStream>, Status> {
         let (sender, receiver) = mpsc::channel(WAITING);
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(listen(session, request.into_inner(), sender, self.inbox.clone()));
+        let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
+        tokio::spawn(listen(session, name, request.into_inner(), sender, self.inbox.clone()));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
 /// Brings a peer's messages to the core; the first must introduce it.
-async fn listen(session: u64, mut messages: Streaming<PeerMessage>, sender: ToPeer, inbox: mpsc::Sender<Input>) {
-    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)) })) = messages.message().await else { return };
+async fn listen(
+    session: u64,
+    name: Option<PeerName>,
+    mut messages: Streaming<PeerMessage>,
+    sender: ToPeer,
+    inbox: mpsc::Sender<Input>,
+) {
+    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)), .. })) = messages.message().await else {
+        return;
+    };
     let Some(member) = hello.member.clone() else { return };
+    // A peer speaks for itself alone.
+    if name.is_some_and(|name| (name.worker(), name.island()) != (&member.worker, &member.island)) {
+        let refused = Status::permission_denied(format!("the certificate is not that of worker {}", member.worker));
+        let _gone = sender.send(Err(refused)).await;
+        return;
+    }
     let opened = Input::SessionOpened { session, term, hello: Box::new(hello), sender };
     if inbox.send(opened).await.is_err() {
         return;
     }
     let (slot, incarnation) = (member.slot, member.incarnation);
     while let Ok(Some(message)) = messages.message().await {
-        let Some(body) = message.body else { continue };
-        let input = Input::SessionMessage { session, slot, incarnation, term: message.term, body: Box::new(body) };
+        let input = Input::SessionMessage { session, slot, incarnation, message: Box::new(message) };
         if inbox.send(input).await.is_err() {
             return;
         }
@@ -90,7 +105,7 @@ async fn open(
     messages: mpsc::Receiver<PeerMessage>,
 ) -> Result<Streaming<CoordinatorMessage>, String> {
     // A connection of its own: bulk data must not delay a heartbeat.
-    let mut client = CoordinatorClient::new(lanes.connection(&coordinator.address)?);
+    let mut client = CoordinatorClient::new(lanes.connection_to(coordinator)?);
     let mut request = Request::new(ReceiverStream::new(messages));
     lanes.secret().show(request.metadata_mut());
     client.session(request).await.map(Response::into_inner).map_err(|status| status.message().to_owned())

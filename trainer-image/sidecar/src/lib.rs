@@ -7,6 +7,7 @@ mod arbiter;
 mod control;
 mod core;
 mod operation;
+mod ranks;
 mod regions;
 mod report;
 mod trainer;
@@ -17,16 +18,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
-use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Metered, STREAM_WINDOW};
+use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
+use atoll_collective::identity::{Identity, IdentityError};
 use atoll_collective::secret::Secret;
+use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::Member;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{mpsc, watch};
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+
+/// Name of the arbiter in its certificate, in the island of those who ask it.
+pub const ARBITER: &str = "arbiter";
 
 /// What a sidecar is started with.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -39,6 +44,8 @@ pub struct Config {
     pub incarnation: u64,
     /// Where its lanes listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// `HOST:PORT` that the others dial, where that is not where it listens.
+    pub announce: Option<String>,
     /// `HOST:PORT` of the run's arbiter.
     pub arbiter: String,
     /// Path of the socket for the trainer; the region socket is beside it, with `.regions` at the end.
@@ -51,6 +58,10 @@ pub struct Config {
     pub progress: Duration,
     /// The run's secret, shown by every peer. Never logged.
     pub token: String,
+    /// The island of its worker.
+    pub island: String,
+    /// What it shows and checks others against; without it connections are plain.
+    pub identity: Option<Identity>,
 }
 
 /// Errors that end a sidecar.
@@ -67,6 +78,9 @@ pub enum SidecarError {
     /// A server ended.
     #[error("a server of the sidecar ended: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// Its identity cannot be used.
+    #[error("the sidecar's identity: {0}")]
+    Identity(#[from] IdentityError),
     /// The asynchronous runtime or a signal handler could not be set up.
     #[error("cannot set up the process: {0}")]
     Process(#[source] std::io::Error),
@@ -77,6 +91,12 @@ pub enum SidecarError {
 /// # Errors
 /// [`SidecarError`] where it cannot listen or a server fails.
 pub fn run(config: Config) -> Result<(), SidecarError> {
+    // A task that panics would leave an operation that nobody ends: the process ends instead, and is started again.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SidecarError::Process)?;
     runtime.block_on(serve(config))
 }
@@ -88,18 +108,28 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(&config.token);
-    let lanes = Lanes::new(secret.clone(), Arc::clone(&meter));
+    let security = config.identity.as_ref().map(Security::new).transpose()?;
+    let transport = Transport::new(security, Arc::clone(&meter));
+    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone());
     let (inbox, events) = mpsc::channel(1024);
-    let (operation, operations) = watch::channel(None);
+    let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
     let regions = regions::Regions::listen(sockets.regions)?;
     let me = Member {
         slot: config.slot,
         worker: config.worker.clone(),
         incarnation: config.incarnation,
-        address: address.to_string(),
+        address: config.announce.clone().unwrap_or_else(|| address.to_string()),
+        contributor: false,
+        island: config.island.clone(),
     };
-    let lane_service = LaneService { operation: operations, offer: offers, secret: secret.clone(), patience: config.progress };
+    let lane_service = LaneService {
+        me: (config.slot, config.incarnation),
+        operations: operations.clone(),
+        offer: offers,
+        secret: secret.clone(),
+        patience: config.progress,
+    };
     let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.guard());
     let network = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
@@ -107,15 +137,11 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         .max_frame_size(FRAME)
         .add_service(lane_service)
         .add_service(control)
-        .serve_with_incoming(TcpListenerStream::new(listener).map(move |accepted| {
-            let stream = accepted?;
-            stream.set_nodelay(true)?;
-            Ok::<_, std::io::Error>(Metered::new(stream, Arc::clone(&meter)))
-        }));
+        .serve_with_incoming(transport.incoming(listener));
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
         .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
-    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operation, offer, regions });
+    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operations, offer, regions });
     tokio::select! {
         ended = network => ended?,
         ended = seam => ended?,

@@ -62,7 +62,7 @@ impl Regions {
         let slice = slice?;
         let start = usize::try_from(slice.offset).ok()?;
         let end = start.checked_add(usize::try_from(slice.length).ok()?)?;
-        if !slice.region.starts_with(&format!("{incarnation}/")) || start % 4 != 0 || !slice.length.is_multiple_of(4) {
+        if !slice.region.starts_with(&format!("{incarnation}/")) {
             return None;
         }
         let region = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&slice.region)?.clone();
@@ -87,6 +87,23 @@ impl Part {
     pub(crate) fn shared(&self) -> Bytes {
         Bytes::from_owner(self.clone())
     }
+
+    /// Takes over another part's bytes; false, and nothing is done, where their lengths differ.
+    pub(crate) fn copy_from(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.write(0, other.as_ref())
+    }
+
+    /// A part of it, in bytes from its start; nothing where it does not lie inside.
+    pub(crate) fn part(&self, range: Range<usize>) -> Option<Self> {
+        let inside = range.start <= range.end && range.end <= self.range.len();
+        let from = self.range.start;
+        inside.then(|| Self { region: self.region.clone(), range: from + range.start..from + range.end })
+    }
+
+    /// Its f32 values, to write; none where it is not aligned to them.
+    pub(crate) fn values_mut(&mut self) -> Option<&mut [f32]> {
+        self.region.values_mut(self.range.clone())
+    }
 }
 
 impl AsRef<[u8]> for Part {
@@ -100,7 +117,11 @@ impl Output for Part {
         offset + data.len() <= self.range.len() && self.region.write(self.range.start + offset, data)
     }
 
-    fn bytes(&self) -> &[u8] {
-        self.as_ref()
+    fn shared(&self, start: usize, end: usize) -> Bytes {
+        self.part(start..end).map(Bytes::from_owner).unwrap_or_default()
+    }
+
+    fn len(&self) -> usize {
+        self.range.len()
     }
 }

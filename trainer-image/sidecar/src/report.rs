@@ -33,9 +33,11 @@ fn event(worker: &str, notice: &Notice) -> Event {
         Notice::Evicted { worker, reason, detail, .. } => {
             Event::now(worker, "Evicted").with("reason", name(*reason)).with("detail", detail.as_str())
         }
-        Notice::Aborted { round, reason, detail } => {
-            Event::now("", "Aborted").round(*round).with("reason", name(*reason)).with("detail", detail.as_str())
-        }
+        Notice::Aborted { key, reason, detail } => Event::now("", "Aborted")
+            .round(key.round)
+            .with("operation", key.to_string())
+            .with("reason", name(*reason))
+            .with("detail", detail.as_str()),
         Notice::Committed(record) => {
             let counted = record.contributions.iter().filter(|given| given.weight > 0);
             let slots: Vec<u32> = counted.clone().map(|given| given.slot).collect();

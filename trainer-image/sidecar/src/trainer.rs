@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use atoll_collective::v1::sidecar_server::Sidecar;
 use atoll_collective::v1::{
-    AllReduceReply, AllReduceRequest, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, FinishReply, FinishRequest,
+    AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, FinishReply, FinishRequest, OperateReply, OperateRequest,
     PulseReply, PulseRequest,
 };
 use atoll_proto::PROTOCOL;
@@ -53,7 +53,7 @@ impl Sidecar for TrainerSeam {
                 "this sidecar speaks protocol {low} to {high}; install a trainer that does"
             )));
         }
-        self.ask(|answer| Input::Attach { incarnation: request.incarnation, protocol, answer }).await
+        self.ask(|answer| Input::Attach { request, protocol, answer }).await
     }
 
     async fn pulse(&self, request: Request<Streaming<PulseRequest>>) -> Result<Response<PulseReply>, Status> {
@@ -61,10 +61,10 @@ impl Sidecar for TrainerSeam {
         let mut incarnation = None;
         while let Ok(Some(pulse)) = pulses.message().await {
             incarnation = Some(pulse.incarnation);
-            let _stopping = self.inbox.send(Input::Pulse(pulse.incarnation)).await;
+            let _stopping = self.inbox.send(Input::Pulse { incarnation: pulse.incarnation, rank: pulse.rank }).await;
         }
         if let Some(incarnation) = incarnation {
-            let _stopping = self.inbox.send(Input::PulseEnded(incarnation)).await;
+            let _stopping = self.inbox.send(Input::PulseEnded { incarnation }).await;
         }
         Ok(Response::new(PulseReply {}))
     }
@@ -73,15 +73,16 @@ impl Sidecar for TrainerSeam {
         self.ask(|answer| Input::BeginRound { request: Box::new(request.into_inner()), answer }).await
     }
 
-    async fn all_reduce(&self, request: Request<AllReduceRequest>) -> Result<Response<AllReduceReply>, Status> {
+    async fn operate(&self, request: Request<OperateRequest>) -> Result<Response<OperateReply>, Status> {
         let request = request.into_inner();
         if Duration::from_millis(request.deadline_milliseconds) > LONGEST {
             return Err(Status::invalid_argument("the deadline is longer than a day"));
         }
-        self.ask(|answer| Input::AllReduce { request: Box::new(request), answer }).await
+        self.ask(|answer| Input::Operate { request: Box::new(request), answer }).await
     }
 
     async fn finish(&self, request: Request<FinishRequest>) -> Result<Response<FinishReply>, Status> {
-        self.ask(|answer| Input::Finish { incarnation: request.into_inner().incarnation, answer }).await
+        let FinishRequest { incarnation, rank } = request.into_inner();
+        self.ask(|answer| Input::Finish { incarnation, rank, answer }).await
     }
 }

@@ -57,6 +57,8 @@ pub struct Schedule {
     pub joiners: u32,
     /// No clock but the protocol's own ends a wait: neither an operation's deadline nor a round's.
     pub patient: bool,
+    /// Trainers take part in several operations at once before the one that ends a round.
+    pub operations: bool,
     /// Crashes strike whoever has the coordinator's role.
     pub against_the_coordinator: bool,
     /// What strikes it.
@@ -75,6 +77,7 @@ impl Schedule {
             workers,
             joiners: 0,
             patient: false,
+            operations: false,
             against_the_coordinator: false,
             faults: Faults::default(),
             arbitration: Arbitration::Single,
@@ -98,6 +101,7 @@ impl Schedule {
             workers: if faults.splits > 0 { workers.max(4) } else { workers },
             joiners: (seed / 7 % 2) as u32,
             patient: seed.is_multiple_of(2),
+            operations: seed % 3 == 1,
             against_the_coordinator: seed % 5 == 1,
             faults,
             arbitration: match (seed / 5 % 2, seed / 10 % 4) {
@@ -123,6 +127,8 @@ pub struct Ending {
     pub finished: usize,
     /// Committed rounds.
     pub rounds: usize,
+    /// Committed operations within rounds.
+    pub operations: usize,
     /// Evictions that coordinators reported.
     pub evictions: usize,
     /// Terms that were granted.
@@ -146,6 +152,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
         held: states.is_empty() && world.holds_without_majority(),
         finished: states.len(),
         rounds: world.history().len(),
+        operations: world.operations(),
         evictions: world.evictions(),
         terms: world.terms(),
         by_peers: world.granted_by_peers(),

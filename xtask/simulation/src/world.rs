@@ -10,11 +10,11 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use atoll_collective::arbiter::{self, HUB, Hub, Petition, Single};
 use atoll_collective::coordinator::{self, Coordinator};
+use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::rules::Rules;
 use atoll_collective::v1::{
-    ArbiterKind, Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Start,
-    coordinator_message,
+    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Start,
 };
 use atoll_collective::{Millis, Notice, chain};
 use rand_chacha::ChaCha8Rng;
@@ -52,7 +52,7 @@ enum Happening {
     Asked { from: Member, to: End, question: Option<u64>, body: Body },
     Answered { to: Member, from: Member, question: Option<u64>, answer: Answer },
     Moved { slot: u32, incarnation: u64, begin: Box<Begin> },
-    Fetched { slot: u32, incarnation: u64, start: Box<Start> },
+    Fetched { slot: u32, incarnation: u64, fetch: u64, start: Box<Start> },
     Trained { slot: u32, trainer: u64, start: Box<Start> },
     ArriveAgain { slot: u32, trainer: u64 },
     Crash(Option<u32>),
@@ -90,9 +90,10 @@ struct Trainer {
     alive: bool,
     rounds: u64,
     state: Vec<u8>,
-    entered: Option<Enter>,
-    /// When the call that it waits in must have returned.
-    returns_by: Option<Millis>,
+    /// Operations that it waits for, and when each call must have returned.
+    waits: BTreeMap<Key, (Enter, Millis)>,
+    /// The round that it is in, and what it has learned from the operations within it.
+    start: Option<Start>,
     committed: Option<CommitRecord>,
 }
 
@@ -104,16 +105,19 @@ struct Node {
     petition: Petition,
     next_beat: Millis,
     session: Option<SessionId>,
+    /// Counts fetches: an earlier one that was stopped brings nothing.
+    fetches: u64,
     /// Attempts to open a session; what an earlier one brings is dropped.
     dials: u64,
     coordinator: Option<Coordinator>,
     /// How many times longer everything takes on it.
     slowness: u64,
-    /// The result that its output holds.
-    output: Option<Vec<u8>>,
-    moving: Option<u64>,
-    /// Epochs in which it gave its data to the lanes.
-    gave: BTreeSet<u64>,
+    /// The results that its outputs hold.
+    outputs: BTreeMap<Key, Vec<u8>>,
+    /// Attempts by operation that it moves data for.
+    moving: BTreeMap<Key, u64>,
+    /// Attempts, by term and number, in which it gave its data to the lanes.
+    gave: BTreeSet<(u64, u64)>,
     trainer: Trainer,
 }
 
@@ -151,11 +155,15 @@ pub(crate) struct World {
     without_majority: Option<Millis>,
     ruinous: bool,
     history: BTreeMap<u64, CommitRecord>,
+    operate: bool,
+    /// What was given to operations, by operation and slot; and how those ended that were committed.
+    given: BTreeMap<(Key, u32), u64>,
+    operations: BTreeMap<Key, Commit>,
     notices: Vec<Notice>,
 }
 
 fn member(slot: u32, incarnation: u64) -> Member {
-    Member { slot, worker: format!("w{slot}"), incarnation, address: format!("w{slot}:{incarnation}"), contributor: false }
+    Member { slot, worker: format!("w{slot}"), incarnation, address: format!("w{slot}:{incarnation}"), ..Member::default() }
 }
 
 fn petition(me: &Member, rules: Rules) -> Petition {
@@ -195,10 +203,11 @@ impl World {
             next_beat: 0,
             session: None,
             dials: 0,
+            fetches: 0,
             slowness: 1,
-            output: None,
+            outputs: BTreeMap::new(),
             coordinator: None,
-            moving: None,
+            moving: BTreeMap::new(),
             gave: BTreeSet::new(),
             trainer: Trainer::default(),
         });
@@ -227,6 +236,9 @@ impl World {
             without_majority: None,
             ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
+            operate: schedule.operations,
+            given: BTreeMap::new(),
+            operations: BTreeMap::new(),
             notices: Vec::new(),
         }
     }
@@ -254,6 +266,10 @@ impl World {
 
     pub(crate) fn evictions(&self) -> usize {
         self.notices.iter().filter(|notice| matches!(notice, Notice::Evicted { .. })).count()
+    }
+
+    pub(crate) fn operations(&self) -> usize {
+        self.operations.values().filter(|commit| commit.record.is_none()).count()
     }
 
     pub(crate) fn terms(&self) -> u64 {
@@ -333,7 +349,11 @@ impl World {
             Happening::Asked { from, to, question, body } => self.asked(&from, to, question, &body),
             Happening::Answered { to, from, question, answer } => self.answered(&to, from, question, answer),
             Happening::Moved { slot, incarnation, begin } => self.moved(slot, incarnation, begin),
-            Happening::Fetched { slot, incarnation, start } => self.fetched(slot, incarnation, &start),
+            Happening::Fetched { slot, incarnation, fetch, start } => {
+                if self.node(slot).fetches == fetch {
+                    self.fetched(slot, incarnation, &start);
+                }
+            }
             Happening::Trained { slot, trainer, start } => self.trained(slot, trainer, &start),
             Happening::ArriveAgain { slot, trainer } => self.arrive(slot, trainer),
             Happening::Crash(slot) => {
@@ -393,10 +413,9 @@ impl World {
             .filter(|(_, session)| session.open && session.coordinator == self.nodes[slot as usize].me)
             .map(|(id, _)| *id)
             .collect();
-        if let Some((term, epoch)) = self.node(slot).coordinator.as_ref().map(|found| (found.term(), found.epoch())) {
+        if let Some(heartbeat) = self.node(slot).coordinator.as_ref().map(Coordinator::heartbeat) {
             for session in heartbeats {
-                let body = Some(coordinator_message::Body::Heartbeat(atoll_collective::v1::Heartbeat {}));
-                self.deliver(session, Letter::Down(Some(CoordinatorMessage { term, epoch, body })));
+                self.deliver(session, Letter::Down(Some(heartbeat.clone())));
             }
         }
     }
@@ -416,9 +435,9 @@ impl World {
         let mut proposals = Vec::new();
         for action in actions {
             match action {
-                coordinator::Action::Send { slot: to, epoch, body } => {
+                coordinator::Action::Send { slot: to, message } => {
                     if let Some(session) = self.session_of(slot, to, term) {
-                        self.deliver(session, Letter::Down(Some(CoordinatorMessage { term, epoch, body: Some(*body) })));
+                        self.deliver(session, Letter::Down(Some(*message)));
                     }
                 }
                 coordinator::Action::Propose(record) => proposals.push(record),
@@ -450,7 +469,7 @@ impl World {
     /// A call returns at its deadline, unless its process stands still.
     fn check_deadline(&mut self, slot: u32) {
         let node = &self.nodes[slot as usize];
-        let late = node.trainer.returns_by.is_some_and(|by| self.now > by.max(node.stopped_until) + GRACE);
+        let late = node.trainer.waits.values().any(|(_, by)| self.now > (*by).max(node.stopped_until) + GRACE);
         self.require(!late, || format!("a call of w{slot} has not returned at its deadline"));
     }
 
@@ -475,9 +494,10 @@ impl World {
                     let dial = self.node(slot).dials;
                     self.soon(20, Happening::Dialled { slot, incarnation: me.incarnation, dial, coordinator, term });
                 }
-                peer::Action::Send(term, body) => {
+                peer::Action::Send(message) => {
+                    self.take_note(slot, &message);
                     if let Some(session) = self.node(slot).session {
-                        self.deliver(session, Letter::Up(Some(PeerMessage { term, body: Some(*body) })));
+                        self.deliver(session, Letter::Up(Some(*message)));
                     }
                 }
                 peer::Action::Hang(_) => {
@@ -488,26 +508,36 @@ impl World {
                 }
                 peer::Action::RequestTerm(observed) => wished = Some(observed),
                 peer::Action::Move(begin) => {
-                    let epoch = begin.record.as_ref().unwrap().epoch;
-                    self.node(slot).moving = Some(epoch);
-                    self.node(slot).output = None;
-                    self.node(slot).gave.insert(epoch);
+                    let (key, attempt) = attempt(&begin);
+                    self.node(slot).outputs.remove(&key);
+                    self.node(slot).moving.insert(key, attempt.1);
+                    self.node(slot).gave.insert(attempt);
                     let slowness = self.node(slot).slowness;
                     self.soon(50 * slowness, Happening::Moved { slot, incarnation: me.incarnation, begin });
                 }
-                peer::Action::Halt => {
-                    self.node(slot).moving = None;
-                    self.node(slot).output = None;
+                peer::Action::Halt(key) => {
+                    self.node(slot).moving.remove(&key);
+                    self.node(slot).outputs.remove(&key);
                 }
-                peer::Action::Fetch(start) => self.soon(100, Happening::Fetched { slot, incarnation: me.incarnation, start }),
+                peer::Action::StopFetching => self.node(slot).fetches += 1,
+                peer::Action::Fetch(start) => {
+                    self.node(slot).fetches += 1;
+                    let fetch = self.node(slot).fetches;
+                    self.soon(100, Happening::Fetched { slot, incarnation: me.incarnation, fetch, start });
+                }
                 peer::Action::Begun(result) => self.begun(slot, result.map_err(|_| ())),
-                peer::Action::Reduced(outcome) => self.reduced(slot, outcome),
+                peer::Action::Ended(key, outcome) => self.ended(slot, &key, outcome),
             }
         }
         if let Some(observed) = wished {
             self.petition_event(slot, arbiter::Event::RequestTerm(observed));
         }
     }
+}
+
+/// The operation that a begin is of, and which attempt at it: term and number.
+fn attempt(begin: &Begin) -> (Key, (u64, u64)) {
+    (operation::key(begin.operation.as_ref()), (begin.record.as_ref().map_or(0, |record| record.term), begin.number))
 }
 
 /// Prints an event that is worth it, and what was done about it.

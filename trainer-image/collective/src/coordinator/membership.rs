@@ -1,9 +1,8 @@
 //! Changes of membership: who is lost, who may come in, and the one proposal that waits for the arbiter.
 
-use super::{Action, Coordinator, Phase, SUSPICION, Session, abort, evict};
-use crate::chain;
-use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Member, Ruling};
-use crate::{Millis, Notice};
+use super::{Action, Coordinator, Phase, SUSPICION, Session, evict};
+use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Flight, Member, Operation, Ruling};
+use crate::{Millis, Notice, chain, operation};
 
 /// A change of membership that the arbiter has not answered yet.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -88,17 +87,17 @@ impl Coordinator {
             return;
         }
         let timeout = self.settings.round_timeout;
-        let somebody_waits = self.members().any(|session| session.enter.is_some());
-        let late: Vec<u32> = self
-            .members()
-            .filter(|session| session.start.is_some() && session.enter.is_none())
-            .filter(|session| now.saturating_sub(session.started) > timeout)
-            .map(|session| session.member.slot)
-            .collect();
-        if somebody_waits {
-            for slot in late {
-                self.evict(slot, AbortReason::Straggler, &format!("its round took longer than {timeout} ms"));
-            }
+        let waited_for: Vec<_> = self.members().flat_map(|session| session.flights.values()).filter_map(entered).collect();
+        let late = |session: &&Session| {
+            session.start.is_some()
+                && now.saturating_sub(session.started) > timeout
+                && waited_for.iter().any(|operation| {
+                    operation::includes(operation, session.member.slot)
+                        && session.enter(&operation::key(Some(operation))).is_none()
+                })
+        };
+        for slot in self.members().filter(late).map(|session| session.member.slot).collect::<Vec<_>>() {
+            self.evict(slot, AbortReason::Straggler, &format!("its round took longer than {timeout} ms"));
         }
     }
 
@@ -119,8 +118,10 @@ impl Coordinator {
             return self.propose(&[], now, actions);
         }
         let round = self.round();
-        let holds_state =
-            |session: &&Session| !session.finished && session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
+        let holds_state = |session: &&Session| {
+            let arrived = session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
+            arrived && session.start.is_none() && !session.finished
+        };
         let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();
         if heirs.is_empty() {
             self.recall(actions);
@@ -134,9 +135,8 @@ impl Coordinator {
     fn recall(&mut self, actions: &mut Vec<Action>) {
         for slot in self.evicting.keys().copied().collect::<Vec<_>>() {
             let member = self.is_member(slot);
-            let Some(session) = self.sessions.get_mut(&slot).filter(|session| member && session.arrive.is_none()) else {
-                continue;
-            };
+            let stands_in_it = |session: &&mut Session| session.arrive.is_none() || session.start.is_some();
+            let Some(session) = self.sessions.get_mut(&slot).filter(|_| member).filter(stands_in_it) else { continue };
             if !std::mem::replace(&mut session.recalled, true) {
                 actions.push(self.send(slot, evict(AbortReason::PeerLost, "no member of its round is left")));
             }
@@ -157,8 +157,10 @@ impl Coordinator {
             .map(|(slot, (reason, detail))| (slot, reason, detail))
             .collect();
         let rounds = chain::rounds(self.committed.as_ref());
+        let committed = self.unsettled().filter_map(|commit| commit.key.clone()).collect();
         let (arbiter, hub) = self.arbiter_to_be();
-        let record = EpochRecord { epoch: self.record.epoch + 1, members, rounds, arbiter, hub, ..self.record.clone() };
+        let epoch = self.record.epoch + 1;
+        let record = EpochRecord { epoch, members, rounds, committed, arbiter, hub, ..self.record.clone() };
         actions.push(Action::Propose(record.clone()));
         self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
     }
@@ -200,32 +202,21 @@ impl Coordinator {
         for ((slot, reason, detail), worker) in proposal.evicted.iter().zip(names) {
             actions.push(Action::Report(Notice::Evicted { slot: *slot, worker, reason: *reason, detail: detail.clone() }));
             // It came too late to stay, but its contribution counts: its trainer must not hear otherwise.
-            actions.extend(self.sessions.get(slot).and_then(|session| self.awaited(session)));
+            if let Some(session) = self.sessions.get(slot) {
+                self.tell_awaited(session, actions);
+            }
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.leave_round();
                 actions.push(self.send(*slot, evict(*reason, detail)));
             }
         }
-        let blame = proposal.retry.map(|(reason, slot, detail)| (slot, reason, detail));
-        if let Phase::Moving(begin) = &self.phase {
-            let round = begin.round;
-            let (culprit, reason, detail) = proposal
-                .evicted
-                .into_iter()
-                .next()
-                .or(blame)
-                .map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
-            self.phase = Phase::Open;
-            for session in self.sessions.values_mut() {
-                session.prepared = None;
-                session.suspected = None;
-            }
-            self.send_to_members(&abort(round, reason, culprit, &detail), actions);
-            actions.push(Action::Report(Notice::Aborted { round, reason, detail }));
-        } else if matches!(self.phase, Phase::Gathering { .. }) {
-            self.phase = Phase::Open;
-        } else if matches!(self.phase, Phase::Recovering { .. }) {
-            self.recovered(actions);
+        let evicted = proposal.evicted.into_iter().next();
+        let blame = evicted.or(proposal.retry.map(|(reason, slot, detail)| (slot, reason, detail)));
+        self.abort_all(blame, actions);
+        match self.phase {
+            Phase::Gathering { .. } => self.phase = Phase::Open,
+            Phase::Recovering { .. } => self.recovered(actions),
+            Phase::Open | Phase::Deposed => {}
         }
         self.evict_absent();
     }
@@ -242,4 +233,8 @@ impl Coordinator {
             }
         }
     }
+}
+
+fn entered(flight: &Flight) -> Option<&Operation> {
+    flight.enter.as_ref()?.operation.as_ref()
 }

@@ -5,15 +5,17 @@
 //! hash; whatever prevents that ends in a new epoch, granted by the arbiter, and another attempt with the survivors.
 
 mod membership;
+mod operations;
 mod recovery;
 mod rounds;
 
 use std::collections::BTreeMap;
 
+use crate::operation::{self, Key, MOST_IN_FLIGHT};
 use crate::rules::Rules;
 use crate::v1::{
-    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Enter, EpochRecord, Evict, Hello, Hub, Member, Prepared, Ruling,
-    Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Heartbeat,
+    Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, chain, ledger};
 use membership::Proposal;
@@ -50,6 +52,8 @@ pub enum Event {
         slot: u32,
         /// Its incarnation.
         incarnation: u64,
+        /// The newest commit that it was told.
+        learned: u64,
         /// What it says.
         body: Box<peer_message::Body>,
     },
@@ -71,14 +75,12 @@ pub enum Event {
 /// What to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// Send to a peer's session, in this term and epoch.
+    /// Send to a peer's session.
     Send {
         /// The peer's slot.
         slot: u32,
-        /// Epoch at the time of sending.
-        epoch: u64,
         /// What to say.
-        body: Box<coordinator_message::Body>,
+        message: Box<CoordinatorMessage>,
     },
     /// Ask the arbiter to store this record.
     Propose(EpochRecord),
@@ -101,11 +103,13 @@ struct Session {
     arrive: Option<Arrive>,
     start: Option<Start>,
     started: Millis,
-    enter: Option<Enter>,
-    prepared: Option<Prepared>,
-    /// The operation it was prepared for under an earlier coordinator.
-    begin: Option<Begin>,
+    flights: BTreeMap<Key, Flight>,
     committed: Option<CommitRecord>,
+    /// The newest commit that it was told, by its own word; and the newest that was sent to it.
+    learned: u64,
+    sent: u64,
+    /// An operation of its round has ended.
+    operated: bool,
     finished: bool,
     /// Why its trainer takes part no more, where that could not be acted on at once.
     left: Option<(AbortReason, String)>,
@@ -127,10 +131,8 @@ enum Phase {
     Gathering {
         since: Option<Millis>,
     },
-    /// Members arrive, train, and enter.
+    /// Members arrive, train, and take part in operations.
     Open,
-    /// Members move the data of one operation.
-    Moving(Box<Begin>),
     Deposed,
 }
 
@@ -140,15 +142,25 @@ pub struct Coordinator {
     settings: Settings,
     record: EpochRecord,
     committed: Option<CommitRecord>,
+    /// Commits that a member may not have learned, and some that all have; ascending.
+    history: Vec<Commit>,
+    /// The newest commit, and the newest that every member has learned.
+    index: u64,
+    settled: u64,
     sessions: BTreeMap<u32, Session>,
     phase: Phase,
+    /// Operations whose members move data.
+    moving: BTreeMap<Key, Begin>,
+    /// Attempts that were begun in this term.
+    attempts: u64,
     proposal: Option<Proposal>,
     /// Members to evict with the next proposal.
     evicting: BTreeMap<u32, (AbortReason, String)>,
     /// Set when an operation has to be tried again with the same members.
     retry: Option<(AbortReason, u32, String)>,
-    /// Hash of the state from which the open round begins.
+    /// Hash of the state from which the open round begins, and the epoch in which it was begun.
     round_state: Option<Vec<u8>>,
+    round_started: u64,
     last_tick: Millis,
     holding: bool,
     hub: Option<Hub>,
@@ -167,12 +179,18 @@ impl Coordinator {
             settings,
             record,
             committed: None,
+            history: Vec::new(),
+            index: 0,
+            settled: 0,
             sessions: BTreeMap::new(),
             phase,
+            moving: BTreeMap::new(),
+            attempts: 0,
             proposal: None,
             evicting: BTreeMap::new(),
             retry: None,
             round_state: None,
+            round_started: 0,
             last_tick: now,
             holding: false,
             hub: None,
@@ -192,10 +210,10 @@ impl Coordinator {
         self.record.term
     }
 
-    /// The newest epoch that was granted to it.
+    /// A sign of life for its peers.
     #[must_use]
-    pub fn epoch(&self) -> u64 {
-        self.record.epoch
+    pub fn heartbeat(&self) -> CoordinatorMessage {
+        self.message_of(coordinator_message::Body::Heartbeat(Heartbeat {}))
     }
 
     /// Takes one event at time `now` and says what to do about it.
@@ -207,7 +225,12 @@ impl Coordinator {
         self.forgive_own_sleep(now);
         match event {
             Event::Connected(hello) => self.connected(*hello, now, &mut actions),
-            Event::Message { slot, incarnation, body } => self.message(slot, incarnation, *body, now),
+            Event::Message { slot, incarnation, learned, body } => {
+                if let Some(session) = self.heard(slot, incarnation, now) {
+                    session.learned = session.learned.max(learned);
+                    self.message(slot, *body, now, &mut actions);
+                }
+            }
             Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
             Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
             Event::Hub(hub) => self.hub = Some(hub),
@@ -242,26 +265,36 @@ impl Coordinator {
         }
         let recovering = matches!(self.phase, Phase::Recovering { .. });
         let known = recovering && chain::includes(&self.record, &member);
+        let flights: BTreeMap<_, _> =
+            hello.flights.into_iter().take(MOST_IN_FLIGHT).filter_map(|flight| Some((key_of(&flight)?, flight))).collect();
+        let prepared = flights.values().any(|flight| flight.prepared.is_some());
         let mut session = Session {
             member,
             heard: now,
             arrive: hello.arrive,
             start: hello.start,
             started: now,
-            enter: hello.enter,
-            prepared: hello.prepared,
-            begin: hello.begin,
+            flights,
             committed: hello.committed,
+            learned: hello.learned,
+            // What it was told before its session broke, only it knows.
+            sent: if prepared { self.index } else { 0 },
+            operated: hello.operated,
             finished: false,
             left: None,
             recalled: false,
             suspected: None,
             strikes: 0,
         };
-        let in_a_round = session.start.is_some() || session.enter.is_some() || session.prepared.is_some();
+        // What it learns next must be new to it.
+        self.index = self.index.max(hello.learned);
+        if recovering {
+            self.remember(hello.commits);
+        }
+        let in_a_round = session.start.is_some() || !session.flights.is_empty();
         if !known && in_a_round {
             // The commit was on its way when the session broke: it may be the last to hold the round's result.
-            actions.extend(self.awaited(&session));
+            self.tell_awaited(&session, actions);
             session.leave_round();
             if chain::includes(&self.record, &session.member) {
                 // It may be prepared for what was committed: it is told to forget it when it is no member any more, not before.
@@ -274,37 +307,47 @@ impl Coordinator {
         self.sessions.insert(slot, session);
     }
 
-    fn message(&mut self, slot: u32, incarnation: u64, body: peer_message::Body, now: Millis) {
-        let round = self.round();
-        let Some(session) = self.sessions.get_mut(&slot).filter(|session| session.member.incarnation == incarnation) else {
-            return;
-        };
+    fn heard(&mut self, slot: u32, incarnation: u64, now: Millis) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(&slot).filter(|session| session.member.incarnation == incarnation)?;
         session.heard = now;
+        Some(session)
+    }
+
+    fn message(&mut self, slot: u32, body: peer_message::Body, now: Millis, actions: &mut Vec<Action>) {
+        let Some(session) = self.sessions.get_mut(&slot) else { return };
         match body {
             peer_message::Body::Arrive(arrive) => session.arrived(arrive),
-            // Judged by its own start: a coordinator that recovers does not know the round yet.
-            peer_message::Body::Enter(enter) if session.start.as_ref().is_some_and(|start| start.round == enter.round) => {
-                self.entered(slot, enter);
+            peer_message::Body::Enter(enter) => self.entered(slot, enter),
+            peer_message::Body::Prepared(prepared) => {
+                let key: Key = prepared.key.clone().unwrap_or_default().into();
+                // Without a flight it is of a round that is over: its outcome is on its way to the peer.
+                if let Some(flight) = session.flights.get_mut(&key) {
+                    flight.prepared = Some(prepared);
+                }
             }
-            peer_message::Body::Prepared(prepared) if prepared.round == round => session.prepared = Some(prepared),
-            peer_message::Body::Failed(failed) => self.failed(slot, &failed, now),
+            peer_message::Body::Failed(failed) => self.failed(slot, &failed, now, actions),
             peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
-            // Nothing but a sign of life, or of a round that is over: its outcome is on its way to the peer.
-            peer_message::Body::Hello(_)
-            | peer_message::Body::Heartbeat(_)
-            | peer_message::Body::Enter(_)
-            | peer_message::Body::Prepared(_) => {}
+            peer_message::Body::Hello(_) | peer_message::Body::Heartbeat(_) => {}
         }
     }
 
     fn entered(&mut self, slot: u32, enter: Enter) {
         let Some(session) = self.sessions.get_mut(&slot) else { return };
-        let dealt = session.start.as_ref().map_or(&[][..], |start| &start.samples);
+        let key = operation::key(enter.operation.as_ref());
+        // Judged by its own start: a coordinator that recovers does not know the round yet.
+        let begun = |start: &&Start| (start.round, start.started) == (key.round, key.started);
+        let Some(start) = session.start.as_ref().filter(begun) else { return };
+        let ends_round = enter.operation.as_ref().is_some_and(|operation| operation.ends_round);
         let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-        if ledger::covers(dealt, samples) || !self.rules.dealt_samples_count {
-            session.enter = Some(enter);
-        } else {
+        let refused = enter.operation.as_ref().and_then(|operation| operation::check(operation).err());
+        if let Some(refusal) = refused {
+            self.evict(slot, refusal.reason, &refusal.detail);
+        } else if ends_round && self.rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
             self.evict(slot, AbortReason::Mismatch, "it contributed samples that it was not dealt");
+        } else if session.flights.len() >= MOST_IN_FLIGHT && !session.flights.contains_key(&key) {
+            self.evict(slot, AbortReason::Mismatch, "it has more operations in flight than are allowed");
+        } else {
+            session.flights.entry(key).or_default().enter = Some(enter);
         }
     }
 
@@ -326,19 +369,22 @@ impl Coordinator {
         if let Some(session) = self.sessions.get_mut(&slot) {
             session.left = (!evicted).then(|| (reason, detail.to_owned()));
             session.arrive = None;
-            if session.prepared.is_none() {
+            if session.flights.values().all(|flight| flight.prepared.is_none()) {
                 session.leave_round();
             }
         }
     }
 
-    fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis) {
-        let Phase::Moving(begin) = &self.phase else { return };
-        if failed.epoch != self.record.epoch || failed.round != begin.round {
+    fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis, actions: &mut Vec<Action>) {
+        let key: Key = failed.key.clone().unwrap_or_default().into();
+        if failed.epoch != self.record.epoch || !self.moving.contains_key(&key) {
             return;
         }
         let reason = failed.reason();
         let detail = format!("reported by slot {slot}: {}", failed.detail);
+        if reason == AbortReason::Overflow {
+            return self.give_up(&key, reason, None, &detail, actions);
+        }
         // Its own contribution or its own decision is at fault: nothing to wait for.
         if reason == AbortReason::NotFinite || failed.culprit == slot {
             self.evict(failed.culprit, reason, &detail);
@@ -368,18 +414,22 @@ impl Coordinator {
         self.sessions.values().filter(|session| chain::includes(&self.record, &session.member))
     }
 
+    fn message_of(&self, body: coordinator_message::Body) -> CoordinatorMessage {
+        CoordinatorMessage { term: self.record.term, epoch: self.record.epoch, settled: self.settled, body: Some(body) }
+    }
+
     fn send(&self, slot: u32, body: coordinator_message::Body) -> Action {
-        Action::Send { slot, epoch: self.record.epoch, body: Box::new(body) }
+        Action::Send { slot, message: Box::new(self.message_of(body)) }
     }
 
-    /// The newest commit, where the session is prepared for it.
-    fn awaited(&self, session: &Session) -> Option<Action> {
-        let record = self.committed.as_ref().filter(|record| chain::commits(record, session.prepared.as_ref()))?;
-        Some(self.send(session.member.slot, commit(record)))
+    /// The commits that the session is prepared for and was not told.
+    fn awaited<'a>(&'a self, session: &'a Session) -> impl Iterator<Item = &'a Commit> {
+        let prepared = |commit: &&Commit| session.flights.values().any(|flight| chain::commits(commit, flight.prepared.as_ref()));
+        self.history.iter().filter(prepared)
     }
 
-    fn send_to_members(&self, body: &coordinator_message::Body, actions: &mut Vec<Action>) {
-        actions.extend(self.members().map(|session| self.send(session.member.slot, body.clone())));
+    fn tell_awaited(&self, session: &Session, actions: &mut Vec<Action>) {
+        actions.extend(self.awaited(session).map(|commit| self.send(session.member.slot, told(commit))));
     }
 }
 
@@ -388,7 +438,8 @@ impl Session {
     fn arrived(&mut self, arrive: Arrive) {
         if self.start.as_ref().is_some_and(|start| start.attempt != arrive.attempt) {
             self.start = None;
-            self.enter = None;
+            self.flights.clear();
+            self.operated = false;
         }
         self.arrive = Some(arrive);
         self.left = None;
@@ -399,22 +450,33 @@ impl Session {
     fn leave_round(&mut self) {
         self.arrive = None;
         self.start = None;
-        self.enter = None;
-        self.prepared = None;
-        self.begin = None;
+        self.flights.clear();
+        self.operated = false;
         self.suspected = None;
         self.strikes = 0;
     }
+
+    /// What it asks for under this name.
+    fn enter(&self, key: &Key) -> Option<&Enter> {
+        self.flights.get(key)?.enter.as_ref()
+    }
 }
 
-fn commit(record: &CommitRecord) -> coordinator_message::Body {
-    coordinator_message::Body::Commit(Commit { record: Some(record.clone()) })
+/// The name of the operation that a flight is of.
+fn key_of(flight: &Flight) -> Option<Key> {
+    let entered = flight.enter.as_ref().and_then(|enter| enter.operation.as_ref());
+    let operation = entered.or(flight.begin.as_ref().and_then(|begin| begin.operation.as_ref()))?;
+    Some(operation::key(Some(operation)))
+}
+
+fn told(commit: &Commit) -> coordinator_message::Body {
+    coordinator_message::Body::Commit(commit.clone())
 }
 
 fn evict(reason: AbortReason, detail: &str) -> coordinator_message::Body {
     coordinator_message::Body::Evict(Evict { reason: reason.into(), detail: detail.to_owned() })
 }
 
-fn abort(round: u64, reason: AbortReason, culprit: Option<u32>, detail: &str) -> coordinator_message::Body {
-    coordinator_message::Body::Abort(Abort { round, reason: reason.into(), culprit, detail: detail.to_owned() })
+fn abort(key: &Key, reason: AbortReason, culprit: Option<u32>, detail: &str) -> Abort {
+    Abort { key: Some(key.clone().into()), reason: reason.into(), culprit, detail: detail.to_owned(), over: false }
 }

@@ -1,11 +1,14 @@
-//! A new term: what became of the operation that the lost coordinator left behind.
+//! A new term: what became of the operations that the lost coordinator left behind.
 //!
 //! Any survivor who was told commit, or all survivors prepared with the same hash: commit. Any survivor not prepared:
-//! nobody can have committed, because a commit needs every member prepared; abort. A vote of an earlier epoch counts for a
-//! round that was committed when the newest epoch was proposed, and for no other. Then a new epoch with the survivors.
+//! nobody can have committed, because a commit needs all who take part prepared; abort. A vote of an earlier epoch counts
+//! for what was committed when the newest epoch was proposed, and for nothing else. Then a new epoch with the survivors.
 
-use super::{Action, Coordinator, Phase, Session, abort, commit};
-use crate::v1::{AbortReason, CommitRecord, Prepared};
+use std::collections::BTreeSet;
+
+use super::{Action, Coordinator, Phase, Session, abort, evict, told};
+use crate::operation::Key;
+use crate::v1::{AbortReason, Begin, Flight, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
 impl Coordinator {
@@ -20,9 +23,7 @@ impl Coordinator {
             return;
         }
         self.committed = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
-        if let Some(record) = self.outcome_of_survivors() {
-            self.committed = Some(record);
-        }
+        self.decide();
         // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
         let round = self.record.rounds;
         if self.rules.history_is_known && chain::rounds(self.committed.as_ref()) < round {
@@ -51,58 +52,95 @@ impl Coordinator {
         self.phase = Phase::Open;
         self.tell_outcome(actions);
         let round = self.round();
-        let round_state = self
+        let begun = self
             .members()
             .filter_map(|session| session.start.as_ref())
             .find(|start| start.round == round)
-            .map(|start| start.state_hash.clone());
-        self.round_state = round_state;
+            .map(|start| (start.state_hash.clone(), start.started));
+        self.round_started = begun.as_ref().map_or(0, |(_, started)| *started);
+        self.round_state = begun.map(|(state_hash, _)| state_hash);
     }
 
-    /// The commit that all survivors are prepared for, if they are.
-    fn outcome_of_survivors(&self) -> Option<CommitRecord> {
-        let round = self.round();
-        let mut survivors = self.members();
-        let first = survivors.next()?;
+    /// Commits what all survivors are prepared for, as far as nobody was told of it.
+    fn decide(&mut self) {
+        // Commits of one index may differ: told by a coordinator that was deposed, and by its successor. All are true.
+        for commit in &mut self.history {
+            self.index += 1;
+            commit.index = self.index;
+        }
+        let known: BTreeSet<Key> = self.history.iter().filter_map(|commit| commit.key.clone()).map(Key::from).collect();
+        let open: BTreeSet<Key> = self.members().flat_map(|session| session.flights.keys()).cloned().collect();
+        for key in open.difference(&known) {
+            if let Some((begin, vote)) = self.outcome_of_survivors(key) {
+                self.append(&begin, &vote.result_hash);
+            }
+        }
+        // Rounds that a survivor was told of are links of the chain.
+        let newest = self.history.iter().filter_map(|commit| commit.record.as_ref()).max_by_key(|record| record.round);
+        if newest.is_some_and(|newest| newest.round > chain::rounds(self.committed.as_ref())) {
+            self.committed = newest.cloned();
+        }
+    }
+
+    /// The operation of this name and the vote of all survivors who took part, if they all voted alike.
+    fn outcome_of_survivors(&self, key: &Key) -> Option<(Begin, Prepared)> {
+        let begin = self.members().find_map(|session| session.flights.get(key)?.begin.as_ref())?;
+        let took_part = |session: &&Session| begin.contributions.iter().any(|given| given.slot == session.member.slot);
+        let mut votes = self.members().filter(took_part).map(|session| session.flights.get(key)?.prepared.as_ref());
         // The epoch says what was committed when it was proposed; what was not by then was given up with the epoch before.
         let stands = |vote: &&Prepared| {
-            vote.epoch == self.record.epoch || vote.round <= self.record.rounds || !self.rules.votes_of_this_epoch
+            let committed = || self.record.committed.iter().any(|committed| Key::from(committed.clone()) == *key);
+            vote.epoch == self.record.epoch || committed() || !self.rules.votes_of_this_epoch
         };
-        let vote = first.prepared.as_ref().filter(|prepared| prepared.round == round).filter(stands)?;
-        let begin = first.begin.as_ref()?;
-        (survivors.all(|session| session.prepared.as_ref() == Some(vote)) || !self.rules.survivors_agree)
-            .then(|| chain::commit(self.committed.as_ref(), begin, &vote.result_hash))
+        let vote = if self.rules.survivors_agree {
+            let first = votes.next()??;
+            votes.all(|vote| vote == Some(first)).then_some(first)?
+        } else {
+            votes.flatten().next()?
+        };
+        stands(&vote).then(|| (begin.clone(), vote.clone()))
     }
 
-    /// Brings every survivor to the same round: commits for those that wait for one, aborts for those prepared in vain.
+    /// Brings every survivor to the same history: commits for those that wait for one, aborts for those prepared in vain.
     fn tell_outcome(&mut self, actions: &mut Vec<Action>) {
         let rounds = chain::rounds(self.committed.as_ref());
         for slot in self.members().map(|session| session.member.slot).collect::<Vec<_>>() {
             let Some(session) = self.sessions.get(&slot) else { continue };
-            let behind = chain::rounds(session.committed.as_ref()) < rounds;
-            let prepared = session.prepared.as_ref().map(|prepared| prepared.round);
-            if behind && let Some(record) = &self.committed {
-                actions.push(self.send(slot, commit(record)));
-            } else if let Some(round) = prepared {
-                actions.push(self.send(slot, abort(round, AbortReason::CoordinatorLost, None, "it had not committed")));
+            let new: Vec<_> = self.awaited(session).cloned().collect();
+            let is_new = |key: &Key| new.iter().any(|commit| commit.key.clone().map(Key::from).as_ref() == Some(key));
+            let in_vain = |(key, flight): (&Key, &Flight)| (flight.prepared.is_some() && !is_new(key)).then(|| key.clone());
+            let in_vain: Vec<Key> = session.flights.iter().filter_map(in_vain).collect();
+            actions.extend(new.iter().map(|commit| self.send(slot, told(commit))));
+            for key in &in_vain {
+                let body = abort(key, AbortReason::CoordinatorLost, None, "it had not committed");
+                actions.push(self.send(slot, coordinator_message::Body::Abort(body)));
+            }
+            let told_round = new.iter().any(|commit| commit.record.is_some());
+            if !told_round && session.start.as_ref().is_some_and(|start| start.round <= rounds) {
+                actions.push(self.send(slot, evict(AbortReason::PeerLost, "its round was committed without it")));
             }
             if let Some(session) = self.sessions.get_mut(&slot) {
-                session.settle(rounds, behind);
+                session.sent = new.last().map_or(session.learned, |commit| commit.index);
+                session.operated |= !new.is_empty();
+                for commit in &new {
+                    session.flights.remove(&commit.key.clone().unwrap_or_default().into());
+                }
+                session.settle(rounds);
             }
         }
     }
 }
 
 impl Session {
-    /// Forgets what belongs to rounds that are over.
-    fn settle(&mut self, rounds: u64, told: bool) {
-        self.prepared = None;
-        self.begin = None;
-        if told || self.start.as_ref().is_some_and(|start| start.round <= rounds) {
+    /// Forgets votes, and what belongs to rounds that are over.
+    fn settle(&mut self, rounds: u64) {
+        for flight in self.flights.values_mut() {
+            flight.prepared = None;
+            flight.begin = None;
+        }
+        if self.start.as_ref().is_some_and(|start| start.round <= rounds) {
             self.leave_round();
         }
-        if self.enter.as_ref().is_some_and(|enter| enter.round <= rounds) {
-            self.enter = None;
-        }
+        self.flights.retain(|key, _| key.round > rounds);
     }
 }

@@ -1,9 +1,9 @@
-//! One round: members arrive, are dealt samples, enter, move the data, and vote.
+//! One round: members arrive, are dealt samples, and start from one state.
 
 use std::collections::BTreeMap;
 
-use super::{Action, Coordinator, Phase, commit};
-use crate::v1::{AbortReason, Begin, Prepared, Start, coordinator_message};
+use super::{Action, Coordinator, Phase, Session};
+use crate::v1::{AbortReason, Flight, Start, coordinator_message};
 use crate::{Millis, Notice, chain, ledger};
 
 impl Coordinator {
@@ -24,7 +24,6 @@ impl Coordinator {
         match &self.phase {
             Phase::Gathering { since } => self.gather(*since, now, actions),
             Phase::Open => self.open(now, actions),
-            Phase::Moving(begin) => self.vote(&begin.as_ref().clone(), now, actions),
             Phase::Recovering { .. } | Phase::Deposed => {}
         }
     }
@@ -49,22 +48,46 @@ impl Coordinator {
         let short = present < self.settings.quorum;
         let begun = self.members().any(|session| session.start.is_some());
         let arrived = self.members().all(|session| session.arrive.is_some());
-        let named = (self.record.arbiter, self.record.hub.clone()) == self.arbiter_to_be();
+        let between = !begun && arrived;
+        let renamed = (self.record.arbiter, self.record.hub.clone()) != self.arbiter_to_be();
+        let changes = (!candidates.is_empty() && (short || between)) || (renamed && between);
         // New members come in between rounds, and another arbiter; where the quorum is lost, at once.
-        if !(candidates.is_empty() && named) && self.members().all(|session| !session.finished) && (short || (!begun && arrived))
-        {
+        if changes && self.members().all(|session| !session.finished) {
+            if begun && self.members().any(Session::operates) {
+                return self.begin_again(now, actions);
+            }
             return self.propose(&candidates, now, actions);
         }
         if short {
             return self.hold(present, actions);
         }
         self.holding = false;
-        if begun || arrived {
+        if begun && self.members().any(Session::operates) {
+            self.evict_latecomers();
+            if !self.evicting.is_empty() {
+                return self.change(now, actions);
+            }
+        } else if begun || arrived {
             self.start_members(round, now, actions);
         }
-        if self.members().all(|session| session.enter.is_some()) {
-            self.begin(round, now, actions);
+        self.operate(now, actions);
+    }
+
+    /// A member whose trainer came back in the middle of the round's operations: it joins the next round.
+    fn evict_latecomers(&mut self) {
+        let late = |session: &&Session| session.start.is_none() && session.arrive.is_some() && !session.finished;
+        for slot in self.members().filter(late).map(|session| session.member.slot).collect::<Vec<_>>() {
+            self.evict(slot, AbortReason::TrainerLost, "its trainer began the round again");
         }
+    }
+
+    /// Nobody can join a round in the middle of its operations: its members give it up.
+    fn begin_again(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        let quorum = self.settings.quorum;
+        for slot in self.members().map(|session| session.member.slot).collect::<Vec<_>>() {
+            self.evict(slot, AbortReason::TooFewPeers, &format!("fewer than {quorum} members are left in its round"));
+        }
+        self.change(now, actions);
     }
 
     pub(super) fn hold(&mut self, present: usize, actions: &mut Vec<Action>) {
@@ -93,6 +116,9 @@ impl Coordinator {
             })
             .map(|session| session.member.slot)
             .collect();
+        if self.members().all(|session| session.start.is_none()) {
+            self.round_started = self.record.epoch;
+        }
         let ledger = chain::ledger(self.committed.as_ref());
         let mut held: Vec<_> =
             self.members().filter_map(|session| session.start.as_ref()).flat_map(|start| start.samples.clone()).collect();
@@ -114,6 +140,7 @@ impl Coordinator {
                 state_hash: state_hash.clone(),
                 committed: self.committed.clone(),
                 attempt: arrive.attempt,
+                started: self.round_started,
             };
             actions.push(self.send(slot, coordinator_message::Body::Start(start.clone())));
             if let Some(session) = self.sessions.get_mut(&slot) {
@@ -138,74 +165,12 @@ impl Coordinator {
         }
         votes.into_iter().max_by_key(|(_, support)| *support).map(|(hash, _)| hash.to_vec())
     }
+}
 
-    /// All members of the epoch entered: the operation begins, unless their vectors differ in length.
-    fn begin(&mut self, round: u64, now: Millis, actions: &mut Vec<Action>) {
-        let entered: Vec<_> = self.members().filter_map(|session| Some((session.member.slot, session.enter.clone()?))).collect();
-        let Some((_, first)) = entered.first() else { return };
-        let elements = first.elements;
-        if let Some((slot, enter)) = entered.iter().find(|(_, enter)| enter.elements != elements) {
-            let detail = format!("its vector has {} elements, the others' {elements}", enter.elements);
-            self.evict(*slot, AbortReason::Mismatch, &detail);
-            return self.propose(&[], now, actions);
-        }
-        let mut contributions: Vec<_> = entered
-            .into_iter()
-            .map(|(slot, enter)| crate::v1::Contribution { slot, ..enter.contribution.unwrap_or_default() })
-            .collect();
-        // Nobody's experience counts more than anybody's: all joined in this round.
-        if contributions.iter().all(|given| given.weight == 0) {
-            for given in &mut contributions {
-                given.weight = 1;
-            }
-        }
-        let begin = Begin { round, record: Some(self.record.clone()), elements, contributions };
-        self.send_to_members(&coordinator_message::Body::Begin(begin.clone()), actions);
-        self.phase = Phase::Moving(Box::new(begin));
-    }
-
-    /// Commits when all members are prepared with one hash; evicts the minority when they are not.
-    fn vote(&mut self, begin: &Begin, now: Millis, actions: &mut Vec<Action>) {
-        let epoch = self.record.epoch;
-        let mut votes: BTreeMap<Vec<u8>, Vec<u32>> = BTreeMap::new();
-        let rules = self.rules;
-        let counts =
-            |prepared: &Prepared| prepared.round == begin.round && (prepared.epoch == epoch || !rules.votes_of_this_epoch);
-        for session in self.members() {
-            match session.prepared.as_ref().filter(|prepared| counts(prepared)) {
-                Some(prepared) => votes.entry(prepared.result_hash.clone()).or_default().push(session.member.slot),
-                None if !rules.unanimous => {}
-                None => return,
-            }
-        }
-        let enough = if rules.unanimous { self.record.members.len() } else { self.record.members.len() / 2 + 1 };
-        if votes.len() == 1 && votes.values().all(|slots| slots.len() >= enough) {
-            let record = chain::commit(self.committed.as_ref(), begin, &votes.into_keys().next().unwrap_or_default());
-            return self.commit(record, actions);
-        }
-        let Some(most) = votes.values().map(Vec::len).max().filter(|_| rules.unanimous) else { return };
-        let detail = format!("{} different results", votes.len());
-        if votes.values().filter(|slots| slots.len() == most).count() > 1 {
-            let slot = self.record.members.first().map_or(0, |member| member.slot);
-            self.retry = Some((AbortReason::Disagreement, slot, detail));
-        } else {
-            for slot in votes.into_values().filter(|slots| slots.len() < most).flatten() {
-                self.evict(slot, AbortReason::Disagreement, &detail);
-            }
-        }
-        self.propose(&[], now, actions);
-    }
-
-    /// Tells everyone, and opens the next round.
-    pub(super) fn commit(&mut self, record: crate::v1::CommitRecord, actions: &mut Vec<Action>) {
-        self.send_to_members(&commit(&record), actions);
-        actions.push(Action::Report(Notice::Committed(record.clone())));
-        self.committed = Some(record);
-        self.phase = Phase::Open;
-        self.round_state = None;
-        let record = &self.record;
-        for session in self.sessions.values_mut().filter(|session| chain::includes(record, &session.member)) {
-            session.leave_round();
-        }
+impl Session {
+    /// It has taken part in an operation before the one that ends its round.
+    fn operates(&self) -> bool {
+        let ends_round = |flight: &Flight| flight.enter.as_ref()?.operation.as_ref().map(|operation| operation.ends_round);
+        self.operated || self.flights.values().any(|flight| ends_round(flight) == Some(false))
     }
 }

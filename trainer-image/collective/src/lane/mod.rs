@@ -1,33 +1,41 @@
 //! Lanes: raw gRPC bodies between two sidecars, over connections whose bytes are counted.
 //!
-//! One HTTP/2 connection per peer carries bulk data, another the control session, so that a full window never delays a
-//! heartbeat. Payload travels as [`Bytes`] without a copy; the receiver bounds what it accepts before it reads.
+//! A lane to a peer stays open and carries frames of all operations; the control session has a connection of its own, so
+//! that a full window never delays a heartbeat. Payload travels as [`Bytes`] without a copy; the receiver bounds what it
+//! accepts before it reads.
 
+mod channel;
 mod meter;
+mod operations;
 mod service;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OnceCell;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel as Connection, Endpoint};
 use tower::{Service, ServiceExt};
 
-use crate::exchange::Kind;
 use crate::framing::{self, Deframer};
+use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
+use crate::transport::{self, Address, Transport};
+use crate::v1::Member;
 
+pub use channel::{Channel, Lane};
 pub use meter::{Meter, Metered};
+pub use operations::Operations;
 pub use service::{LaneService, Offer};
 
-/// Path of the method that carries contributions and results.
+/// Path of the method that carries frames of operations.
 const PUSH: &str = "/atoll.v1.Lane/Push";
 /// Path of the method that fetches a donor's state.
 const FETCH: &str = "/atoll.v1.Lane/Fetch";
@@ -39,61 +47,61 @@ pub const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Largest HTTP/2 frame.
 pub const FRAME: u32 = 1 << 20;
 
-/// Which lane of which operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parcel {
-    /// Epoch of the operation.
-    pub epoch: u64,
-    /// Round of the operation.
-    pub round: u64,
-    /// Slot of the sender.
-    pub from: u32,
-    /// What it carries.
-    pub kind: Kind,
-}
-
 /// This sidecar's lanes to all others.
 #[derive(Clone)]
 pub struct Lanes {
-    channels: Arc<Mutex<BTreeMap<String, Channel>>>,
-    meter: Arc<Meter>,
+    run: String,
+    slot: u32,
+    lanes: Arc<Mutex<BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>>>,
+    transport: Transport,
     secret: Secret,
 }
 
 impl Lanes {
-    /// Lanes that show `secret` and count their bytes in `meter`.
+    /// Lanes of the sidecar of `slot` in `run`, over `transport`, that show `secret`.
     #[must_use]
-    pub fn new(secret: Secret, meter: Arc<Meter>) -> Self {
-        Self { channels: Arc::default(), meter, secret }
+    pub fn new(run: &str, slot: u32, secret: Secret, transport: Transport) -> Self {
+        Self { run: run.to_owned(), slot, lanes: Arc::default(), transport, secret }
+    }
+
+    /// The slot of the sidecar whose lanes they are.
+    #[must_use]
+    pub fn slot(&self) -> u32 {
+        self.slot
     }
 
     /// Counts the bytes of all its connections.
     #[must_use]
     pub fn meter(&self) -> &Meter {
-        &self.meter
+        self.transport.meter()
     }
 
-    /// A new connection to `HOST:PORT`, made when it is first used.
+    /// A new connection to a worker at `address`, made when it is first used.
     ///
     /// # Errors
-    /// When the address is none.
-    pub fn connection(&self, address: &str) -> Result<Channel, String> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|error| format!("address {address}: {error}"))?
-            .connect_timeout(Duration::from_secs(2))
+    /// When the address is none, or the names cannot stand in a certificate.
+    pub fn connection(&self, address: &str, island: &str, worker: &str) -> Result<Connection, String> {
+        let address: Address = address.parse().map_err(|error| format!("address {address}: {error}"))?;
+        let name = PeerName::new(&self.run, island, worker).map_err(|error| error.to_string())?;
+        let endpoint = Endpoint::from_static("http://peer")
+            .connect_timeout(transport::DEADLINE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_frame_size(FRAME);
-        let (meter, address) = (Arc::clone(&self.meter), address.to_owned());
+        let transport = self.transport.clone();
         let connector = tower::service_fn(move |_| {
-            let (meter, address) = (Arc::clone(&meter), address.clone());
-            async move {
-                let stream = tokio::net::TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok::<_, std::io::Error>(TokioIo::new(Metered::new(stream, meter)))
-            }
+            let (transport, address, name) = (transport.clone(), address.clone(), name.clone());
+            async move { transport.connect(&address, &name).await.map(TokioIo::new) }
         });
         Ok(endpoint.connect_with_connector_lazy(connector))
+    }
+
+    /// A new connection to a member.
+    ///
+    /// # Errors
+    /// As [`Lanes::connection`].
+    pub fn connection_to(&self, member: &Member) -> Result<Connection, String> {
+        self.connection(&member.address, &member.island, &member.worker)
     }
 
     /// The run's secret.
@@ -102,37 +110,26 @@ impl Lanes {
         &self.secret
     }
 
-    /// Sends `payload` as one lane and waits until the receiver has taken all of it.
+    /// The lane to a member, opened when there is none.
     ///
     /// # Errors
     /// What broke, in words.
-    pub async fn push(
-        &self,
-        address: &str,
-        parcel: &Parcel,
-        payload: impl Stream<Item = Bytes> + Send + 'static,
-    ) -> Result<(), String> {
-        let frames = frames(payload);
-        let kind = match parcel.kind {
-            Kind::Contribution => "contribution",
-            Kind::Result => "result",
+    pub async fn lane(&self, member: &Member) -> Result<Arc<Lane>, String> {
+        let cell = {
+            let mut lanes = self.lock();
+            let cell = lanes.entry(member.address.clone()).or_default();
+            if cell.get().is_some_and(|lane| lane.is_broken()) {
+                *cell = Arc::default();
+            }
+            Arc::clone(cell)
         };
-        let request = self
-            .request(PUSH)
-            .header("atoll-epoch", parcel.epoch)
-            .header("atoll-round", parcel.round)
-            .header("atoll-from", parcel.from)
-            .header("atoll-kind", kind)
-            .body(Body::new(StreamBody::new(frames)))
-            .map_err(|error| error.to_string())?;
-        let body = self.call(address, request).await?;
-        let collected = body.collect().await.map_err(|error| error.to_string())?;
-        let status = collected.trailers().and_then(Status::from_header_map);
-        match status {
-            Some(status) if status.code() == tonic::Code::Ok => Ok(()),
-            Some(status) => Err(status.message().to_owned()),
-            None => Err("the lane ended without a status".into()),
-        }
+        let lane = cell.get_or_try_init(|| async { Ok::<_, String>(Arc::new(Lane::open(self, member).await?)) }).await?;
+        Ok(Arc::clone(lane))
+    }
+
+    /// Closes the lanes to all but these members.
+    pub fn keep(&self, members: &[Member]) {
+        self.lock().retain(|address, _| members.iter().any(|member| member.address == *address));
     }
 
     /// Fetches the state with this hash from a donor that is never silent for `patience`; `take` gets `length` bytes, piece by
@@ -142,7 +139,7 @@ impl Lanes {
     /// What broke, in words.
     pub async fn fetch(
         &self,
-        address: &str,
+        donor: &Member,
         state_hash: &[u8],
         length: u64,
         patience: Duration,
@@ -155,7 +152,7 @@ impl Lanes {
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
         let silent = |_| format!("silent for {} ms", patience.as_millis());
-        let mut body = tokio::time::timeout(patience, self.call(address, request)).await.map_err(silent)??;
+        let mut body = tokio::time::timeout(patience, Self::call(self.connection_to(donor)?, request)).await.map_err(silent)??;
         let mut deframer = Deframer::new(length);
         while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(silent)? {
             let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
@@ -176,17 +173,19 @@ impl Lanes {
             .header(HEADER, self.secret.header())
     }
 
-    async fn call(&self, address: &str, request: http::Request<Body>) -> Result<Body, String> {
-        let mut channel = self.channel(address)?;
-        let ready = channel.ready().await;
-        let answer = match ready {
+    async fn call(mut connection: Connection, request: http::Request<Body>) -> Result<Body, String> {
+        let answer = match connection.ready().await {
             Ok(ready) => ready.call(request).await,
             Err(error) => Err(error),
         };
         let response = answer.map_err(|error| {
-            self.forget(address);
-            let source = std::error::Error::source(&error).map(|source| format!(": {source}")).unwrap_or_default();
-            format!("{error}{source}")
+            let mut text = error.to_string();
+            let mut source = std::error::Error::source(&error);
+            while let Some(cause) = source {
+                text = format!("{text}: {cause}");
+                source = cause.source();
+            }
+            text
         })?;
         match Status::from_header_map(response.headers()) {
             Some(status) if status.code() != tonic::Code::Ok => Err(status.message().to_owned()),
@@ -194,18 +193,8 @@ impl Lanes {
         }
     }
 
-    fn channel(&self, address: &str) -> Result<Channel, String> {
-        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(channel) = channels.get(address) {
-            return Ok(channel.clone());
-        }
-        let channel = self.connection(address)?;
-        channels.insert(address.to_owned(), channel.clone());
-        Ok(channel)
-    }
-
-    fn forget(&self, address: &str) {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{FETCH, PUSH, Parcel, frames};
-use crate::exchange::{Exchange, Kind, Refused};
-use crate::framing::Deframer;
+use super::{FETCH, Operations, PUSH, frames};
+use crate::exchange::{Incoming, Sender};
+use crate::framing::{Part, Unframer};
+use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
 
 /// Bytes per message of a state that is fetched.
@@ -35,8 +35,10 @@ pub struct Offer {
 /// Serves the lanes of one sidecar.
 #[derive(Clone)]
 pub struct LaneService {
-    /// The operation that is under way.
-    pub operation: watch::Receiver<Option<Arc<Exchange>>>,
+    /// The sidecar's slot and incarnation: what was meant for an earlier process at its address is refused.
+    pub me: (u32, u64),
+    /// The operations that are under way.
+    pub operations: Operations,
     /// The state that can be fetched.
     pub offer: watch::Receiver<Option<Offer>>,
     /// What a peer must show.
@@ -71,51 +73,65 @@ impl LaneService {
             return Err(Status::unauthenticated("not a peer of this run"));
         }
         match request.uri().path() {
-            PUSH => self.receive(request).await,
+            PUSH => self.receive(request),
             FETCH => self.give(&request),
             path => Err(Status::unimplemented(path.to_owned())),
         }
     }
 
-    async fn receive(mut self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let parcel = parcel(request.headers()).ok_or_else(|| Status::invalid_argument("headers of a lane are missing"))?;
-        let exchange = tokio::time::timeout(self.patience, self.find(&parcel))
-            .await
-            .map_err(|_| Status::deadline_exceeded("this peer has not begun the operation"))??;
-        let refused = |refused: Refused| Status::failed_precondition(refused.to_string());
-        let (from, expected) = exchange.open(parcel.from, parcel.kind).map_err(refused)?;
-        let mut deframer = Deframer::new(expected as u64);
-        let mut body = request.into_body();
-        // No clock for one lane: its sender may wait for somebody else, and the operation knows for whom.
-        loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                () = exchange.closed() => return Err(refused(Refused::Closed)),
-            };
-            let Some(frame) = frame else { break };
-            let Ok(mut data) = frame?.into_data() else { continue };
-            while let Some(piece) = deframer.next(&mut data).map_err(|error| Status::invalid_argument(error.to_string()))? {
-                exchange.accept(from, parcel.kind, &piece).map_err(refused)?;
-            }
+    /// Accepts a lane, and answers at once: the answer's end is the lane's end.
+    fn receive(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let number = |name: &str| request.headers().get(name)?.to_str().ok()?.parse::<u64>().ok();
+        let ends = (number("atoll-from"), number("atoll-to"), number("atoll-incarnation"));
+        let (Some(from), Some(to), Some(incarnation)) = ends else {
+            return Err(Status::invalid_argument("headers of a lane are missing"));
+        };
+        if (to, incarnation) != (u64::from(self.me.0), self.me.1) {
+            return Err(Status::failed_precondition("the lane is for another process"));
         }
-        if !deframer.is_complete() {
-            return Err(Status::data_loss("the lane ended early"));
-        }
-        Ok(answer(futures::stream::empty()))
+        let slot = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
+        let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
+        let from = Sender { slot, name };
+        let (ended, end) = oneshot::channel();
+        tokio::spawn(async move {
+            let status = self.take_frames(&from, request.into_body()).await.err();
+            let status = status.unwrap_or_else(|| Status::unavailable("the sender closed the lane"));
+            self.operations.lose(slot, status.message());
+            let _gone = ended.send(status);
+        });
+        Ok(answer(futures::stream::empty(), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))
     }
 
-    /// The operation of a parcel: waits when the sender is ahead, refuses when it is behind.
-    async fn find(&mut self, parcel: &Parcel) -> Result<Arc<Exchange>, Status> {
-        let wanted = (parcel.epoch, parcel.round);
-        let found = self
-            .operation
-            .wait_for(|operation| operation.as_ref().is_some_and(|exchange| exchange.plan().order() >= wanted))
-            .await
-            .map_err(|_| Status::unavailable("the sidecar stops"))?
-            .clone();
-        found
-            .filter(|exchange| exchange.plan().order() == wanted)
-            .ok_or_else(|| Status::failed_precondition("the operation has ended"))
+    async fn take_frames(&self, from: &Sender, mut body: Body) -> Result<(), Status> {
+        let mut unframer = Unframer::default();
+        let mut incoming: Option<Incoming> = None;
+        while let Some(frame) = body.frame().await {
+            let Ok(mut data) = frame?.into_data() else { continue };
+            let invalid = |error: &dyn std::error::Error| Status::invalid_argument(error.to_string());
+            while let Some(part) = unframer.next(&mut data).map_err(|error| invalid(&error))? {
+                match part {
+                    Part::Head(header, length) => {
+                        let exchange = tokio::time::timeout(self.patience, self.operations.find(&header)).await;
+                        let exchange =
+                            exchange.map_err(|_| Status::deadline_exceeded("this peer has not begun the operation"))?;
+                        // What belongs to an attempt that has ended is dropped.
+                        incoming = exchange
+                            .map(|exchange| exchange.receive(from, header.kind, header.block, length))
+                            .transpose()
+                            .map_err(|refused| invalid(&refused))?;
+                    }
+                    Part::Payload { bytes, last } => {
+                        if let Some(incoming) = &mut incoming {
+                            incoming.take(&bytes);
+                        }
+                        if let Some(incoming) = incoming.take_if(|_| last) {
+                            incoming.finish();
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn give(self, request: &http::Request<Body>) -> Result<http::Response<Body>, Status> {
@@ -129,32 +145,21 @@ impl LaneService {
             let next = rest.len().min(PIECE);
             (next > 0).then(|| rest.split_to(next))
         });
-        Ok(answer(futures::stream::iter(pieces)))
+        Ok(answer(futures::stream::iter(pieces), std::future::ready(Status::ok(""))))
     }
 }
 
-fn parcel(headers: &http::HeaderMap) -> Option<Parcel> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let kind = match text("atoll-kind")? {
-        "contribution" => Kind::Contribution,
-        "result" => Kind::Result,
-        _ => return None,
-    };
-    Some(Parcel {
-        epoch: text("atoll-epoch")?.parse().ok()?,
-        round: text("atoll-round")?.parse().ok()?,
-        from: text("atoll-from")?.parse().ok()?,
-        kind,
-    })
-}
-
-/// A gRPC answer: messages, and the status OK.
-fn answer(messages: impl futures::Stream<Item = Bytes> + Send + 'static) -> http::Response<Body> {
-    let frames = frames(messages);
-    let mut trailers = http::HeaderMap::new();
-    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-    let end = futures::stream::once(async move { Ok(Frame::trailers(trailers)) });
-    let mut response = http::Response::new(Body::new(StreamBody::new(frames.chain(end))));
+/// A gRPC answer: messages, and a status in the end.
+fn answer(
+    messages: impl futures::Stream<Item = Bytes> + Send + 'static,
+    status: impl Future<Output = Status> + Send + 'static,
+) -> http::Response<Body> {
+    let end = futures::stream::once(async move {
+        let mut trailers = http::HeaderMap::new();
+        let _unprintable = status.await.add_header(&mut trailers);
+        Ok(Frame::trailers(trailers))
+    });
+    let mut response = http::Response::new(Body::new(StreamBody::new(frames(messages).chain(end))));
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
     response
 }

@@ -38,7 +38,14 @@ const TOKENIZER_CONFIG: &[u8] =
 /// [`TrainerError`]: data or model cannot be used, there is no sidecar, or training diverged.
 pub fn run(job: &Job) -> Result<(), TrainerError> {
     let prepared = job.open()?;
-    let options = Options { run: job.run.clone(), socket: job.socket.clone(), incarnation: job.incarnation, patience: PATIENCE };
+    let options = Options {
+        run: job.run.clone(),
+        socket: job.socket.clone(),
+        incarnation: job.incarnation,
+        rank: 0,
+        ranks: 1,
+        patience: PATIENCE,
+    };
     let session = Session::new(options)?;
     let mut rounds = Rounds::new(job, prepared, session)?;
     rounds.train()?;

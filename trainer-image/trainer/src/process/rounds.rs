@@ -221,7 +221,9 @@ impl<'a> Rounds<'a> {
         let contribution = Contribution { round: round.round, input, output, weight, samples, loss, deadline: self.deadline };
         let (record, payload_bytes, wire_bytes) = loop {
             match self.session.all_reduce(&contribution)? {
-                Outcome::Committed { record, payload_bytes, wire_bytes } => break (record, payload_bytes, wire_bytes),
+                Outcome::Committed { record, payload_bytes, wire_bytes, .. } => {
+                    break (record.unwrap_or_default(), payload_bytes, wire_bytes);
+                }
                 Outcome::InDoubt => tracing::warn!(round = round.round, "cut off before the outcome; waiting for it"),
             }
         };

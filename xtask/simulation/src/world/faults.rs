@@ -135,9 +135,10 @@ impl World {
         node.me = me;
         node.alive = true;
         node.session = None;
-        node.moving = None;
-        node.output = None;
-        node.trainer.returns_by = None;
+        node.moving.clear();
+        node.outputs.clear();
+        node.trainer.waits.clear();
+        node.trainer.start = None;
         let trainer = node.trainer.incarnation;
         self.soon(20, Happening::Tick(slot));
         self.soon(20, Happening::ArriveAgain { slot, trainer });
@@ -151,7 +152,7 @@ impl World {
             return;
         }
         let node = self.node(slot);
-        node.trainer.returns_by = None;
+        node.trainer.waits.clear();
         if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
             if node.alive {
                 self.peer_event(slot, peer::Event::TrainerLost);

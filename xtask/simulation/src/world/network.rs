@@ -63,10 +63,13 @@ impl World {
         } else if self.served.get(&(coordinator.slot, peer.slot)) != Some(&id) {
             return;
         }
+        let learned = message.as_ref().map_or(0, |message| message.learned);
         let event = match message.and_then(|message| message.body) {
             None => coordinator::Event::Disconnected { slot: peer.slot, incarnation: peer.incarnation },
             Some(peer_message::Body::Hello(hello)) => coordinator::Event::Connected(Box::new(hello)),
-            Some(body) => coordinator::Event::Message { slot: peer.slot, incarnation: peer.incarnation, body: Box::new(body) },
+            Some(body) => {
+                coordinator::Event::Message { slot: peer.slot, incarnation: peer.incarnation, learned, body: Box::new(body) }
+            }
         };
         self.coordinator_event(coordinator.slot, event);
     }

@@ -2,21 +2,21 @@
 
 use std::collections::BTreeSet;
 
+use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
-use atoll_collective::v1::{AbortReason, Arrive, Begin, CommitRecord, Contribution, Enter, SampleRange, Start};
+use atoll_collective::v1::{
+    AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, PeerMessage,
+    SampleRange, Start, peer_message,
+};
 use atoll_collective::{chain, ledger};
 
-use super::{Happening, ROUNDS, SAMPLES, World, member};
+use super::{Happening, ROUNDS, SAMPLES, World, attempt, member};
 
-fn contribution_value(given: &Contribution) -> u64 {
-    given.samples.iter().fold(u64::from(given.slot) + 1, |value, range| value * 31 + range.start * 7 + range.end)
-}
-
-/// The mean, as bytes: a function of the contributions alone.
-fn reference_hash(begin_contributions: &[Contribution]) -> Vec<u8> {
+/// The result, as bytes: a function of what was given, by slot, and of nothing else.
+fn result_of(given: impl Iterator<Item = (u32, u64)>) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
-    for given in begin_contributions {
-        hasher.update(&contribution_value(given).to_le_bytes()).update(&given.weight.to_le_bytes());
+    for (slot, value) in given {
+        hasher.update(&slot.to_le_bytes()).update(&value.to_le_bytes());
     }
     hasher.finalize().as_bytes().to_vec()
 }
@@ -28,19 +28,24 @@ fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
 impl World {
     pub(super) fn moved(&mut self, slot: u32, incarnation: u64, begin: Box<Begin>) {
         let record = begin.record.clone().unwrap();
-        if !self.is(&member(slot, incarnation)) || self.node(slot).moving != Some(record.epoch) {
+        let (key, attempt) = attempt(&begin);
+        if !self.is(&member(slot, incarnation)) || self.node(slot).moving.get(&key) != Some(&attempt.1) {
             return;
         }
-        let dead = record.members.iter().find(|member| !self.is(member)).map(|member| member.slot);
-        let all_gave = record.members.iter().all(|member| self.nodes[member.slot as usize].gave.contains(&record.epoch));
+        let takes_part = |member: &&Member| begin.contributions.iter().any(|given| given.slot == member.slot);
+        let members: Vec<_> = record.members.iter().filter(takes_part).cloned().collect();
+        let dead = members.iter().find(|member| !self.is(member)).map(|member| member.slot);
+        let all_gave = members.iter().all(|member| self.nodes[member.slot as usize].gave.contains(&attempt));
         let result = match dead {
             Some(culprit) => Err(Failure { reason: AbortReason::PeerLost, culprit, detail: "its lane broke".into() }),
-            None if all_gave => Ok(reference_hash(&begin.contributions)),
+            None if all_gave => Ok(result_of(begin.contributions.iter().map(|given| (given.slot, given.loss as u64)))),
             None => return self.soon(50, Happening::Moved { slot, incarnation, begin }),
         };
-        self.node(slot).moving = None;
-        self.node(slot).output = result.as_ref().ok().cloned();
-        self.peer_event(slot, peer::Event::Moved(record.epoch, result));
+        self.node(slot).moving.remove(&key);
+        if let Ok(result) = &result {
+            self.node(slot).outputs.insert(key.clone(), result.clone());
+        }
+        self.peer_event(slot, peer::Event::Moved(key, attempt.1, result));
     }
 
     pub(super) fn fetched(&mut self, slot: u32, incarnation: u64, start: &Start) {
@@ -84,25 +89,73 @@ impl World {
         {
             return;
         }
+        self.node(slot).trainer.start = Some(start.clone());
+        let operations = self.program(slot, start);
+        if operations.is_empty() {
+            return self.end_round(slot);
+        }
+        for operation in operations {
+            self.enter(slot, operation, Vec::new());
+        }
+    }
+
+    /// What a trainer does in a round before it ends it: three reductions at once, and for each pair of neighbours another.
+    fn program(&self, slot: u32, start: &Start) -> Vec<Operation> {
+        if !self.operate {
+            return Vec::new();
+        }
+        // Who came into a round that the others had begun has another view of its members: no groups for it.
+        let whole = start.record.iter().filter(|record| record.epoch == start.started);
+        let members: Vec<u32> = whole.flat_map(|record| &record.members).map(|member| member.slot).collect();
+        let named = |tag: &str, sequence, slots| {
+            let key = Some(OperationKey { round: start.round, tag: tag.to_owned(), sequence, started: 0, slots });
+            Operation { key, ends_round: false, ..operation::ends_round(start.round, 0, 1) }
+        };
+        let mut operations: Vec<_> = (0..3).map(|sequence| named("all", sequence, Vec::new())).collect();
+        if let [first, second, ..] = members.as_slice()
+            && [first, second].contains(&&slot)
+        {
+            operations.push(named("pair", 0, vec![*first, *second]));
+        }
+        operations
+    }
+
+    fn end_round(&mut self, slot: u32) {
+        let Some(start) = self.node(slot).trainer.start.clone() else { return };
+        self.enter(slot, operation::ends_round(start.round, 0, 1), start.samples);
+    }
+
+    fn enter(&mut self, slot: u32, operation: Operation, samples: Vec<SampleRange>) {
         self.sequence += 1;
         // Each contribution has a number of its own, where its loss would be.
-        let contribution = Contribution { slot, weight: 1, samples: start.samples.clone(), loss: self.sequence as f64 };
-        let enter = Enter { round: start.round, elements: 1, contribution: Some(contribution) };
-        self.node(slot).trainer.entered = Some(enter.clone());
+        let contribution = Contribution { slot, weight: 1, samples, loss: self.sequence as f64, elements: 0, summed: false };
+        let key = operation::key(Some(&operation));
+        let enter = Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 };
         let deadline = self.now + self.patience + self.below(15_000);
-        self.node(slot).trainer.returns_by = Some(deadline);
+        self.node(slot).trainer.waits.insert(key, (enter.clone(), deadline));
         self.peer_event(slot, peer::Event::Entered(enter, deadline));
     }
 
-    pub(super) fn reduced(&mut self, slot: u32, outcome: Outcome) {
+    pub(super) fn ended(&mut self, slot: u32, key: &Key, outcome: Outcome) {
         let trainer = self.node(slot).trainer.incarnation;
-        self.node(slot).trainer.returns_by = None;
+        // As the trainer named it.
+        let asked = Key { started: 0, ..key.clone() };
+        let waited = self.node(slot).trainer.waits.remove(&asked);
         match outcome {
-            Outcome::Committed(record) => {
-                self.check_commit(slot, &record);
+            Outcome::Committed(commit) => {
+                self.check_outcome(slot, &commit);
+                let Some(record) = &commit.record else {
+                    let trainer = &mut self.node(slot).trainer;
+                    if trainer.waits.is_empty() && trainer.start.is_some() {
+                        self.end_round(slot);
+                    }
+                    return;
+                };
+                self.check_commit(slot, record);
                 let trainer = &mut self.node(slot).trainer;
                 trainer.rounds = record.round;
-                trainer.committed = Some((*record).clone());
+                trainer.start = None;
+                trainer.committed = Some(record.clone());
                 trainer.state = state_after(&trainer.state, &record.result_hash);
                 let rounds = trainer.rounds;
                 let incarnation = trainer.incarnation;
@@ -113,37 +166,67 @@ impl World {
                 }
             }
             Outcome::Aborted(refusal) => {
-                let entered = self.node(slot).trainer.entered.take();
                 // Who was lost to the others is told that it is left out; whether its contribution counts, they decide.
-                let entered = entered.filter(|_| refusal.reason != AbortReason::PeerLost);
-                self.given_up.extend(entered.and_then(|enter| enter.contribution).map(|given| given.loss as u64));
+                let waited = waited.filter(|_| refusal.reason != AbortReason::PeerLost);
+                self.given_up.extend(waited.and_then(|(enter, _)| enter.contribution).map(|given| given.loss as u64));
+                self.node(slot).trainer.start = None;
                 self.soon(20, Happening::ArriveAgain { slot, trainer });
             }
             Outcome::InDoubt => {
-                let Some(enter) = self.node(slot).trainer.entered.clone() else { return };
+                let Some((enter, _)) = waited else { return };
                 let deadline = self.now + 10_000;
-                self.node(slot).trainer.returns_by = Some(deadline);
+                self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));
             }
         }
     }
 
-    /// One history: the same record for everybody, the mean of exactly its contributions, linked to the round before; and
-    /// this worker holds its result.
+    /// What a worker gives to operations, by its own word.
+    pub(super) fn take_note(&mut self, slot: u32, message: &PeerMessage) {
+        let enters: Vec<&Enter> = match &message.body {
+            Some(peer_message::Body::Enter(enter)) => vec![enter],
+            Some(peer_message::Body::Hello(hello)) => hello.flights.iter().filter_map(|flight| flight.enter.as_ref()).collect(),
+            _ => Vec::new(),
+        };
+        for enter in enters {
+            let number = enter.contribution.as_ref().map_or(0, |given| given.loss as u64);
+            self.given.insert((operation::key(enter.operation.as_ref()), slot), number);
+        }
+    }
+
+    /// One outcome: the same for all who took part, the result of exactly what those gave who are counted; and this worker
+    /// holds it.
+    fn check_outcome(&mut self, slot: u32, commit: &Commit) {
+        let key: Key = commit.key.clone().unwrap().into();
+        let held = self.node(slot).outputs.remove(&key);
+        self.require(held.as_ref() == Some(&commit.result_hash), || format!("w{slot} does not hold the result of {key}"));
+        let first = Commit { index: 0, ..commit.clone() };
+        let known = self.operations.entry(key.clone()).or_insert_with(|| first.clone()).clone();
+        self.require(known == first, || format!("{key} was committed twice: {known:?} and {first:?}"));
+        let numbers: Vec<_> = match &commit.record {
+            Some(record) => record.contributions.iter().map(|given| (given.slot, given.loss as u64)).collect(),
+            None => self.numbers(&key, commit),
+        };
+        let result = result_of(numbers.iter().copied());
+        self.require(result == commit.result_hash, || format!("{key} is not the result of what {:?} gave", commit.slots));
+        let both = numbers.iter().find(|(_, number)| self.given_up.contains(number)).copied();
+        self.require(both.is_none(), || format!("{key} counts what its trainer was told is aborted: {both:?}"));
+    }
+
+    fn numbers(&self, key: &Key, commit: &Commit) -> Vec<(u32, u64)> {
+        let number = |slot: &u32| Some((*slot, *self.given.get(&(key.clone(), *slot))?));
+        commit.slots.iter().filter_map(number).collect()
+    }
+
+    /// One history: the same record for everybody, linked to the round before.
     fn check_commit(&mut self, slot: u32, record: &CommitRecord) {
         let round = record.round;
-        let held = self.node(slot).output.take();
-        self.require(held.as_ref() == Some(&record.result_hash), || format!("w{slot} does not hold the result of round {round}"));
-        let mean = reference_hash(&record.contributions);
-        self.require(record.result_hash == mean, || format!("round {round} is not the mean of its contributions"));
         let next = self.node(slot).trainer.rounds + 1;
         self.require(round == next, || format!("w{slot} takes round {round} for round {next}"));
         let previous = self.history.get(&(round - 1)).map(chain::hash).unwrap_or_default();
         self.require(record.previous == previous, || format!("round {round} is not linked to the round before"));
         let known = self.history.entry(round).or_insert_with(|| record.clone()).clone();
         self.require(known == *record, || format!("round {round} was committed twice: {known:?} and {record:?}"));
-        let both = record.contributions.iter().find(|given| self.given_up.contains(&(given.loss as u64))).cloned();
-        self.require(both.is_none(), || format!("round {round} counts what its trainer was told is aborted: {both:?}"));
     }
 
     pub(super) fn check_samples(&mut self) {

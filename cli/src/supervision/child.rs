@@ -1,8 +1,9 @@
-//! One process of a run: started, heard, told, and always waited for.
+//! One process of a run or a benchmark: started, heard, told, and always waited for.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::process::Started;
 
 /// Longest line that a process may write, in bytes.
 const LONGEST_LINE: u64 = 1 << 20;
+/// Bytes of the end of a log that are searched for its last line.
+const LAST_WORDS: usize = 4096;
 
 /// Which of a worker's two processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +36,19 @@ impl Role {
             Self::Trainer => "trainer",
         }
     }
+}
+
+/// The command line of a hidden command of this executable.
+pub(crate) fn own(command: &str) -> io::Result<Vec<OsString>> {
+    Ok(vec![std::env::current_exe()?.into(), command.into()])
+}
+
+/// The last line of a process's log.
+pub(crate) fn last_words(log: &File) -> io::Result<String> {
+    let mut end = vec![0; LAST_WORDS];
+    // Where the process writes must not move.
+    let count = log.read_at(&mut end, log.metadata()?.len().saturating_sub(LAST_WORDS as u64))?;
+    Ok(String::from_utf8_lossy(&end[..count]).lines().last().unwrap_or("its log is empty").to_owned())
 }
 
 /// What a process tells its supervisor.
@@ -60,17 +76,18 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// Starts `atoll ROLE` with `config`; its log is appended to `log`, its arithmetic keeps to `processors`.
+    /// Starts `program` with `config`; its log goes to `log`, its arithmetic keeps to `processors`.
     pub(crate) async fn start<C: Serialize>(
         (slot, role, incarnation): (u32, Role, u64),
+        program: &[OsString],
         config: C,
-        log: &Path,
+        log: File,
         processors: &Processors,
         told: mpsc::Sender<Told>,
     ) -> io::Result<Self> {
-        let log = File::options().create(true).append(true).open(log)?;
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(role.name())
+        let (name, arguments) = program.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut child = Command::new(name)
+            .args(arguments)
             .env("RAYON_NUM_THREADS", processors.threads.to_string())
             .env("CANDLE_NUM_THREADS", processors.threads.to_string())
             .stdin(Stdio::piped())

@@ -3,19 +3,26 @@
 //! A peer that reported its result's hash is *prepared*: it may not abort by itself, and keeps the result until it learns
 //! the outcome. It answers a new coordinator with everything it knows, and from then on refuses the old one.
 
+mod operations;
+
+use std::collections::BTreeMap;
+
+use crate::operation::Key;
 use crate::rules::Rules;
 use crate::v1::{
-    AbortReason, Arrive, Begin, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Failed, Heartbeat, Hello, Leave, Member,
-    Prepared, Start, coordinator_message, leave, peer_message,
+    AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Heartbeat, Hello, Leave, Member,
+    PeerMessage, Start, coordinator_message, leave, peer_message,
 };
-use crate::{Millis, chain, ledger};
+use crate::{Millis, Refusal, chain};
+use operations::Flight;
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// The trainer asks for the next round.
     Arrived(Arrive, Option<CommitRecord>),
-    /// The trainer delivers its contribution, and waits until the deadline at most.
+    /// The trainer delivers its contribution to an operation, and waits until the deadline at most. Which start of the round
+    /// it belongs to is the peer's to know.
     Entered(Enter, Millis),
     /// The trainer has done its last round.
     Finished,
@@ -31,8 +38,8 @@ pub enum Event {
     Closed(u64),
     /// The coordinator sent a message.
     Message(Box<CoordinatorMessage>),
-    /// The data movement of this epoch ended: the result's hash, or what went wrong.
-    Moved(u64, Result<Vec<u8>, Failure>),
+    /// The data movement of an attempt, by its number, ended: the result's hash, or what went wrong.
+    Moved(Key, u64, Result<Vec<u8>, Failure>),
     /// The state was fetched from a donor and checked, or no donor could give it.
     Fetched(Result<(), String>),
     /// Time has passed.
@@ -55,51 +62,36 @@ pub struct Failure {
 pub enum Action {
     /// Open a session with this coordinator, of this term.
     Dial(Member, u64),
-    /// Send on the open session, in this term.
-    Send(u64, Box<peer_message::Body>),
+    /// Send on the open session.
+    Send(Box<PeerMessage>),
     /// End the session of this term.
     Hang(u64),
     /// Ask the arbiter for the term after this one.
     RequestTerm(u64),
     /// Move the data of this operation.
     Move(Box<Begin>),
-    /// Stop moving data and fetching a state; nothing is prepared, and neither output nor state is written from here on.
-    Halt,
+    /// Stop moving the data of this operation: its output is not written from here on.
+    Halt(Key),
+    /// Stop fetching the state: it is not written from here on.
+    StopFetching,
     /// Fetch the round's state from a donor.
     Fetch(Box<Start>),
     /// Answer the trainer that waits for a round.
     Begun(Result<Box<Start>, Refusal>),
-    /// Answer the trainer that waits for its mean.
-    Reduced(Outcome),
-}
-
-/// Why a trainer has to arrive again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
-    /// What kind.
-    pub reason: AbortReason,
-    /// The facts.
-    pub detail: String,
+    /// Answer the trainer that waits for an operation.
+    Ended(Key, Outcome),
 }
 
 /// How an operation ended for the trainer that waited for it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    /// The output holds the mean; the same bytes on every member.
-    Committed(Box<CommitRecord>),
+    /// The output holds the result; the same bytes on all who took part.
+    Committed(Box<Commit>),
     /// Nothing was applied anywhere; inputs untouched. With the reason `PeerLost` nothing was applied here: the others went
     /// on without this peer, and decide whether its contribution counts.
     Aborted(Refusal),
     /// Prepared and cut off: the others decide. The same call asks again.
     InDoubt,
-}
-
-/// What the trainer waits for.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-enum Waiting {
-    Nothing,
-    Round,
-    Mean { deadline: Millis },
 }
 
 /// The session with the coordinator.
@@ -130,10 +122,14 @@ pub struct Peer {
     attempts: u64,
     start: Option<Start>,
     fetching: bool,
-    enter: Option<Enter>,
-    begin: Option<Begin>,
-    prepared: Option<Prepared>,
-    waiting: Waiting,
+    /// Its trainer waits for the next round.
+    waiting: bool,
+    flights: BTreeMap<Key, Flight>,
+    /// Commits that it was told and others may not have learned, ascending; and the newest.
+    commits: Vec<Commit>,
+    learned: u64,
+    /// An operation of the round has ended.
+    operated: bool,
     /// Why its trainer takes part no more, until one arrives again; every new coordinator has to hear it.
     left: Option<i32>,
     rules: Rules,
@@ -160,10 +156,11 @@ impl Peer {
             attempts: 0,
             start: None,
             fetching: false,
-            enter: None,
-            begin: None,
-            prepared: None,
-            waiting: Waiting::Nothing,
+            waiting: false,
+            flights: BTreeMap::new(),
+            commits: Vec::new(),
+            learned: 0,
+            operated: false,
             left: None,
             rules: Rules::default(),
         }
@@ -184,7 +181,7 @@ impl Peer {
     /// Whether it waits for the outcome of an operation whose result it reported.
     #[must_use]
     pub fn is_prepared(&self) -> bool {
-        self.prepared.is_some()
+        self.flights.values().any(|flight| flight.prepared.is_some())
     }
 
     /// Takes one event at time `now` and says what to do about it.
@@ -200,7 +197,7 @@ impl Peer {
             Event::Opened(term) => self.opened(term, now, &mut actions),
             Event::Closed(term) => self.closed(term),
             Event::Message(message) => self.message(*message, now, &mut actions),
-            Event::Moved(epoch, result) => self.moved(epoch, result, &mut actions),
+            Event::Moved(key, number, result) => self.moved(&key, number, result, &mut actions),
             Event::Fetched(result) => self.fetched(result, &mut actions),
             Event::Tick => self.watch(now, &mut actions),
         }
@@ -212,9 +209,10 @@ impl Peer {
         if chain::rounds(committed.as_ref()) > chain::rounds(self.committed.as_ref()) {
             self.committed = committed;
         }
-        self.waiting = Waiting::Round;
+        self.waiting = true;
         self.left = None;
         // A trainer that arrives has given up whatever it was in; only a prepared operation is not its to give up.
+        self.abandon(actions);
         if self.is_bound() {
             return;
         }
@@ -228,39 +226,9 @@ impl Peer {
         self.send(peer_message::Body::Arrive(arrive), actions);
     }
 
-    fn entered(&mut self, enter: Enter, deadline: Millis, actions: &mut Vec<Action>) {
-        let settled = self.committed.as_ref().filter(|record| record.round == enter.round && self.counted_in(record));
-        if let Some(record) = settled {
-            actions.push(Action::Reduced(Outcome::Committed(Box::new(record.clone()))));
-            return;
-        }
-        let start = self.start.as_ref().filter(|start| start.round == enter.round);
-        let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-        let (reason, detail) = match start {
-            None => (AbortReason::PeerLost, "the worker is not a member of this round"),
-            // A trainer that still trained for a start that was given up since.
-            Some(start) if self.rules.contributes_what_was_dealt && !ledger::covers(&start.samples, samples) => {
-                (AbortReason::Mismatch, "the contribution is of samples that the worker was not dealt")
-            }
-            Some(_) => return self.contribute(enter, deadline, actions),
-        };
-        actions.push(Action::Reduced(Outcome::Aborted(Refusal { reason, detail: detail.to_owned() })));
-    }
-
-    fn contribute(&mut self, enter: Enter, deadline: Millis, actions: &mut Vec<Action>) {
-        self.waiting = Waiting::Mean { deadline };
-        if self.enter.is_none() {
-            self.enter = Some(enter.clone());
-            self.send(peer_message::Body::Enter(enter), actions);
-        }
-    }
-
-    fn counted_in(&self, record: &CommitRecord) -> bool {
-        record.contributions.iter().any(|given| given.slot == self.me.slot)
-    }
-
     fn trainer_lost(&mut self, actions: &mut Vec<Action>) {
-        self.waiting = Waiting::Nothing;
+        self.waiting = false;
+        self.abandon(actions);
         // The coordinator may have committed what it is prepared for: that stays true without a trainer.
         if !self.is_bound() {
             self.leave_round(actions);
@@ -268,9 +236,9 @@ impl Peer {
         self.leave_for_good(leave::Reason::TrainerLost, actions);
     }
 
-    /// It reported its result: the coordinator may have committed it.
+    /// It reported a result: the coordinator may have committed it.
     fn is_bound(&self) -> bool {
-        self.prepared.is_some() && self.rules.prepared_waits
+        self.is_prepared() && self.rules.prepared_waits
     }
 
     fn leave_for_good(&mut self, reason: leave::Reason, actions: &mut Vec<Action>) {
@@ -291,9 +259,8 @@ impl Peer {
         }
         self.term = term;
         self.link = Link::Open { term, heard: now, sent: now };
-        // What was not prepared under the old coordinator can no longer become so.
-        if self.rules.unprepared_halts && self.prepared.is_none() && self.begin.take().is_some() {
-            actions.push(Action::Halt);
+        if self.rules.unprepared_halts {
+            self.halt_unprepared(actions);
         }
         let hello = Hello {
             run: self.run.clone(),
@@ -302,9 +269,10 @@ impl Peer {
             committed: self.committed.clone(),
             arrive: self.arrive.clone(),
             start: self.start.clone(),
-            enter: self.enter.clone(),
-            prepared: self.prepared.clone(),
-            begin: self.begin.clone(),
+            flights: self.flights.values().filter_map(Flight::told).collect(),
+            commits: self.commits.clone(),
+            learned: self.learned,
+            operated: self.operated,
         };
         self.send(peer_message::Body::Hello(hello), actions);
         if let Some(reason) = self.left {
@@ -361,23 +329,9 @@ impl Peer {
             }
             _ => {}
         }
-        if let Waiting::Mean { deadline } = self.waiting
-            && now >= deadline
-        {
-            self.out_of_time(actions);
+        for key in self.overdue(now) {
+            self.out_of_time(&key, actions);
         }
-    }
-
-    fn out_of_time(&mut self, actions: &mut Vec<Action>) {
-        self.waiting = Waiting::Nothing;
-        if self.is_bound() {
-            actions.push(Action::Reduced(Outcome::InDoubt));
-            return;
-        }
-        let detail = "the operation's total deadline passed".to_owned();
-        self.leave_round(actions);
-        self.send(leave_body(leave::Reason::Deadline), actions);
-        actions.push(Action::Reduced(Outcome::Aborted(Refusal { reason: AbortReason::Deadline, detail })));
     }
 
     fn message(&mut self, message: CoordinatorMessage, now: Millis, actions: &mut Vec<Action>) {
@@ -389,18 +343,15 @@ impl Peer {
             *heard = now;
         }
         self.epoch = message.epoch;
+        self.commits.retain(|commit| commit.index > message.settled);
         match message.body {
             Some(coordinator_message::Body::Start(start)) => self.started(start, actions),
             Some(coordinator_message::Body::Begin(begin)) => self.begun(begin, actions),
-            Some(coordinator_message::Body::Commit(commit)) => {
-                if let Some(record) = commit.record {
-                    self.learn_commit(record, actions);
-                }
-            }
-            Some(coordinator_message::Body::Abort(abort)) => self.learn_abort(abort.round, actions),
+            Some(coordinator_message::Body::Commit(commit)) => self.learn_commit(commit, actions),
+            Some(coordinator_message::Body::Abort(abort)) => self.learn_abort(abort, actions),
             Some(coordinator_message::Body::Evict(evict)) => {
                 let refusal = Refusal { reason: evict.reason(), detail: evict.detail };
-                self.evicted(refusal, actions);
+                self.evicted(&refusal, actions);
             }
             Some(coordinator_message::Body::Heartbeat(_)) | None => {}
         }
@@ -410,7 +361,7 @@ impl Peer {
         // An answer to an earlier arrival would start the trainer from a state that it may not hold.
         let answers =
             self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt) || !self.rules.starts_answer_arrivals;
-        if self.waiting != Waiting::Round || !answers {
+        if !self.waiting || !answers {
             return;
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {
@@ -421,18 +372,18 @@ impl Peer {
             self.fetching = true;
             actions.push(Action::Fetch(Box::new(start)));
         } else {
-            self.waiting = Waiting::Nothing;
+            self.waiting = false;
             actions.push(Action::Begun(Ok(Box::new(start))));
         }
     }
 
     fn fetched(&mut self, result: Result<(), String>, actions: &mut Vec<Action>) {
-        if !std::mem::take(&mut self.fetching) || self.waiting != Waiting::Round {
+        if !std::mem::take(&mut self.fetching) || !self.waiting {
             return;
         }
         match (result, self.start.clone()) {
             (Ok(()), Some(start)) => {
-                self.waiting = Waiting::Nothing;
+                self.waiting = false;
                 if let Some(arrive) = &mut self.arrive {
                     arrive.round = start.round;
                     arrive.state_hash.clone_from(&start.state_hash);
@@ -443,7 +394,7 @@ impl Peer {
                 actions.push(Action::Begun(Ok(Box::new(start))));
             }
             (Err(detail), _) => {
-                self.waiting = Waiting::Nothing;
+                self.waiting = false;
                 self.leave_round(actions);
                 self.send(leave_body(leave::Reason::TrainerLost), actions);
                 actions.push(Action::Begun(Err(Refusal { reason: AbortReason::LaneFailed, detail })));
@@ -452,83 +403,20 @@ impl Peer {
         }
     }
 
-    fn begun(&mut self, begin: Begin, actions: &mut Vec<Action>) {
-        let mine = self.enter.as_ref().is_some_and(|enter| enter.round == begin.round && enter.elements == begin.elements)
-            && begin.contributions.iter().any(|given| given.slot == self.me.slot)
-            && begin.record.as_ref().is_some_and(|record| chain::includes(record, &self.me));
-        if mine {
-            self.prepared = None;
-            self.begin = Some(begin.clone());
-            actions.push(Action::Move(Box::new(begin)));
-        }
-    }
-
-    fn moved(&mut self, epoch: u64, result: Result<Vec<u8>, Failure>, actions: &mut Vec<Action>) {
-        let Some(begin) = &self.begin else { return };
-        if self.prepared.is_some() || begin.record.as_ref().is_none_or(|record| record.epoch != epoch) {
-            return;
-        }
-        let round = begin.round;
-        match result {
-            Ok(result_hash) => {
-                let prepared = Prepared { epoch, round, result_hash };
-                self.prepared = Some(prepared.clone());
-                self.send(peer_message::Body::Prepared(prepared), actions);
-            }
-            Err(Failure { reason, culprit, detail }) => {
-                let failed = Failed { epoch, round, reason: reason.into(), culprit, detail };
-                self.send(peer_message::Body::Failed(failed), actions);
-            }
-        }
-    }
-
-    /// A commit counts only for what this peer is prepared for with the same hash.
-    fn learn_commit(&mut self, record: CommitRecord, actions: &mut Vec<Action>) {
-        if record.round <= chain::rounds(self.committed.as_ref()) {
-            return;
-        }
-        if !chain::commits(&record, self.prepared.as_ref()) && self.rules.commits_what_is_prepared {
-            let detail = format!("round {} was committed without this worker", record.round);
-            return self.evicted(Refusal { reason: AbortReason::PeerLost, detail }, actions);
-        }
-        self.committed = Some(record.clone());
-        self.forget_round();
-        match std::mem::replace(&mut self.waiting, Waiting::Nothing) {
-            Waiting::Mean { .. } => actions.push(Action::Reduced(Outcome::Committed(Box::new(record)))),
-            Waiting::Round => actions.push(Action::Begun(Err(resolved()))),
-            Waiting::Nothing => {}
-        }
-    }
-
-    /// The operation is over without result; the contribution waits for the next attempt.
-    fn learn_abort(&mut self, round: u64, actions: &mut Vec<Action>) {
-        if self.begin.as_ref().is_some_and(|begin| begin.round == round) {
-            self.begin = None;
-            self.prepared = None;
-            actions.push(Action::Halt);
-        }
-        // The trainer that contributed is gone; the one that waits has to arrive for itself.
-        if self.waiting == Waiting::Round && self.enter.is_some() {
-            self.leave_round(actions);
-            self.waiting = Waiting::Nothing;
-            self.send(leave_body(leave::Reason::TrainerLost), actions);
-            actions.push(Action::Begun(Err(resolved())));
-        }
-    }
-
-    fn evicted(&mut self, refusal: Refusal, actions: &mut Vec<Action>) {
+    fn evicted(&mut self, refusal: &Refusal, actions: &mut Vec<Action>) {
+        self.end_flights(refusal, actions);
         self.leave_round(actions);
-        match std::mem::replace(&mut self.waiting, Waiting::Nothing) {
-            Waiting::Round => actions.push(Action::Begun(Err(refusal))),
-            Waiting::Mean { .. } => actions.push(Action::Reduced(Outcome::Aborted(refusal))),
-            Waiting::Nothing => {}
+        if std::mem::take(&mut self.waiting) {
+            actions.push(Action::Begun(Err(refusal.clone())));
         }
     }
 
+    /// Takes part in no round any more; operations that it is prepared for are not in it to give up.
     fn leave_round(&mut self, actions: &mut Vec<Action>) {
-        if self.begin.is_some() || self.fetching {
-            actions.push(Action::Halt);
+        if self.fetching {
+            actions.push(Action::StopFetching);
         }
+        self.abandon(actions);
         self.forget_round();
     }
 
@@ -536,21 +424,14 @@ impl Peer {
         self.arrive = None;
         self.start = None;
         self.fetching = false;
-        self.enter = None;
-        self.begin = None;
-        self.prepared = None;
+        self.operated = false;
     }
 
     fn send(&self, body: peer_message::Body, actions: &mut Vec<Action>) {
         if let Link::Open { term, .. } = self.link {
-            actions.push(Action::Send(term, Box::new(body)));
+            actions.push(Action::Send(Box::new(PeerMessage { term, learned: self.learned, body: Some(body) })));
         }
     }
-}
-
-fn resolved() -> Refusal {
-    let detail = "an operation of the trainer before had to end first".to_owned();
-    Refusal { reason: AbortReason::TrainerLost, detail }
 }
 
 fn leave_body(reason: leave::Reason) -> peer_message::Body {

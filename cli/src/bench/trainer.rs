@@ -1,10 +1,10 @@
-//! `atoll bench`: figures of this machine, each as a median, beside a reference measured in the same minute.
+//! `atoll bench trainer`: the training step of this machine, as a median, beside a reference measured in the same minute.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use clap::Subcommand;
+use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,27 +13,24 @@ use crate::{Ending, printed};
 /// The reference's executable, looked for beside this one: `cargo xtask reference trainer` builds it there.
 const REFERENCE: &str = "reference-trainer";
 
-/// What can be measured.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Bench {
-    /// Train the 5.87 M-parameter model on random tokens: tokens per second, and memory
-    Trainer {
-        /// Threads; all processors if not given
-        #[arg(long)]
-        threads: Option<usize>,
-        /// Steps to time in each repeat
-        #[arg(long, default_value_t = 10)]
-        steps: usize,
-        /// Repeats, alternating with the reference where its executable stands beside this one
-        #[arg(long, default_value_t = 5)]
-        repeats: usize,
-        /// Print JSON alone
-        #[arg(long)]
-        json: bool,
-        /// Measure once, in this process
-        #[arg(long, hide = true)]
-        once: bool,
-    },
+/// Arguments of `atoll bench trainer`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Threads; all processors if not given
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Steps to time in each repeat
+    #[arg(long, default_value_t = 10)]
+    steps: usize,
+    /// Repeats, alternating with the reference where its executable stands beside this one
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Print JSON alone
+    #[arg(long)]
+    json: bool,
+    /// Measure once, in this process
+    #[arg(long, hide = true)]
+    once: bool,
 }
 
 /// Medians over the repeats.
@@ -48,8 +45,8 @@ struct TrainerReport {
     parameters: u64,
 }
 
-pub(crate) fn bench(what: &Bench) -> Ending {
-    let Bench::Trainer { threads, steps, repeats, json, once } = what;
+pub(crate) fn bench(arguments: &Arguments) -> Ending {
+    let Arguments { threads, steps, repeats, json, once } = arguments;
     let threads = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let line = if *once { measure(threads, *steps) } else { trainer(threads, *steps, *repeats, *json) };
     match line {

@@ -1,0 +1,77 @@
+//! Our side of a case: one sidecar and one rank per peer, and this process as their arbiter.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use atoll_collective::coordinator::Settings;
+use atoll_sidecar::ARBITER;
+use atoll_sdk::Region;
+
+use super::barrier::{Barrier, Opened};
+use super::case::{Case, Path};
+use super::kernel::pss_bytes;
+use super::links::Links;
+use super::measure::{Measured, measure};
+use super::processes::Processes;
+use super::rank::{AtollConfig, Config, Work};
+use crate::supervision::arbiter::ArbiterService;
+use crate::supervision::child::own;
+use crate::supervision::authority::{Authority, ISLAND};
+use crate::supervision::token;
+
+/// Name of the run.
+const RUN: &str = "bench";
+/// Silence after which a peer is lost. Nobody is to be lost here: a crowded machine must not end a benchmark.
+const LIVENESS: Duration = Duration::from_secs(20);
+/// How long an operation, and a lane within it, may take.
+const PATIENCE: Duration = Duration::from_mins(10);
+
+/// Starts the peers of `case`, measures, and leaves `processes` to be stopped.
+pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, iterations: usize) -> Result<Measured> {
+    let token = token()?;
+    let liveness = LIVENESS.as_millis() as u64;
+    let authority = case.tls.then(|| Authority::new(RUN)).transpose()?;
+    let identity = |name: &str| authority.as_ref().map(|authority| authority.identity(name)).transpose();
+    let serving = ArbiterService::new(RUN, liveness).serve(links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
+    let shared = case.path == Path::Shm;
+    let sidecars = if shared { 1 } else { case.peers };
+    let settings = Settings {
+        run: RUN.to_owned(),
+        minimum: sidecars,
+        target: sidecars,
+        quorum: sidecars,
+        join_window: PATIENCE.as_millis() as u64,
+        liveness,
+        round_timeout: PATIENCE.as_millis() as u64,
+        drop_stragglers: false,
+    };
+    for slot in 0..sidecars {
+        let config = atoll_sidecar::Config {
+            worker: format!("w{slot}"),
+            slot: slot as u32,
+            incarnation: 1,
+            listen: links.listen(slot),
+            announce: links.announce(slot),
+            arbiter: serving.address().to_owned(),
+            socket: processes.socket(slot),
+            temporary_folder: Some(processes.folder()),
+            settings: settings.clone(),
+            progress: PATIENCE,
+            token: token.clone(),
+            island: ISLAND.to_owned(),
+            identity: identity(&format!("w{slot}"))?,
+        };
+        processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;
+    }
+    processes.listening().await?;
+    let at_start = processes.sidecars().map(pss_bytes).collect::<Result<Vec<_>>>()?;
+    let barrier = Region::create("barrier", Barrier::BYTES)?;
+    for rank in 0..case.peers {
+        let socket = processes.socket(if shared { 0 } else { rank });
+        let Case { bytes, codec, tensors, concurrent, .. } = *case;
+        let work = AtollConfig { run: RUN.to_owned(), socket, bytes, shared, codec, tensors, concurrent };
+        let config = Config { rank, ranks: case.peers, barrier: Opened::of(&barrier), work: Work::Atoll(work) };
+        processes.start_rank(&own("rank")?, config).await?;
+    }
+    measure(processes, case.peers, iterations, &at_start).await
+}

@@ -1,0 +1,178 @@
+//! The processes of one case: sidecars where an implementation has them, and one rank per peer; told, heard, and ended.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use crate::supervision::child::{Child, Role, Told, What, last_words};
+use crate::supervision::processors::Processors;
+use crate::supervision::{socket_folder, socket_name};
+
+/// Longest silence of a rank that has been told to iterate.
+const PATIENCE: Duration = Duration::from_mins(15);
+/// How long processes may take to end in good order.
+const ENDING: Duration = Duration::from_secs(1);
+/// How long a sidecar may take to listen.
+const LISTENING: Duration = Duration::from_secs(20);
+/// Pause between two looks at their sockets.
+const LOOK: Duration = Duration::from_millis(5);
+
+const NOBODY: &str = "no process is left";
+
+/// What a rank says after it has iterated.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Iterated {
+    /// Time of each operation, from the call to its return.
+    pub(crate) nanoseconds: Vec<u64>,
+    /// CPU time of the rank's process within its operations.
+    pub(crate) cpu_nanoseconds: u64,
+    /// Since the start of its peer; 0 where there is no coordinator.
+    pub(crate) control_messages: u64,
+}
+
+/// A process, and its log: a file without a name, gone with the two.
+struct Logged {
+    child: Child,
+    log: File,
+}
+
+/// All processes of a case.
+pub(crate) struct Processes {
+    /// Of the sockets.
+    folder: TempDir,
+    /// By slot; none once it has ended.
+    sidecars: Vec<Option<Logged>>,
+    ranks: Vec<Option<Logged>>,
+    teller: mpsc::Sender<Told>,
+    told: mpsc::Receiver<Told>,
+}
+
+impl Processes {
+    pub(crate) fn new() -> Result<Self> {
+        let folder = socket_folder().context("no folder for sockets can be made")?;
+        let (teller, told) = mpsc::channel(4096);
+        Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), teller, told })
+    }
+
+    /// The folder of the sockets, removed with the last of them where this process cannot do it.
+    pub(crate) fn folder(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// Path of a sidecar's socket.
+    pub(crate) fn socket(&self, slot: usize) -> PathBuf {
+        self.folder.path().join(socket_name(slot as u32))
+    }
+
+    /// Starts the next sidecar, on all processors: which one a peer has is the scheduler's choice, as for the others' peers.
+    pub(crate) async fn start_sidecar(&mut self, program: &[OsString], config: atoll_sidecar::Config) -> Result<()> {
+        let child = self.start(self.sidecars.len(), Role::Sidecar, program, config).await?;
+        self.sidecars.push(Some(child));
+        Ok(())
+    }
+
+    /// Starts the next rank.
+    pub(crate) async fn start_rank(&mut self, program: &[OsString], config: impl Serialize) -> Result<()> {
+        let child = self.start(self.ranks.len(), Role::Trainer, program, config).await?;
+        self.ranks.push(Some(child));
+        Ok(())
+    }
+
+    async fn start(&self, slot: usize, role: Role, program: &[OsString], config: impl Serialize) -> Result<Logged> {
+        let log = tempfile::tempfile().context("no log can be made")?;
+        let processors = Processors { threads: 1, pinned: Vec::new() };
+        let who = (slot as u32, role, 1);
+        let child = Child::start(who, program, config, log.try_clone()?, &processors, self.teller.clone()).await;
+        let child = child.with_context(|| format!("cannot start the {} of peer {slot}", what(role)))?;
+        Ok(Logged { child, log })
+    }
+
+    /// Waits until every sidecar listens.
+    ///
+    /// # Errors
+    /// When one ends instead, with its last words, or takes too long.
+    pub(crate) async fn listening(&mut self) -> Result<()> {
+        let until = tokio::time::Instant::now() + LISTENING;
+        while !(0..self.sidecars.len()).all(|slot| atoll_sdk::regions_socket(&self.socket(slot)).exists()) {
+            ensure!(tokio::time::Instant::now() < until, "the sidecars did not begin to listen");
+            if let Ok(told) = tokio::time::timeout(LOOK, self.told.recv()).await {
+                self.hear(&told.context(NOBODY)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes note of what a process said.
+    fn hear(&mut self, told: &Told) -> Result<()> {
+        let What::Ended(status) = &told.what else { return Ok(()) };
+        let children = if told.role == Role::Sidecar { &mut self.sidecars } else { &mut self.ranks };
+        let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+        let words = children[told.slot as usize].take().map(|ended| last_words(&ended.log)).transpose()?.unwrap_or_default();
+        bail!("the {} of peer {} ended with {status}: {words}", what(told.role), told.slot)
+    }
+
+    /// Process ids of the sidecars.
+    pub(crate) fn sidecars(&self) -> impl Iterator<Item = u32> + '_ {
+        self.sidecars.iter().flatten().map(|process| process.child.pid)
+    }
+
+    /// Process ids of all.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u32> + '_ {
+        self.sidecars.iter().chain(&self.ranks).flatten().map(|process| process.child.pid)
+    }
+
+    /// Has every rank do `count` operations, and returns what each said, in rank order.
+    ///
+    /// # Errors
+    /// When a process ends or a rank is silent for too long; its last words are in the error.
+    pub(crate) async fn iterate(&mut self, count: usize) -> Result<Vec<Iterated>> {
+        for rank in self.ranks.iter_mut().flatten() {
+            rank.child.tell(&format!("iterate {count}\n")).await.context("a rank hears nothing")?;
+        }
+        let mut said: Vec<Option<Iterated>> = self.ranks.iter().map(|_| None).collect();
+        while said.iter().any(Option::is_none) {
+            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
+            let told = told.map_err(|_| anyhow!("the ranks are silent for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
+            self.hear(&told)?;
+            if let (Role::Trainer, What::Event(event)) = (told.role, told.what)
+                && event.event == "Iterated"
+            {
+                let iterated: Iterated = serde_json::from_value(event.more.into())
+                    .with_context(|| format!("rank {} said what cannot be understood", told.slot))?;
+                ensure!(iterated.nanoseconds.len() == count, "rank {} did not do {count} operations", told.slot);
+                said[told.slot as usize] = Some(iterated);
+            }
+        }
+        Ok(said.into_iter().flatten().collect())
+    }
+
+    /// Ends every process: ranks have nothing left to do, sidecars remove their sockets.
+    pub(crate) async fn stop(mut self) {
+        self.ranks.iter().flatten().for_each(|rank| rank.child.signal(Signal::KILL));
+        self.sidecars.iter().flatten().for_each(|sidecar| sidecar.child.signal(Signal::TERM));
+        for _ in 0..2 {
+            let until = tokio::time::Instant::now() + ENDING;
+            while self.all().next().is_some() {
+                let Ok(Some(told)) = tokio::time::timeout_at(until, self.told.recv()).await else { break };
+                let _expected = self.hear(&told);
+            }
+            // A stopped process hears nothing but this.
+            self.sidecars.iter().flatten().for_each(|sidecar| sidecar.child.signal(Signal::KILL));
+        }
+    }
+}
+
+fn what(role: Role) -> &'static str {
+    match role {
+        Role::Sidecar => "sidecar",
+        Role::Trainer => "rank",
+    }
+}

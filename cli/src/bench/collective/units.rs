@@ -1,0 +1,148 @@
+//! Figures as people write them: `64MiB`, `200mbit`, `100ms`.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// A figure that cannot be used, and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UnitError {
+    /// Not a whole number with one of the units.
+    #[error("give a whole number and a unit, as in {example}")]
+    Unreadable {
+        /// A figure that can be read.
+        example: &'static str,
+    },
+    /// Out of bounds.
+    #[error("give {least} to {most}")]
+    OutOfBounds {
+        /// Smallest that is taken.
+        least: &'static str,
+        /// Largest that is taken.
+        most: &'static str,
+    },
+}
+
+/// A number of bytes, at most 16 GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Bytes(pub(crate) u64);
+
+const BYTE_UNITS: [(&str, u64); 4] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// Bits per second in one direction, 100 kbit to 100 gbit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rate(pub(crate) u64);
+
+const RATE_UNITS: [(&str, u64); 4] = [("bit", 1), ("kbit", 1_000), ("mbit", 1_000_000), ("gbit", 1_000_000_000)];
+
+/// A round trip, 1 ms to 10 s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RoundTrip(pub(crate) Duration);
+
+const TIME_UNITS: [(&str, u64); 2] = [("ms", 1), ("s", 1_000)];
+
+impl FromStr for Bytes {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let bytes = read(text, &BYTE_UNITS).ok_or(UnitError::Unreadable { example: "4096, 4KiB or 64MiB" })?;
+        let most = 16 << 30;
+        if (4..=most).contains(&bytes) { Ok(Self(bytes)) } else { Err(UnitError::OutOfBounds { least: "4", most: "16GiB" }) }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let bits = read(text, &RATE_UNITS).ok_or(UnitError::Unreadable { example: "200mbit or 1gbit" })?;
+        let bounds = 100_000..=100_000_000_000;
+        if bounds.contains(&bits) { Ok(Self(bits)) } else { Err(UnitError::OutOfBounds { least: "100kbit", most: "100gbit" }) }
+    }
+}
+
+impl FromStr for RoundTrip {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let milliseconds = read(text, &TIME_UNITS).ok_or(UnitError::Unreadable { example: "100ms" })?;
+        if !(1..=10_000).contains(&milliseconds) {
+            return Err(UnitError::OutOfBounds { least: "1ms", most: "10s" });
+        }
+        Ok(Self(Duration::from_millis(milliseconds)))
+    }
+}
+
+/// The number before one of `units`, times that unit.
+fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+/// `figure` in the largest of `units` that divides it.
+fn write(figure: u64, units: &[(&str, u64)], out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let (name, factor) = units.iter().rfind(|(_, factor)| figure.is_multiple_of(*factor)).unwrap_or(&units[0]);
+    write!(out, "{}{name}", figure / factor)
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write(self.0, &BYTE_UNITS, out)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write(self.0, &RATE_UNITS, out)
+    }
+}
+
+impl fmt::Display for RoundTrip {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write(self.0.as_millis() as u64, &TIME_UNITS, out)
+    }
+}
+
+impl Serialize for Rate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_read_with_their_units_and_written_as_they_were_read() {
+        for (text, bytes) in [("4096", 4096), ("4KiB", 4096), ("64MiB", 64 << 20), ("2GiB", 2 << 30)] {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)));
+        }
+        assert_eq!(Bytes(4096).to_string(), "4KiB");
+        assert_eq!(Bytes(4100).to_string(), "4100");
+        for (text, bits) in [("200mbit", 200_000_000), ("1gbit", 1_000_000_000), ("512kbit", 512_000)] {
+            assert_eq!(text.parse(), Ok(Rate(bits)));
+            assert_eq!(Rate(bits).to_string(), text);
+        }
+        assert_eq!("100ms".parse(), Ok(RoundTrip(Duration::from_millis(100))));
+        assert_eq!("2s".parse::<RoundTrip>().unwrap().to_string(), "2s");
+    }
+
+    #[test]
+    fn figures_without_unit_sense_or_bounds_are_refused() {
+        for text in ["", "MiB", "64MB", "-1", "1.5MiB", "64 MiB", "3", "17GiB", "99999999999999999999GiB"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text}");
+        }
+        for text in ["200", "200Mbit", "0mbit", "101gbit", "1kbit", "mbit"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        for text in ["100", "0ms", "11s", "1us"] {
+            assert!(text.parse::<RoundTrip>().is_err(), "{text}");
+        }
+        assert_eq!("200".parse::<Rate>().unwrap_err().to_string(), "give a whole number and a unit, as in 200mbit or 1gbit");
+    }
+}

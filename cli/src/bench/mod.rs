@@ -1,0 +1,26 @@
+//! `atoll bench`: figures of this machine, each beside a reference measured in the same minutes.
+
+mod collective;
+mod trainer;
+
+use clap::Subcommand;
+
+use crate::Ending;
+
+pub(crate) use collective::rank::rank;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bench {
+    /// Train the 5.87 M-parameter model on random tokens: tokens per second, and memory
+    Trainer(trainer::Arguments),
+    /// Reduce a tensor over peers in processes of their own: time, bandwidth, CPU time and memory
+    Collective(collective::Arguments),
+}
+
+pub(crate) fn bench(what: &Bench) -> Ending {
+    match what {
+        Bench::Trainer(arguments) => trainer::bench(arguments),
+        Bench::Collective(arguments) => collective::bench(arguments),
+    }
+}

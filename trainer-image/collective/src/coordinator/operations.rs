@@ -1,0 +1,255 @@
+//! Operations: begun when all who take part ask for the same, committed when all report the same result.
+//!
+//! A commit stays in the history until every member has learned it: a new coordinator needs it for those that were prepared
+//! and not told.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Coordinator, abort, told};
+use crate::operation::{self, Key};
+use crate::v1::{Abort, AbortReason, Begin, Commit, Contribution, Operation, Prepared, coordinator_message};
+use crate::{Millis, Notice, chain};
+
+/// Commits that are kept although every member has learned them: for one that was evicted and comes back.
+const REMEMBERED: usize = 64;
+/// Commits that some member has not learned; nothing more is begun then.
+const MOST_UNSETTLED: usize = 64;
+
+impl Coordinator {
+    /// Commits what all are prepared for, and begins what all have entered.
+    pub(super) fn operate(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        self.settle();
+        for key in self.moving.keys().cloned().collect::<Vec<_>>() {
+            self.vote(&key, now, actions);
+            if self.proposal.is_some() {
+                return;
+            }
+        }
+        let asked: BTreeSet<Key> = self.members().flat_map(|session| session.flights.keys()).cloned().collect();
+        for key in asked {
+            if !self.moving.contains_key(&key) {
+                self.begin(&key, now, actions);
+            }
+            if self.proposal.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Begins an operation that all who take part entered, unless they want different things.
+    fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) {
+        let Some(operation) = self.wanted(key) else { return };
+        let differs = |slot: &u32| {
+            self.sessions
+                .get(slot)
+                .and_then(|session| session.enter(key)?.operation.as_ref())
+                .is_some_and(|own| *own != operation)
+        };
+        let slots: Vec<u32> = operation::participants(&operation, &self.record).map(|member| member.slot).collect();
+        let different: Vec<u32> = self.members().map(|session| session.member.slot).filter(differs).collect();
+        if !different.is_empty() {
+            for slot in different {
+                self.evict(slot, AbortReason::Mismatch, &format!("it asks for another {key} than the others"));
+            }
+            return self.propose(&[], now, actions);
+        }
+        if let Err(missing) = operation::possible(&operation, &self.record) {
+            let detail = format!("slot {missing} is not a member");
+            return self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
+        }
+        let entered =
+            |slot: &u32| self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.enter(key).is_some());
+        let waits = self.unsettled().count() >= MOST_UNSETTLED || operation.ends_round && self.others_are_open(key);
+        if waits || !slots.iter().all(entered) {
+            return;
+        }
+        let enters = slots.iter().filter_map(|slot| self.sessions.get(slot)?.enter(key));
+        let bandwidths: Vec<u64> = enters.clone().map(|enter| enter.bandwidth).collect();
+        let mut contributions: Vec<_> = enters
+            .zip(&slots)
+            .map(|(enter, slot)| Contribution { slot: *slot, ..enter.contribution.clone().unwrap_or_default() })
+            .collect();
+        // Nobody's experience counts more than anybody's: all joined in this round.
+        if contributions.iter().all(|given| given.weight == 0) {
+            for given in &mut contributions {
+                given.weight = 1;
+            }
+        }
+        self.attempts += 1;
+        let known = bandwidths.iter().all(|bandwidth| *bandwidth > 0);
+        let begin = Begin {
+            operation: Some(operation),
+            number: self.attempts,
+            record: Some(self.record.clone()),
+            contributions,
+            bandwidths: if known { bandwidths } else { Vec::new() },
+        };
+        actions.extend(slots.iter().map(|slot| self.send(*slot, coordinator_message::Body::Begin(begin.clone()))));
+        self.moving.insert(key.clone(), begin);
+    }
+
+    /// What most members ask for under this name; the lowest slot's where as many ask for another.
+    fn wanted(&self, key: &Key) -> Option<Operation> {
+        let asked: Vec<&Operation> = self.members().filter_map(|session| session.enter(key)?.operation.as_ref()).collect();
+        let support = |operation: &Operation| asked.iter().filter(|other| **other == operation).count();
+        asked.iter().rev().max_by_key(|operation| support(operation)).map(|operation| (*operation).clone())
+    }
+
+    /// Whether another operation than this one is open.
+    fn others_are_open(&self, key: &Key) -> bool {
+        self.members().flat_map(|session| session.flights.keys()).any(|other| other != key)
+    }
+
+    /// It cannot be done, by whomever: those who wait are told.
+    pub(super) fn give_up(
+        &mut self,
+        key: &Key,
+        reason: AbortReason,
+        culprit: Option<u32>,
+        detail: &str,
+        actions: &mut Vec<Action>,
+    ) {
+        let over = Abort { over: true, ..abort(key, reason, culprit, detail) };
+        self.moving.remove(key);
+        for slot in
+            self.members().filter(|session| session.enter(key).is_some()).map(|session| session.member.slot).collect::<Vec<_>>()
+        {
+            actions.push(self.send(slot, coordinator_message::Body::Abort(over.clone())));
+            if let Some(session) = self.sessions.get_mut(&slot) {
+                session.flights.remove(key);
+            }
+        }
+        actions.push(Action::Report(Notice::Aborted { key: key.clone(), reason, detail: detail.to_owned() }));
+    }
+
+    /// Commits when all who take part are prepared with one hash; evicts the minority when they are not.
+    fn vote(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) {
+        let Some(begin) = self.moving.get(key) else { return };
+        let (epoch, rules) = (self.record.epoch, self.rules);
+        let mut votes: BTreeMap<&[u8], Vec<u32>> = BTreeMap::new();
+        for given in &begin.contributions {
+            let prepared = self.sessions.get(&given.slot).and_then(|session| session.flights.get(key)?.prepared.as_ref());
+            let counts = |prepared: &&Prepared| prepared.epoch == epoch || !rules.votes_of_this_epoch;
+            match prepared.filter(counts) {
+                Some(prepared) => votes.entry(&prepared.result_hash).or_default().push(given.slot),
+                None if !rules.unanimous => {}
+                None => return,
+            }
+        }
+        let enough = if rules.unanimous { begin.contributions.len() } else { begin.contributions.len() / 2 + 1 };
+        let most = votes.values().map(Vec::len).max().unwrap_or(0);
+        if votes.len() == 1 && most >= enough {
+            let hash = votes.into_keys().next().unwrap_or_default().to_vec();
+            let begin = begin.clone();
+            return self.commit(&begin, &hash, actions);
+        }
+        if !rules.unanimous {
+            return;
+        }
+        let detail = format!("{} different results of {key}", votes.len());
+        let minority: Vec<u32> = votes.values().filter(|slots| slots.len() < most).flatten().copied().collect();
+        if votes.values().filter(|slots| slots.len() == most).count() > 1 {
+            let slot = begin.contributions.first().map_or(0, |given| given.slot);
+            self.retry = Some((AbortReason::Disagreement, slot, detail));
+        } else {
+            for slot in minority {
+                self.evict(slot, AbortReason::Disagreement, &detail);
+            }
+        }
+        self.propose(&[], now, actions);
+    }
+
+    /// Tells those who took part; a round that ends is the next link of the chain.
+    fn commit(&mut self, begin: &Begin, result_hash: &[u8], actions: &mut Vec<Action>) {
+        let commit = self.append(begin, result_hash);
+        for slot in &commit.slots {
+            actions.push(self.send(*slot, told(&commit)));
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.sent = commit.index;
+                session.operated = true;
+            }
+        }
+        let key: Key = commit.key.unwrap_or_default().into();
+        self.moving.remove(&key);
+        for session in self.sessions.values_mut() {
+            session.flights.remove(&key);
+        }
+        if let Some(record) = commit.record {
+            actions.push(Action::Report(Notice::Committed(record)));
+            self.round_state = None;
+            let record = &self.record;
+            for session in self.sessions.values_mut().filter(|session| chain::includes(record, &session.member)) {
+                session.leave_round();
+            }
+        }
+    }
+
+    /// The commit of `begin` as the newest of the history.
+    pub(super) fn append(&mut self, begin: &Begin, result_hash: &[u8]) -> Commit {
+        let ends_round = begin.operation.as_ref().is_some_and(|operation| operation.ends_round);
+        let record = ends_round.then(|| chain::commit(self.committed.as_ref(), begin, result_hash));
+        self.index += 1;
+        let (term, epoch) = begin.record.as_ref().map_or((0, 0), |record| (record.term, record.epoch));
+        let commit = Commit {
+            index: self.index,
+            key: begin.operation.as_ref().and_then(|operation| operation.key.clone()),
+            term,
+            epoch,
+            slots: begin.contributions.iter().map(|given| given.slot).collect(),
+            result_hash: result_hash.to_vec(),
+            record: record.clone(),
+        };
+        self.history.push(commit.clone());
+        if record.is_some() {
+            self.committed = record;
+        }
+        commit
+    }
+
+    /// Takes over what a survivor was told by an earlier coordinator.
+    pub(super) fn remember(&mut self, commits: Vec<Commit>) {
+        for commit in commits.into_iter().take(REMEMBERED + MOST_UNSETTLED) {
+            if let Err(place) = self.history.binary_search_by_key(&commit.index, |known| known.index) {
+                self.index = self.index.max(commit.index);
+                self.history.insert(place, commit);
+            }
+        }
+    }
+
+    /// Commits that some member may not have learned.
+    pub(super) fn unsettled(&self) -> impl Iterator<Item = &Commit> {
+        self.history.iter().filter(|commit| commit.index > self.settled)
+    }
+
+    /// Finds out what every member has learned. One that is not here may not have learned anything since.
+    fn settle(&mut self) {
+        let learned = self.record.members.iter().map(|member| {
+            let session = self.sessions.get(&member.slot).filter(|session| session.member == *member);
+            session.map_or(0, |session| if session.learned >= session.sent { self.index } else { session.learned })
+        });
+        self.settled = self.settled.max(learned.min().unwrap_or(0));
+        let settled = self.history.partition_point(|commit| commit.index <= self.settled);
+        self.history.drain(..settled.saturating_sub(REMEMBERED));
+    }
+
+    /// What is under way is over without result; contributions wait for the next attempt.
+    pub(super) fn abort_all(&mut self, blame: Option<(u32, AbortReason, String)>, actions: &mut Vec<Action>) {
+        let (culprit, reason, detail) =
+            blame.map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
+        for (key, begin) in std::mem::take(&mut self.moving) {
+            for slot in begin.contributions.iter().map(|given| given.slot).filter(|slot| self.is_member(*slot)) {
+                let body = coordinator_message::Body::Abort(abort(&key, reason, culprit, &detail));
+                actions.push(self.send(slot, body));
+            }
+            actions.push(Action::Report(Notice::Aborted { key, reason, detail: detail.clone() }));
+        }
+        if !matches!(self.phase, super::Phase::Recovering { .. }) {
+            for session in self.sessions.values_mut() {
+                session.suspected = None;
+                for flight in session.flights.values_mut() {
+                    flight.prepared = None;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Who gives what to whom in one attempt at an operation: a function of [`Begin`] alone, the same on all who take part.
+//!
+//! Every kind is a case of one movement. The result is divided into shards with one owner each; an owner gets its shard
+//! from the sources, reduces it, and gives it to those who want it. An all-gather has owners that are their own source, a
+//! broadcast has one source, a reduction to one has one that wants it.
+
+use std::ops::Range;
+
+use crate::codec::Codec;
+use crate::v1::{Begin, DataType, Member, Operation, OperationKind, Reduction};
+use crate::{operation, shards};
+
+/// Bytes of one uncoded block: receiving, adding, hashing and sending overlap by blocks.
+pub const BLOCK_BYTES: usize = 1 << 18;
+
+/// Who gives copies of a shard to its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sources {
+    All,
+    Only(usize),
+    /// The owner alone.
+    Owner,
+}
+
+/// Who gets the reduced shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    ByAll,
+    ByOnly(usize),
+}
+
+/// One attempt at an operation, as one of its members sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Term of the coordinator that began it.
+    pub term: u64,
+    /// Its number in the term.
+    pub number: u64,
+    /// What is done.
+    pub operation: Operation,
+    /// Who takes part, in slot order.
+    pub members: Vec<Member>,
+    /// Position of this peer among the members.
+    pub me: usize,
+    /// What each member's copy is multiplied by.
+    pub factors: Vec<u32>,
+    /// What the sum is divided by; 0 where it is not divided.
+    pub divisor: u64,
+    /// Ranges of bytes of the result, by owner.
+    shards: Vec<Range<usize>>,
+    sources: Sources,
+    wanted: Wanted,
+}
+
+impl Plan {
+    /// The plan of `begin` as the member of `slot` sees it; none when it does not take part, or when what was agreed makes
+    /// no sense.
+    #[must_use]
+    pub fn new(begin: &Begin, slot: u32) -> Option<Self> {
+        let record = begin.record.as_ref()?;
+        let operation = begin.operation.clone()?;
+        operation::check(&operation).ok()?;
+        let members: Vec<Member> =
+            begin.contributions.iter().map(|given| crate::chain::member(record, given.slot).cloned()).collect::<Option<_>>()?;
+        let at = |slot: u32| members.iter().position(|member| member.slot == slot);
+        let me = at(slot)?;
+        let (sources, wanted) = match operation.kind() {
+            OperationKind::AllReduce | OperationKind::Barrier => (Sources::All, Wanted::ByAll),
+            OperationKind::AllGather => (Sources::Owner, Wanted::ByAll),
+            OperationKind::Broadcast | OperationKind::Send => (Sources::Only(at(operation.root)?), Wanted::ByAll),
+            OperationKind::Reduce => (Sources::All, Wanted::ByOnly(at(operation.root)?)),
+            OperationKind::Unspecified => return None,
+        };
+        let size = operation::size(operation.data_type()) as usize;
+        let elements = if operation.kind() == OperationKind::AllGather {
+            let mut start = 0u64;
+            let part = |given: &crate::v1::Contribution| {
+                let part = start..start.checked_add(given.elements)?;
+                start = part.end;
+                (start <= operation::MOST_ELEMENTS).then_some(part.start as usize..part.end as usize)
+            };
+            begin.contributions.iter().map(part).collect::<Option<Vec<_>>>()?
+        } else {
+            divide(begin, &members, &operation)?
+        };
+        let shards = elements.into_iter().map(|shard| shard.start * size..shard.end * size).collect();
+        let factors = begin.contributions.iter().map(|given| if given.summed { 1 } else { given.weight }).collect();
+        let total = begin.contributions.iter().map(|given| u64::from(given.weight)).sum();
+        let divisor = if operation.reduction() == Reduction::Mean { total } else { 0 };
+        Some(Self { term: record.term, number: begin.number, operation, members, me, factors, divisor, shards, sources, wanted })
+    }
+
+    /// Bytes of the result.
+    #[must_use]
+    pub fn result_bytes(&self) -> usize {
+        self.shards.last().map_or(0, |shard| shard.end)
+    }
+
+    /// Bytes of this peer's contribution.
+    #[must_use]
+    pub fn input_bytes(&self) -> usize {
+        match self.sources {
+            Sources::All => self.result_bytes(),
+            Sources::Owner => self.shards[self.me].len(),
+            Sources::Only(source) => usize::from(source == self.me) * self.result_bytes(),
+        }
+    }
+
+    /// Range of bytes that `owner` reduces.
+    #[must_use]
+    pub fn shard(&self, owner: usize) -> Range<usize> {
+        self.shards[owner].clone()
+    }
+
+    /// Blocks of a shard.
+    #[must_use]
+    pub fn blocks(&self, owner: usize) -> usize {
+        self.shards[owner].len().div_ceil(BLOCK_BYTES)
+    }
+
+    /// Range of bytes of the result that is block `block` of `owner`'s shard.
+    #[must_use]
+    pub fn block(&self, owner: usize, block: usize) -> Range<usize> {
+        let shard = &self.shards[owner];
+        let start = shard.start + block * BLOCK_BYTES;
+        start..(start + BLOCK_BYTES).min(shard.end)
+    }
+
+    /// Where this peer's contribution to a range of the result is in its input.
+    #[must_use]
+    pub fn in_input(&self, range: Range<usize>) -> Range<usize> {
+        let before = if self.sources == Sources::Owner { self.shards[self.me].start } else { 0 };
+        range.start - before..range.end - before
+    }
+
+    /// Whether `from` gives copies of `owner`'s shard to its reduction.
+    #[must_use]
+    pub fn gives(&self, from: usize, owner: usize) -> bool {
+        match self.sources {
+            Sources::All => true,
+            Sources::Only(source) => from == source,
+            Sources::Owner => from == owner,
+        }
+    }
+
+    /// Whether `to` gets the bytes of `owner`'s reduced shard: its hashes alone, where not.
+    #[must_use]
+    pub fn wants(&self, to: usize) -> bool {
+        self.wanted == Wanted::ByAll || self.wanted == Wanted::ByOnly(to)
+    }
+
+    /// Whether `member` has the whole result from the start: the only source of it.
+    #[must_use]
+    pub fn has_all(&self, member: usize) -> bool {
+        self.sources == Sources::Only(member)
+    }
+
+    /// Whether copies are added, and not taken as they are.
+    #[must_use]
+    pub fn adds(&self) -> bool {
+        self.sources == Sources::All && self.operation.data_type() != DataType::U8
+    }
+
+    /// The other members' positions, beginning with the next one, so that not all send to the same one first.
+    pub fn others(&self) -> impl Iterator<Item = usize> + '_ {
+        let members = self.members.len();
+        (1..members).map(move |step| (self.me + step) % members)
+    }
+
+    /// Position of the member with this slot, if it is another than this peer.
+    #[must_use]
+    pub fn other(&self, slot: u32) -> Option<usize> {
+        self.members.iter().position(|member| member.slot == slot).filter(|member| *member != self.me)
+    }
+}
+
+/// Shards in proportion to what links carry, where that is known; contributors own nothing.
+fn divide(begin: &Begin, members: &[Member], operation: &Operation) -> Option<Vec<Range<usize>>> {
+    let bandwidths = members.iter().enumerate().map(|(position, member)| {
+        let known = begin.bandwidths.get(position).copied().filter(|_| begin.bandwidths.len() == members.len());
+        (!member.contributor).then_some(known.unwrap_or(1))
+    });
+    let codec = operation::codec(operation).unwrap_or(Codec::F32);
+    shards::weighted(operation.elements as usize, &bandwidths.collect::<Vec<_>>(), codec).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1::{Contribution, EpochRecord};
+
+    fn plan(operation: Operation, slot: u32, lengths: [u64; 3]) -> Option<Plan> {
+        let members = [0, 1, 2].map(|slot| Member { slot, ..Member::default() }).to_vec();
+        let contributions =
+            [0, 1, 2].map(|slot| Contribution { slot, weight: 2, elements: lengths[slot as usize], ..Contribution::default() });
+        let record = Some(EpochRecord { term: 1, epoch: 1, members, ..EpochRecord::default() });
+        let begin = Begin { operation: Some(operation), record, contributions: contributions.to_vec(), ..Begin::default() };
+        Plan::new(&begin, slot)
+    }
+
+    fn kind(kind: OperationKind, elements: u64) -> Operation {
+        let mut operation = Operation { elements, root: 1, ends_round: false, ..operation::ends_round(1, 1, elements) };
+        operation.set_kind(kind);
+        operation
+    }
+
+    #[test]
+    fn a_mean_takes_everybodys_shards_and_gives_them_to_all() {
+        let plan = plan(kind(OperationKind::AllReduce, 48), 1, [0; 3]).unwrap();
+        assert_eq!((plan.shard(1), plan.result_bytes(), plan.input_bytes()), (64..128, 192, 192));
+        assert!(plan.gives(0, 1) && plan.gives(2, 0) && plan.wants(2));
+        assert_eq!((plan.divisor, plan.factors[1]), (6, 2));
+        assert_eq!(plan.others().collect::<Vec<_>>(), [2, 0]);
+    }
+
+    #[test]
+    fn gathered_parts_lie_one_after_the_other() {
+        let plan = plan(kind(OperationKind::AllGather, 0), 1, [1, 0, 70_000]).unwrap();
+        assert_eq!([plan.shard(0), plan.shard(1), plan.shard(2)], [0..4, 4..4, 4..280_004]);
+        assert_eq!((plan.input_bytes(), plan.blocks(2), plan.block(2, 1)), (0, 2, 262_148..280_004));
+        assert!(plan.gives(2, 2) && !plan.gives(1, 2) && plan.wants(1));
+    }
+
+    #[test]
+    fn one_gives_a_broadcast_and_one_gets_a_reduction() {
+        let broadcast = plan(kind(OperationKind::Broadcast, 48), 0, [0; 3]).unwrap();
+        assert!(broadcast.gives(1, 0) && !broadcast.gives(0, 0) && broadcast.has_all(1) && broadcast.input_bytes() == 0);
+        let reduce = plan(kind(OperationKind::Reduce, 48), 0, [0; 3]).unwrap();
+        assert!(reduce.gives(2, 0) && reduce.wants(1) && !reduce.wants(0));
+    }
+
+    #[test]
+    fn lengths_that_overflow_are_refused() {
+        assert_eq!(plan(kind(OperationKind::AllGather, 0), 0, [u64::MAX, 1, 1]), None);
+        assert_eq!(plan(kind(OperationKind::AllReduce, 48), 3, [0; 3]), None);
+    }
+}

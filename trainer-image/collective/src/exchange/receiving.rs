@@ -1,0 +1,173 @@
+//! The receiving side of an exchange: frames that come on lanes, checked before anything is kept.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::{Digest, Exchange, arithmetic, wire_length};
+use crate::framing::Kind;
+use crate::identity::PeerName;
+use crate::peer::Failure;
+use crate::v1::AbortReason;
+
+/// A frame that is not part of the attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The sender does not take part.
+    #[error("the sender does not take part in the operation")]
+    Stranger,
+    /// The same frame was begun before.
+    #[error("block {0} came twice")]
+    Twice(u32),
+    /// No such block, or not to this peer, or of another length.
+    #[error("block {block} of {length} bytes is not part of the operation")]
+    NotExpected {
+        /// Index of the block.
+        block: u32,
+        /// Bytes of its payload.
+        length: usize,
+    },
+}
+
+/// Who sends frames: by its own word, and by its certificate where there is one.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// The slot that it says it has.
+    pub slot: u32,
+    /// The name that its connection proved.
+    pub name: Option<PeerName>,
+}
+
+/// A frame that is coming.
+pub struct Incoming {
+    exchange: Arc<Exchange>,
+    from: usize,
+    kind: Kind,
+    block: usize,
+    /// Its bytes are the result's, and go to the output as they come.
+    straight: bool,
+    /// Bytes so far.
+    came: usize,
+    /// What else comes, as far as it has.
+    buffer: Vec<u8>,
+    hasher: blake3::Hasher,
+}
+
+impl Exchange {
+    /// Begins to take a frame.
+    ///
+    /// # Errors
+    /// [`Refused`] for frames that are not part of the attempt. Nothing is allocated then.
+    pub fn receive(self: &Arc<Self>, sender: &Sender, kind: Kind, block: u32, length: usize) -> Result<Incoming, Refused> {
+        let from = self.plan.other(sender.slot).ok_or(Refused::Stranger)?;
+        let member = &self.plan.members[from];
+        let is_member = |name: &PeerName| (name.worker(), name.island()) == (&member.worker, &member.island);
+        if !sender.name.as_ref().is_none_or(is_member) {
+            return Err(Refused::Stranger);
+        }
+        let not_expected = Refused::NotExpected { block, length };
+        let expected = match kind {
+            Kind::Contribution => self.plan.gives(from, self.plan.me),
+            Kind::Result => self.plan.wants(self.plan.me) && !self.plan.has_all(self.plan.me),
+            Kind::Digest => !self.plan.wants(self.plan.me),
+        };
+        let owner = if kind == Kind::Contribution { self.plan.me } else { from };
+        let index = block as usize;
+        if !expected
+            || index >= self.plan.blocks(owner)
+            || wire_length(&self.plan, kind, self.plan.block(owner, index).len()) != length
+        {
+            return Err(not_expected);
+        }
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.begun[from][kind as usize][index], true) {
+            return Err(Refused::Twice(block));
+        }
+        let straight = kind == Kind::Result && arithmetic::codec(&self.plan).is_none();
+        let mut buffer = if straight { Vec::new() } else { state.spare.pop().unwrap_or_default() };
+        buffer.clear();
+        buffer.reserve_exact(if straight { 0 } else { length });
+        let exchange = Arc::clone(self);
+        Ok(Incoming { exchange, from, kind, block: index, straight, came: 0, buffer, hasher: blake3::Hasher::new() })
+    }
+}
+
+impl Exchange {
+    /// A lane from the member of `slot` broke: what has not come on it will not come.
+    pub fn lose(&self, slot: u32, detail: &str) {
+        let Some(from) = self.plan.other(slot) else { return };
+        let mut state = self.lock();
+        let gives = self.plan.gives(from, self.plan.me);
+        let copy = gives && state.copies.iter().any(|block| block.get(from).is_some_and(Option::is_none));
+        if copy || state.digests[from].iter().any(Option::is_none) {
+            let failure = Failure { reason: AbortReason::LaneFailed, culprit: slot, detail: detail.to_owned() };
+            state.failure.get_or_insert(failure);
+            drop(state);
+            self.changed.notify_waiters();
+        }
+    }
+}
+
+impl Incoming {
+    /// Takes the next bytes. What comes after the attempt has ended is dropped.
+    pub fn take(&mut self, bytes: &[u8]) {
+        let exchange = &self.exchange;
+        let mut state = exchange.lock();
+        if state.closed {
+            return;
+        }
+        state.progress = Instant::now();
+        if self.straight {
+            let start = exchange.plan.block(self.from, self.block).start + self.came;
+            // Under the lock: the output is not written after the attempt was closed. Its length was checked at the start.
+            let _fits = exchange.output.write(start, bytes);
+            drop(state);
+            self.hasher.update(bytes);
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        self.came += bytes.len();
+    }
+
+    /// All bytes have come.
+    pub fn finish(self) {
+        let Self { exchange, from, kind, block, straight, buffer, hasher, .. } = self;
+        if exchange.lock().closed {
+            return;
+        }
+        match kind {
+            Kind::Contribution => {
+                if let Some(place) = exchange.lock().copies[block].get_mut(from) {
+                    *place = Some(buffer);
+                }
+                exchange.reduce_if_ready(block);
+            }
+            Kind::Result if straight => exchange.finish_block(from, block, *hasher.finalize().as_bytes()),
+            Kind::Result => exchange.take_coded(from, block, &buffer),
+            Kind::Digest => exchange.finish_block(from, block, Digest::try_from(buffer).unwrap_or_default()),
+        }
+        exchange.changed.notify_waiters();
+    }
+}
+
+impl Exchange {
+    /// A coded result has come.
+    fn take_coded(&self, owner: usize, block: usize, coded: &[u8]) {
+        let range = self.plan.block(owner, block);
+        let mut state = self.lock();
+        let mut result = state.spare.pop().unwrap_or_default();
+        drop(state);
+        result.resize(range.len(), 0);
+        let Some(codec) = arithmetic::codec(&self.plan) else { return };
+        let decoded = arithmetic::decode(codec, coded, &mut result);
+        state = self.lock();
+        if let Err(detail) = decoded {
+            state.failure.get_or_insert(arithmetic::mismatch(&self.plan, owner, detail));
+        } else if !state.closed {
+            let _fits = self.output.write(range.start, &result);
+            drop(state);
+            self.finish_block(owner, block, *blake3::hash(&result).as_bytes());
+            state = self.lock();
+        }
+        state.spare.push(result);
+    }
+}

@@ -1,0 +1,137 @@
+//! The sending end of a lane: one or more channels to one peer, each a connection with one raw gRPC body.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::transport::Channel as Connection;
+
+use super::{Lanes, PUSH};
+use crate::framing::Header;
+use crate::v1::Member;
+
+/// Frames that may wait on one channel.
+const WAITING: usize = 4;
+/// Bytes per second that one lane is to be able to carry, whatever the distance: a gigabit.
+const RATE: f64 = 125e6;
+/// Bytes that one connection has on the way at most, by the system's usual limits.
+const IN_FLIGHT: f64 = (4 << 20) as f64;
+/// Most channels of a lane.
+const MOST: usize = 16;
+
+/// How many connections fill a link with this round-trip time.
+fn channels(round_trip: Duration) -> usize {
+    ((round_trip.as_secs_f64() * RATE / IN_FLIGHT).ceil() as usize).clamp(1, MOST)
+}
+
+/// A lane to one peer.
+pub struct Lane {
+    channels: Vec<Channel>,
+    round_trip: Duration,
+    broken: watch::Receiver<Option<String>>,
+}
+
+/// One connection of a lane.
+pub struct Channel {
+    frames: mpsc::Sender<(Bytes, Bytes)>,
+}
+
+impl Channel {
+    /// Queues a frame; waits while the queue is full.
+    ///
+    /// # Errors
+    /// When the channel has broken.
+    pub async fn send(&self, header: Header, payload: Bytes) -> Result<(), String> {
+        let head = header.encode(payload.len());
+        self.frames.send((head, payload)).await.map_err(|_| "the lane broke".to_owned())
+    }
+}
+
+impl Lane {
+    /// Opens a lane to `member` and waits until it is accepted.
+    pub(super) async fn open(lanes: &Lanes, member: &Member) -> Result<Self, String> {
+        let (broke, broken) = watch::channel(None);
+        let begun = Instant::now();
+        let first = open(lanes, member, lanes.connection_to(member)?, broke.clone()).await?;
+        let again = Instant::now();
+        // The first took the time of making a connection as well.
+        let round_trip = again.duration_since(begun) / 2;
+        let more = (1..channels(round_trip))
+            .map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
+        let mut channels = futures::future::try_join_all(more).await?;
+        channels.insert(0, first);
+        Ok(Self { channels, round_trip, broken })
+    }
+
+    /// Its connections.
+    pub fn channels(&self) -> &[Channel] {
+        &self.channels
+    }
+
+    /// Round-trip time when it was opened.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// Waits until it breaks, and says why.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.clone();
+        let why = broken.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+        why.unwrap_or_else(|| "the lane was closed".to_owned())
+    }
+
+    /// Whether it can carry nothing any more.
+    pub fn is_broken(&self) -> bool {
+        self.broken.borrow().is_some()
+    }
+}
+
+async fn open(
+    lanes: &Lanes,
+    member: &Member,
+    connection: Connection,
+    broke: watch::Sender<Option<String>>,
+) -> Result<Channel, String> {
+    let (frames, queue) = mpsc::channel(WAITING);
+    let request = lanes
+        .request(PUSH)
+        .header("atoll-from", lanes.slot())
+        .header("atoll-to", member.slot)
+        .header("atoll-incarnation", member.incarnation)
+        .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
+        .map_err(|error| error.to_string())?;
+    let answer = Lanes::call(connection, request).await?;
+    tokio::spawn(async move {
+        let ended = answer.collect().await;
+        let status = ended.map(|body| body.trailers().and_then(Status::from_header_map));
+        let why = match status {
+            Ok(Some(status)) => status.message().to_owned(),
+            Ok(None) => "it ended without a status".to_owned(),
+            Err(status) => status.message().to_owned(),
+        };
+        broke.send_replace(Some(why));
+    });
+    Ok(Channel { frames })
+}
+
+/// The pieces of each frame, not copied.
+fn body(frames: impl Stream<Item = (Bytes, Bytes)> + Send + 'static) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+    frames.flat_map(|(head, payload)| futures::stream::iter([head, payload].map(|bytes| Ok(Frame::data(bytes)))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_peers_get_more_connections() {
+        let at = |milliseconds| channels(Duration::from_millis(milliseconds));
+        assert_eq!((at(0), at(1), at(100), at(10_000)), (1, 1, 3, 16));
+    }
+}

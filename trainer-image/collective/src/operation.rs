@@ -1,0 +1,253 @@
+//! What an operation is: its name, who takes part, and what makes a request for one acceptable.
+//!
+//! Operations of a round are told apart by tag and sequence. All who take part must ask for the same one; the coordinator
+//! compares what they ask for before anybody moves data.
+
+use crate::v1::{AbortReason, Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
+use crate::{Refusal, codec};
+
+/// Longest tag, in bytes.
+pub const LONGEST_TAG: usize = 64;
+/// Most operations of one peer that may be in flight at once.
+pub const MOST_IN_FLIGHT: usize = 256;
+/// Most elements of one vector: 2^40.
+pub const MOST_ELEMENTS: u64 = 1 << 40;
+
+/// [`OperationKey`] in the order of rounds, tags and sequence numbers. Stored as `ROUND/STARTED/SEQUENCE/SLOTS/TAG`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Key {
+    /// The round in which it happens.
+    pub round: u64,
+    /// The epoch in which the round was begun.
+    pub started: u64,
+    /// Chosen by the trainers.
+    pub tag: String,
+    /// Counts the operations of this tag in the round.
+    pub sequence: u64,
+    /// Slots that take part, ascending; empty: all members.
+    pub slots: Vec<u32>,
+}
+
+impl From<OperationKey> for Key {
+    fn from(OperationKey { round, tag, sequence, started, slots }: OperationKey) -> Self {
+        Self { round, started, tag, sequence, slots }
+    }
+}
+
+impl From<Key> for OperationKey {
+    fn from(Key { round, started, tag, sequence, slots }: Key) -> Self {
+        Self { round, tag, sequence, started, slots }
+    }
+}
+
+impl From<Key> for String {
+    fn from(Key { round, started, tag, sequence, slots }: Key) -> Self {
+        let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
+        format!("{round}/{started}/{sequence}/{}/{tag}", slots.join(","))
+    }
+}
+
+/// A text that is not `ROUND/STARTED/SEQUENCE/SLOTS/TAG`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} does not name an operation")]
+pub struct NotAKey(String);
+
+impl TryFrom<String> for Key {
+    type Error = NotAKey;
+
+    fn try_from(text: String) -> Result<Self, NotAKey> {
+        let key = || {
+            let mut parts = text.splitn(5, '/');
+            let mut number = || parts.next()?.parse().ok();
+            let (round, started, sequence) = (number()?, number()?, number()?);
+            let slots = parts.next()?.split(',').filter(|slot| !slot.is_empty()).map(|slot| slot.parse().ok());
+            let slots = slots.collect::<Option<_>>()?;
+            Some(Self { round, started, tag: parts.next()?.to_owned(), sequence, slots })
+        };
+        key().ok_or(NotAKey(text))
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.tag.is_empty() && self.sequence == 0 {
+            return write!(formatter, "round {}", self.round);
+        }
+        write!(formatter, "operation {}/{} of round {}", self.tag, self.sequence, self.round)
+    }
+}
+
+/// The name of an operation; that of no operation where it has none.
+#[must_use]
+pub fn key(operation: Option<&Operation>) -> Key {
+    operation.and_then(|operation| operation.key.clone()).unwrap_or_default().into()
+}
+
+/// The reduction that ends `round`, which was begun in the epoch `started`: the weighted mean of all members' f32 vectors.
+#[must_use]
+pub fn ends_round(round: u64, started: u64, elements: u64) -> Operation {
+    Operation {
+        key: Some(OperationKey { round, started, ..OperationKey::default() }),
+        kind: OperationKind::AllReduce.into(),
+        data_type: DataType::F32.into(),
+        elements,
+        reduction: Reduction::Mean.into(),
+        ends_round: true,
+        ..Operation::default()
+    }
+}
+
+/// Bytes of one element.
+#[must_use]
+pub fn size(data_type: DataType) -> u64 {
+    match data_type {
+        DataType::F32 => 4,
+        DataType::Bf16 => 2,
+        DataType::I64 => 8,
+        DataType::U8 | DataType::Unspecified => 1,
+    }
+}
+
+/// The codec of what crosses lanes; none where it goes as it is.
+#[must_use]
+pub fn codec(operation: &Operation) -> Option<codec::Codec> {
+    match operation.codec() {
+        Codec::None => None,
+        Codec::Bf16 => Some(codec::Codec::Bf16),
+        Codec::Uint8 => Some(codec::Codec::UInt8),
+        Codec::Uint4 => Some(codec::Codec::UInt4),
+    }
+}
+
+/// Whether `slot` takes part.
+#[must_use]
+pub fn includes(operation: &Operation, slot: u32) -> bool {
+    let slots = slots(operation);
+    slots.is_empty() || slots.binary_search(&slot).is_ok()
+}
+
+/// The slots that take part, ascending; none means all members.
+#[must_use]
+pub fn slots(operation: &Operation) -> &[u32] {
+    operation.key.as_ref().map_or(&[], |key| &key.slots)
+}
+
+/// Members of the epoch that take part, in slot order.
+pub fn participants<'a>(operation: &'a Operation, record: &'a EpochRecord) -> impl Iterator<Item = &'a Member> {
+    record.members.iter().filter(|member| includes(operation, member.slot))
+}
+
+/// Whether the epoch has the members without whom the operation makes no sense: a root, and both ends of a send. Who is
+/// missing otherwise.
+///
+/// # Errors
+/// The slot that is not a member.
+pub fn possible(operation: &Operation, record: &EpochRecord) -> Result<(), u32> {
+    let needed: &[u32] = match operation.kind() {
+        OperationKind::Broadcast | OperationKind::Reduce => &[operation.root],
+        OperationKind::Send => slots(operation),
+        _ => &[],
+    };
+    let present = |slot: &u32| record.members.iter().any(|member| member.slot == *slot);
+    needed.iter().find(|slot| !present(slot)).map_or(Ok(()), |slot| Err(*slot))
+}
+
+/// Checks what a trainer asks for, by itself.
+///
+/// # Errors
+/// [`Refusal`] with the reason `Mismatch` says which part cannot be.
+pub fn check(operation: &Operation) -> Result<(), Refusal> {
+    let key = operation.key.clone().unwrap_or_default();
+    let slots = slots(operation);
+    let adds = matches!(operation.kind(), OperationKind::AllReduce | OperationKind::Reduce);
+    let rules = [
+        (operation.kind() != OperationKind::Unspecified, "it is of no kind that is known"),
+        (key.round > 0, "it belongs to no round"),
+        (key.tag.len() <= LONGEST_TAG, "its tag is longer than 64 bytes"),
+        (operation.elements <= MOST_ELEMENTS, "it has more than 2^40 elements"),
+        (slots.is_sorted_by(|a, b| a < b), "its slots are not ascending"),
+        (slots.len() <= 1 << 16, "it names more than 65,536 slots"),
+        (
+            operation.kind() == OperationKind::Barrier || operation.data_type() != DataType::Unspecified,
+            "its data type is unknown",
+        ),
+        (!adds || operation.data_type() != DataType::U8, "bytes are not added"),
+        (!adds || operation.reduction() != Reduction::Unspecified, "it is neither a sum nor a mean"),
+        (
+            operation.data_type() != DataType::I64 || !adds || operation.reduction() == Reduction::Sum,
+            "counters have a sum, not a mean",
+        ),
+        (operation.codec() == Codec::None || operation.data_type() == DataType::F32, "only f32 is coded"),
+        (operation.codec() == Codec::None || operation.kind() == OperationKind::AllReduce, "only an all-reduce is coded"),
+        (
+            operation.kind() != OperationKind::Send || slots.len() == 2 && includes(operation, operation.root),
+            "a send has two slots, one of them the root",
+        ),
+        (
+            operation.kind() != OperationKind::Barrier && operation.kind() != OperationKind::AllGather || operation.elements == 0,
+            "its members have no common number of elements",
+        ),
+        (!operation.ends_round || slots.is_empty(), "a round is ended by all members"),
+    ];
+    match rules.iter().find(|(holds, _)| !holds) {
+        None => Ok(()),
+        Some((_, broken)) => Err(Refusal { reason: AbortReason::Mismatch, detail: format!("{}: {broken}", Key::from(key)) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn among(slots: &[u32]) -> Operation {
+        let mut operation = ends_round(1, 1, 8);
+        operation.key.as_mut().unwrap().slots = slots.to_vec();
+        operation
+    }
+
+    #[test]
+    fn what_ends_a_round_is_acceptable() {
+        assert_eq!(check(&ends_round(1, 1, 8)), Ok(()));
+        assert_eq!(key(Some(&ends_round(3, 1, 8))).to_string(), "round 3");
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_name() {
+        let good = ends_round(1, 1, 8);
+        let named = |change: fn(&mut Operation)| {
+            let mut operation = good.clone();
+            change(&mut operation);
+            check(&operation).unwrap_err().detail
+        };
+        assert_eq!(named(|operation| operation.kind = 99), "round 1: it is of no kind that is known");
+        assert_eq!(named(|operation| operation.key.as_mut().unwrap().slots = vec![2, 1]), "round 1: its slots are not ascending");
+        assert_eq!(named(|operation| operation.set_data_type(DataType::U8)), "round 1: bytes are not added");
+        assert_eq!(
+            named(|operation| operation.set_kind(OperationKind::Send)),
+            "round 1: a send has two slots, one of them the root"
+        );
+        assert!(named(|operation| operation.key.as_mut().unwrap().tag = "x".repeat(65)).ends_with("longer than 64 bytes"));
+        assert!(named(|operation| operation.elements = u64::MAX).ends_with("2^40 elements"));
+    }
+
+    #[test]
+    fn a_key_is_stored_as_text() {
+        let key = Key { round: 7, started: 3, tag: "a/b".into(), sequence: 2, slots: vec![0, 4] };
+        let text = String::from(key.clone());
+        assert_eq!((text.as_str(), Key::try_from(text.clone())), ("7/3/2/0,4/a/b", Ok(key)));
+        assert!(Key::try_from("7".to_owned()).is_err());
+    }
+
+    #[test]
+    fn a_send_needs_both_ends_and_a_reduction_whoever_is_there() {
+        let record =
+            EpochRecord { members: [0, 2].map(|slot| Member { slot, ..Member::default() }).to_vec(), ..EpochRecord::default() };
+        let send = |slots: &[u32]| Operation { kind: OperationKind::Send.into(), ..among(slots) };
+        assert_eq!(possible(&send(&[0, 2]), &record), Ok(()));
+        assert_eq!(possible(&send(&[0, 1]), &record), Err(1));
+        let group = among(&[1, 2]);
+        assert_eq!(possible(&group, &record), Ok(()));
+        assert_eq!(participants(&group, &record).map(|member| member.slot).collect::<Vec<_>>(), [2]);
+    }
+}

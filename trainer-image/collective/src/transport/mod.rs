@@ -1,0 +1,227 @@
+//! How bytes get from one sidecar to another: over TCP or through a relay, with mutual TLS or plain, and counted on the link.
+//!
+//! The counter is below TLS: it sees what the link carries. With TLS, both ends know from the certificates who the other is
+//! before the first byte of a request; without, nobody does, which is for tests and for one machine alone.
+
+mod address;
+mod error;
+mod security;
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tonic::transport::server::Connected;
+
+use crate::admission::{self, Patience, TurnedAway};
+use crate::identity::PeerName;
+use crate::lane::{Meter, Metered};
+use crate::relay::{self, Pass};
+
+pub use address::{Address, AddressError, HostPort};
+pub use error::TransportError;
+pub use security::{Security, outer};
+
+/// The time from dialling to a connection on which both ends know each other.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Makes and accepts the connections of one peer.
+#[derive(Clone)]
+pub struct Transport {
+    security: Option<Security>,
+    relay: Option<(Pass, Option<TlsConnector>)>,
+    meter: Arc<Meter>,
+    turned_away: TurnedAway,
+}
+
+/// A connection with another peer.
+pub struct Stream {
+    bytes: Box<dyn Duplex>,
+    peer: Option<PeerName>,
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
+
+impl Transport {
+    /// Connections that are secured with `security`, or plain without it, and whose bytes are counted in `meter`.
+    #[must_use]
+    pub fn new(security: Option<Security>, meter: Arc<Meter>) -> Self {
+        Self { security, relay: None, meter, turned_away: TurnedAway::default() }
+    }
+
+    /// The same, which can also go through relays: it shows them `pass`, inside of `outer` TLS where they speak TLS.
+    #[must_use]
+    pub fn through_relays(self, pass: Pass, outer: Option<TlsConnector>) -> Self {
+        Self { relay: Some((pass, outer)), ..self }
+    }
+
+    /// Counts the bytes of all connections, on the link.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// Connections that were accepted and then turned away.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.turned_away.count()
+    }
+
+    /// A connection with `expected`, who is to be found at `address`.
+    ///
+    /// That it accepts this peer's certificate shows only with its first answer: reading fails with a [`TransportError::Refused`]
+    /// if it does not.
+    ///
+    /// # Errors
+    /// [`TransportError`], at the latest after [`DEADLINE`].
+    pub async fn connect(&self, address: &Address, expected: &PeerName) -> Result<Stream, TransportError> {
+        let connected = async {
+            match address {
+                Address::Direct(place) => self.introduce(self.dial(place).await?, expected).await,
+                Address::Relayed(place) => {
+                    let (pass, _) = self.relay.as_ref().ok_or_else(|| TransportError::NoPass { address: address.to_string() })?;
+                    let outer = self.dial_relay(place).await?;
+                    self.introduce(relay::dial(outer, pass, expected).await?, expected).await
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, connected).await.unwrap_or(Err(TransportError::Late))
+    }
+
+    /// The connections of those who dial `listener`.
+    pub fn incoming(&self, listener: TcpListener) -> impl futures::Stream<Item = io::Result<Stream>> + Send + use<> {
+        let meter = Arc::clone(&self.meter);
+        let accepted = admission::accepted(listener).map(move |stream| Ok(Metered::new(stream?, Arc::clone(&meter))));
+        self.clone().greet_all(accepted)
+    }
+
+    /// The connections of those who dial this peer through the relay at `place`; registers with it again whenever that is lost.
+    /// Ends when a later process of the same name has registered.
+    ///
+    /// # Errors
+    /// [`TransportError::NoPass`].
+    pub fn incoming_through(
+        &self,
+        place: HostPort,
+    ) -> Result<impl futures::Stream<Item = io::Result<Stream>> + Send + use<>, TransportError> {
+        let (pass, _) = self.relay.clone().ok_or_else(|| TransportError::NoPass { address: format!("relay/{place}") })?;
+        let transport = self.clone();
+        let open = move || {
+            let (transport, place) = (transport.clone(), place.clone());
+            async move { transport.dial_relay(&place).await.map_err(io::Error::other) }
+        };
+        let accepted = futures::stream::unfold(relay::Listener::new(open, pass), |mut listener| async move {
+            let accepted = listener.accept().await?;
+            Some((accepted.map_err(io::Error::other), listener))
+        });
+        Ok(self.clone().greet_all(accepted.boxed()))
+    }
+
+    fn greet_all<S: Duplex + 'static>(
+        self,
+        connections: impl futures::Stream<Item = io::Result<S>> + Send + Unpin,
+    ) -> impl futures::Stream<Item = io::Result<Stream>> + Send {
+        let turned_away = self.turned_away.clone();
+        let greet = move |stream| {
+            let transport = self.clone();
+            async move { transport.greet(stream).await }
+        };
+        admission::admit(connections, greet, Patience::default(), turned_away).map(Ok)
+    }
+
+    /// The accepting end of one connection: learns who the other is.
+    async fn greet<S: Duplex + 'static>(&self, stream: S) -> Result<Stream, TransportError> {
+        let Some(security) = &self.security else { return Ok(Stream { bytes: Box::new(stream), peer: None }) };
+        let (stream, peer) = security.accept(stream).await?;
+        Ok(Stream { bytes: Box::new(stream), peer: Some(peer) })
+    }
+
+    /// The dialling end of one connection: makes sure that the other is `expected`.
+    async fn introduce<S: Duplex + 'static>(&self, stream: S, expected: &PeerName) -> Result<Stream, TransportError> {
+        let Some(security) = &self.security else { return Ok(Stream { bytes: Box::new(stream), peer: None }) };
+        let stream = security.connect(stream, expected).await?;
+        Ok(Stream { bytes: Box::new(stream), peer: Some(expected.clone()) })
+    }
+
+    async fn dial(&self, place: &HostPort) -> Result<Metered<TcpStream>, TransportError> {
+        let unreachable = |source| TransportError::Unreachable { address: place.to_string(), source };
+        let stream = TcpStream::connect(place.to_string()).await.map_err(unreachable)?;
+        stream.set_nodelay(true).map_err(unreachable)?;
+        Ok(Metered::new(stream, Arc::clone(&self.meter)))
+    }
+
+    /// A connection with a relay, on which nothing has been said.
+    async fn dial_relay(&self, place: &HostPort) -> Result<Box<dyn Duplex>, TransportError> {
+        let stream = self.dial(place).await?;
+        let Some((_, Some(outer))) = &self.relay else { return Ok(Box::new(stream)) };
+        let name = security::name(place.host().to_owned())?;
+        Ok(Box::new(outer.connect(name, stream).await?))
+    }
+}
+
+impl Stream {
+    /// Who is at the other end; none without TLS.
+    #[must_use]
+    pub fn peer(&self) -> Option<&PeerName> {
+        self.peer.as_ref()
+    }
+}
+
+impl Connected for Stream {
+    type ConnectInfo = Option<PeerName>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_read(context, buffer).map_err(in_plain_words)
+    }
+}
+
+/// With TLS 1.3 a client learns after its handshake that it was refused.
+fn in_plain_words(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>()) {
+        Some(tls) => io::Error::new(error.kind(), TransportError::from(tls.clone())),
+        None => error,
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bytes).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.bytes).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.bytes.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.bytes).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Control sessions: to the coordinator, from the peers that this sidecar serves, and from itself to itself without a wire.
+
+use atoll_collective::coordinator;
+use atoll_collective::peer;
+use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::{Core, Input};
+use crate::control::{self, ToPeer};
+
+/// The session with the coordinator.
+pub(super) enum Session {
+    None,
+    /// This sidecar has the role itself, in this term.
+    Local(u64),
+    Remote {
+        dial: u64,
+        task: JoinHandle<()>,
+        sender: Option<mpsc::Sender<PeerMessage>>,
+    },
+}
+
+/// A session that this sidecar serves as coordinator.
+pub(super) enum Served {
+    Local,
+    Remote { session: u64, sender: ToPeer },
+}
+
+impl Served {
+    pub(super) fn is(&self, number: u64) -> bool {
+        matches!(self, Self::Remote { session, .. } if *session == number)
+    }
+}
+
+/// What a sidecar that is the coordinator says to itself.
+pub(super) enum Local {
+    Opened(u64),
+    Up(Box<PeerMessage>),
+    Down(Box<CoordinatorMessage>),
+    Closed(u64),
+}
+
+impl Core {
+    /// Delivers what the two state machines said to each other, until both are silent.
+    pub(super) fn talk_to_itself(&mut self) {
+        while let Some(message) = self.local.pop_front() {
+            match message {
+                Local::Opened(term) => self.peer_event(peer::Event::Opened(term)),
+                Local::Up(message) => self.heard_from_itself(*message),
+                Local::Down(message) if matches!(self.session, Session::Local(term) if term == message.term) => {
+                    self.peer_event(peer::Event::Message(message));
+                }
+                Local::Closed(term) if matches!(self.session, Session::Local(open) if open == term) => {
+                    self.session = Session::None;
+                    self.peer_event(peer::Event::Closed(term));
+                }
+                Local::Down(_) | Local::Closed(_) => {}
+            }
+        }
+    }
+
+    fn heard_from_itself(&mut self, message: PeerMessage) {
+        let serves = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.term() == message.term);
+        let (slot, incarnation) = (self.me.slot, self.me.incarnation);
+        match message.body {
+            Some(peer_message::Body::Hello(hello)) if serves => {
+                self.served.insert(slot, Served::Local);
+                self.coordinator_event(coordinator::Event::Connected(Box::new(hello)));
+            }
+            Some(body) if serves && matches!(self.served.get(&slot), Some(Served::Local)) => {
+                let (learned, body) = (message.learned, Box::new(body));
+                self.coordinator_event(coordinator::Event::Message { slot, incarnation, learned, body });
+            }
+            _ => self.local.push_back(Local::Closed(message.term)),
+        }
+    }
+
+    pub(super) fn session_opened(&mut self, session: u64, term: u64, hello: Hello, sender: ToPeer) {
+        let serves = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.term() == term);
+        // Dropping the sender ends the session: the peer looks for the coordinator again.
+        if let (true, Some(member)) = (serves, &hello.member) {
+            self.served.insert(member.slot, Served::Remote { session, sender });
+            self.coordinator_event(coordinator::Event::Connected(Box::new(hello)));
+        }
+    }
+
+    pub(super) fn session_message(&mut self, session: u64, slot: u32, incarnation: u64, message: PeerMessage) {
+        let serves = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.term() == message.term);
+        let Some(body) = message.body.filter(|_| serves) else { return };
+        if self.served.get(&slot).is_some_and(|served| served.is(session)) {
+            let (learned, body) = (message.learned, Box::new(body));
+            self.coordinator_event(coordinator::Event::Message { slot, incarnation, learned, body });
+        }
+    }
+
+    pub(super) fn beat_peers(&mut self) {
+        let Some(heartbeat) = self.coordinator.as_ref().map(coordinator::Coordinator::heartbeat) else { return };
+        for slot in self.served.keys().copied().collect::<Vec<_>>() {
+            self.send_to_peer(slot, heartbeat.clone());
+        }
+    }
+
+    /// A session whose peer takes nothing any more is as good as lost; its silence is noticed by the clock.
+    pub(super) fn send_to_peer(&mut self, slot: u32, message: CoordinatorMessage) {
+        match self.served.get(&slot) {
+            Some(Served::Local) => self.local.push_back(Local::Down(Box::new(message))),
+            Some(Served::Remote { sender, .. }) => {
+                let _full_or_closed = sender.try_send(Ok(message));
+            }
+            None => {}
+        }
+    }
+
+    pub(super) fn close_served(&mut self, slot: u32) {
+        if let (Some(Served::Local), Some(coordinator)) = (self.served.remove(&slot), &self.coordinator) {
+            self.local.push_back(Local::Closed(coordinator.term()));
+        }
+    }
+
+    /// Gives the coordinator's role back: every session ends.
+    pub(super) fn step_down(&mut self) {
+        for slot in self.served.keys().copied().collect::<Vec<_>>() {
+            self.close_served(slot);
+        }
+        self.coordinator = None;
+    }
+
+    /// News of the session with the coordinator; what earlier attempts still say is dropped.
+    pub(super) fn take_from_coordinator(&mut self, input: Input) {
+        let Session::Remote { dial: open, sender: waiting, .. } = &mut self.session else { return };
+        match input {
+            Input::Opened { dial, term, sender } if *open == dial => {
+                *waiting = Some(sender);
+                self.shared.operations.saw(term);
+                self.peer_event(peer::Event::Opened(term));
+            }
+            Input::Message { dial, message } if *open == dial => {
+                self.control_messages += u64::from(!matches!(message.body, Some(coordinator_message::Body::Heartbeat(_))));
+                self.peer_event(peer::Event::Message(message));
+            }
+            Input::Closed { dial, term } if *open == dial => {
+                self.session = Session::None;
+                self.peer_event(peer::Event::Closed(term));
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn send_to_coordinator(&mut self, message: PeerMessage) {
+        match &self.session {
+            Session::Local(_) => self.local.push_back(Local::Up(Box::new(message))),
+            Session::Remote { sender: Some(sender), .. } => {
+                self.control_messages += u64::from(!matches!(message.body, Some(peer_message::Body::Heartbeat(_))));
+                let _full_or_closed = sender.try_send(message);
+            }
+            Session::Remote { .. } | Session::None => {}
+        }
+    }
+
+    pub(super) fn dial(&mut self, coordinator: Member, term: u64) {
+        self.hang_up();
+        if coordinator == self.me {
+            self.session = Session::Local(term);
+            self.shared.operations.saw(term);
+            self.local.push_back(Local::Opened(term));
+            return;
+        }
+        self.dials += 1;
+        let task = tokio::spawn(control::dial(self.lanes.clone(), coordinator, term, self.dials, self.inbox.clone()));
+        self.session = Session::Remote { dial: self.dials, task, sender: None };
+    }
+
+    pub(super) fn hang_up(&mut self) {
+        match std::mem::replace(&mut self.session, Session::None) {
+            Session::Remote { task, .. } => task.abort(),
+            Session::Local(_) => {
+                let (slot, incarnation) = (self.me.slot, self.me.incarnation);
+                if matches!(self.served.get(&slot), Some(Served::Local)) {
+                    self.served.remove(&slot);
+                    self.coordinator_event(coordinator::Event::Disconnected { slot, incarnation });
+                }
+            }
+            Session::None => {}
+        }
+    }
+}

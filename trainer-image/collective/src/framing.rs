@@ -215,9 +215,11 @@ mod tests {
         Ok((payload, deframer.is_complete()))
     }
 
-    fn unframe(pieces: &[&[u8]]) -> Result<(Vec<(Header, Vec<u8>)>, bool), FramingError> {
+    type Frames = Vec<(Header, Vec<u8>)>;
+
+    fn unframe(pieces: &[&[u8]]) -> Result<(Frames, bool), FramingError> {
         let mut unframer = Unframer::default();
-        let mut frames: Vec<(Header, Vec<u8>)> = Vec::new();
+        let mut frames: Frames = Vec::new();
         for piece in pieces {
             let mut data = Bytes::copy_from_slice(piece);
             while let Some(part) = unframer.next(&mut data)? {

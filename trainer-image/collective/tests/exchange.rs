@@ -1,5 +1,8 @@
 //! Every kind of operation over real lanes on loopback: each peer's bytes and hash, by value.
 
+// A test's own mistakes must stop it.
+#![allow(clippy::unwrap_used)]
+
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -151,7 +154,9 @@ async fn a_weighted_mean_has_the_same_bytes_on_all_whatever_its_size() {
                     *sum += (slot + 1) as f32 * value;
                 }
             }
-            expected.iter_mut().for_each(|sum| *sum /= total as f32);
+            for sum in &mut expected {
+                *sum /= total as f32;
+            }
             for ended in ended {
                 assert!(ended.unwrap().1 == bytes(&expected), "{count} peers, {elements} elements");
             }

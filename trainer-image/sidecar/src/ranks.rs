@@ -128,7 +128,7 @@ fn in_parallel<T: Send>(length: usize, work: impl Fn(Range<usize>) -> Option<T> 
         let work = &work;
         let others: Vec<_> = ranges.into_iter().map(|range| scope.spawn(move || work(range))).collect();
         let own = work(last);
-        others.into_iter().filter_map(|thread| thread.join().ok().flatten()).next().or(own)
+        others.into_iter().find_map(|thread| thread.join().ok().flatten()).or(own)
     })
 }
 

@@ -49,6 +49,8 @@ pub enum Arbitration {
 }
 
 /// What a run goes through.
+// Each is a choice of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
     /// Workers in all.

@@ -42,6 +42,8 @@ pub struct Settings {
 }
 
 /// What happened.
+// A few at a time, moved once.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A peer opened a session.

@@ -156,17 +156,13 @@ fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) 
 
 fn add_group(plan: &Plan, first: usize, partial: &[f32], sum: &mut [f32]) -> Result<(), Failure> {
     let range = |position: usize| overflow(plan, first + position);
-    match codec(plan) {
-        Some(codec) => {
-            let mut coded = vec![0; codec.encoded_len(partial.len())];
-            codec.encode(partial, &mut coded).map_err(|found| range(found.position))?;
-            codec.accumulate(&coded, 1, sum).map_err(|error| mismatch(plan, plan.me, error.to_string()))
-        }
-        None => {
-            let bytes: Vec<u8> = partial.iter().flat_map(|value| value.to_le_bytes()).collect();
-            reduce::add(sum, &bytes, 1).map_err(|found| range(found.position))
-        }
+    if let Some(codec) = codec(plan) {
+        let mut coded = vec![0; codec.encoded_len(partial.len())];
+        codec.encode(partial, &mut coded).map_err(|found| range(found.position))?;
+        return codec.accumulate(&coded, 1, sum).map_err(|error| mismatch(plan, plan.me, error.to_string()));
     }
+    let bytes: Vec<u8> = partial.iter().flat_map(|value| value.to_le_bytes()).collect();
+    reduce::add(sum, &bytes, 1).map_err(|found| range(found.position))
 }
 
 /// The values of a coded block, as bytes.

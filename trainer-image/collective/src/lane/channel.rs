@@ -33,7 +33,6 @@ fn channels(round_trip: Duration) -> usize {
 /// A lane to one peer.
 pub struct Lane {
     channels: Vec<Channel>,
-    round_trip: Duration,
     broken: watch::Receiver<Option<String>>,
 }
 
@@ -66,17 +65,13 @@ impl Lane {
             .map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
-        Ok(Self { channels, round_trip, broken })
+        Ok(Self { channels, broken })
     }
 
     /// Its connections.
+    #[must_use]
     pub fn channels(&self) -> &[Channel] {
         &self.channels
-    }
-
-    /// Round-trip time when it was opened.
-    pub fn round_trip(&self) -> Duration {
-        self.round_trip
     }
 
     /// Waits until it breaks, and says why.
@@ -87,6 +82,7 @@ impl Lane {
     }
 
     /// Whether it can carry nothing any more.
+    #[must_use]
     pub fn is_broken(&self) -> bool {
         self.broken.borrow().is_some()
     }
@@ -111,9 +107,8 @@ async fn open(
         let ended = answer.collect().await;
         let status = ended.map(|body| body.trailers().and_then(Status::from_header_map));
         let why = match status {
-            Ok(Some(status)) => status.message().to_owned(),
+            Ok(Some(status)) | Err(status) => status.message().to_owned(),
             Ok(None) => "it ended without a status".to_owned(),
-            Err(status) => status.message().to_owned(),
         };
         broke.send_replace(Some(why));
     });

@@ -47,12 +47,15 @@ pub const CONNECTION_WINDOW: u32 = 64 << 20;
 /// Largest HTTP/2 frame.
 pub const FRAME: u32 = 1 << 20;
 
+/// Lanes by address; one that is being opened is waited for.
+type ByAddress = BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>;
+
 /// This sidecar's lanes to all others.
 #[derive(Clone)]
 pub struct Lanes {
     run: String,
     slot: u32,
-    lanes: Arc<Mutex<BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>>>,
+    open: Arc<Mutex<ByAddress>>,
     transport: Transport,
     secret: Secret,
 }
@@ -61,7 +64,7 @@ impl Lanes {
     /// Lanes of the sidecar of `slot` in `run`, over `transport`, that show `secret`.
     #[must_use]
     pub fn new(run: &str, slot: u32, secret: Secret, transport: Transport) -> Self {
-        Self { run: run.to_owned(), slot, lanes: Arc::default(), transport, secret }
+        Self { run: run.to_owned(), slot, open: Arc::default(), transport, secret }
     }
 
     /// The slot of the sidecar whose lanes they are.
@@ -193,8 +196,8 @@ impl Lanes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, ByAddress> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -62,12 +62,12 @@ impl tower::Service<http::Request<Body>> for LaneService {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(service.serve(request).await.unwrap_or_else(tonic::Status::into_http)) })
+        Box::pin(async move { Ok(service.serve(request).unwrap_or_else(tonic::Status::into_http)) })
     }
 }
 
 impl LaneService {
-    async fn serve(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    fn serve(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let shown = request.headers().get(HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
         if !self.secret.admits(shown) {
             return Err(Status::unauthenticated("not a peer of this run"));

@@ -277,7 +277,7 @@ impl Core {
                 peer::Action::Halt(key) => self.halt(&key),
                 peer::Action::StopFetching => self.stop_fetching(),
                 peer::Action::Fetch(start) => self.fetch(*start),
-                peer::Action::Begun(result) => self.begun(result),
+                peer::Action::Begun(result) => self.begun(&result),
                 peer::Action::Ended(key, outcome) => self.ended(&key, outcome),
             }
         }

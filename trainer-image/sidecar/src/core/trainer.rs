@@ -149,8 +149,8 @@ impl Core {
         }
     }
 
-    pub(super) fn begun(&mut self, result: Result<Box<Start>, Refusal>) {
-        if let Ok(start) = &result {
+    pub(super) fn begun(&mut self, result: &Result<Box<Start>, Refusal>) {
+        if let Ok(start) = result {
             let members = start.record.as_ref().map_or(&[][..], |record| &record.members);
             self.lanes.keep(members);
         }
@@ -158,7 +158,7 @@ impl Core {
         let first = trainer.state();
         for rank in &mut trainer.ranks {
             let Some(answer) = rank.waits.take() else { continue };
-            let reply = match &result {
+            let reply = match result {
                 Ok(start) => {
                     let other = rank.state.as_ref().is_some_and(|(_, hash)| *hash != start.state_hash);
                     // Rank 0 holds the round's state by now.

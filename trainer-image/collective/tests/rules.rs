@@ -73,10 +73,7 @@ fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -
     while let Some(action) = (!actions.is_empty()).then(|| actions.remove(0)) {
         if let Action::Propose(record) = &action {
             actions.extend(
-                coordinator.tick(
-                    Event::Ruled(Box::new(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() })),
-                    now,
-                ),
+                coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() }), now),
             );
         }
         done.push(action);
@@ -301,7 +298,8 @@ fn the_arbiter_that_the_hub_wants_is_named_by_an_epoch_between_rounds_and_its_vo
         let first = u64::from(slot) * 4;
         tick(&mut coordinator, message(slot, peer_message::Body::Enter(enter(slot, range(first, first + 4)))), 4);
     }
-    let vote = Prepared { epoch: 1, round: ROUND, result_hash: vec![9; chain::HASH] };
+    let key = operation::ends_round(ROUND, 1, 8).key;
+    let vote = Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] };
     let next = Arrive { round: ROUND + 1, ..arrive(2) };
     let mut proposed = Vec::new();
     for body in [peer_message::Body::Prepared(vote), peer_message::Body::Arrive(next)] {

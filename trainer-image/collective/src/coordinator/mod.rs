@@ -67,7 +67,7 @@ pub enum Event {
         incarnation: u64,
     },
     /// The arbiter answered [`Action::Propose`].
-    Ruled(Box<Ruling>),
+    Ruled(Ruling),
     /// The hub lives: who votes for it, and who shall be the arbiter from the next epoch on.
     Hub(Hub),
     /// Time has passed.

@@ -172,7 +172,7 @@ impl World {
                     continue;
                 }
                 arbiter::Action::Ruled(ruling) => {
-                    self.coordinator_event(slot, coordinator::Event::Ruled(Box::new(ruling)));
+                    self.coordinator_event(slot, coordinator::Event::Ruled(ruling));
                     continue;
                 }
                 arbiter::Action::Report(notice) => {

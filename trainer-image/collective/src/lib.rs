@@ -95,6 +95,15 @@ pub enum Notice {
         /// Members of the epoch that are not here.
         absent: Vec<v1::Member>,
     },
+    /// More voters are lost than a majority can spare: the run holds until enough are back, or a human forces a term.
+    NoMajority {
+        /// Voters that answer.
+        reached: u32,
+        /// Voters that decide.
+        needed: u32,
+        /// Those that do not answer.
+        absent: Vec<v1::Member>,
+    },
     /// Another sidecar has the coordinator's role, or the arbiter refused this one.
     Deposed,
 }

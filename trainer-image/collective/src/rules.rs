@@ -39,6 +39,20 @@ rules! {
     terms_follow,
     /// Arbiter: an epoch is granted to the coordinator of the newest term, on top of the newest epoch.
     epochs_follow,
+    /// Arbiter: the newest record names the one arbiter that decides on the next; the other refuses.
+    one_arbiter,
+    /// Peers: a record is granted when more than half of the voters accepted it, not half.
+    majority,
+    /// Peers: the record before names who votes on a record, not the record itself.
+    last_record_names_voters,
+    /// Peers: a voter is a process; one that started again has forgotten what it promised, and has no vote.
+    voters_are_processes,
+    /// Peers: a voter accepts nothing in a ballot lower than the one that it promised.
+    promises_bind,
+    /// Peers: what a voter had accepted when it gave its promise is proposed again before anything new.
+    accepted_is_adopted,
+    /// Peers: two processes never propose in one ballot.
+    ballots_differ,
     /// Coordinator: a round is committed when all members of the epoch are prepared, not some.
     unanimous,
     /// Coordinator: a vote counts in the epoch in which it was given.

@@ -4,8 +4,8 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{
-    AbortReason, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Leave, Member,
-    Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Hub,
+    Leave, Member, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -72,7 +72,9 @@ fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -
     let mut done = Vec::new();
     while let Some(action) = (!actions.is_empty()).then(|| actions.remove(0)) {
         if let Action::Propose(record) = &action {
-            actions.extend(coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()) }), now));
+            actions.extend(
+                coordinator.tick(Event::Ruled(Ruling { granted: true, record: Some(record.clone()), ..Ruling::default() }), now),
+            );
         }
         done.push(action);
     }
@@ -284,4 +286,30 @@ fn a_survivor_that_comes_too_late_to_stay_hears_that_its_contribution_counts() {
     coordinator.tick(Event::Connected(Box::new(prepared(1))), 2_501);
     let done = granting(&mut coordinator, proposed, 2_502);
     assert_eq!((said(&done, 0), said(&done, 1)), (vec!["commit"], vec!["commit", "evict"]));
+}
+
+#[test]
+fn the_arbiter_that_the_hub_wants_is_named_by_an_epoch_between_rounds_and_its_vote_with_it() {
+    let mut coordinator = training();
+    let voter = Some(Member { slot: u32::MAX, ..member(9) });
+    let hub = Hub { voter: voter.clone(), wanted: ArbiterKind::Peers.into() };
+    assert!(tick(&mut coordinator, Event::Hub(hub), 3).is_empty(), "the round goes on");
+    for slot in [0, 1] {
+        let first = u64::from(slot) * 4;
+        tick(&mut coordinator, message(slot, peer_message::Body::Enter(enter(slot, range(first, first + 4)))), 4);
+    }
+    let key = operation::ends_round(ROUND, 1, 8).key;
+    let vote = Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] };
+    let next = Arrive { round: ROUND + 1, ..arrive(2) };
+    let mut proposed = Vec::new();
+    for body in [peer_message::Body::Prepared(vote), peer_message::Body::Arrive(next)] {
+        for slot in [0, 1] {
+            for action in tick(&mut coordinator, message(slot, body.clone()), 5) {
+                if let Action::Propose(record) = action {
+                    proposed.push((record.epoch, record.arbiter(), record.hub));
+                }
+            }
+        }
+    }
+    assert_eq!(proposed, [(2, ArbiterKind::Peers, voter)]);
 }

@@ -1,8 +1,8 @@
 //! Deterministic simulation: the shipped state machines under seeded schedules of crashes, restarts, stops, partitions,
-//! delays, doubled questions, slow workers and joiners, on virtual time.
+//! delays, lost and doubled questions, slow workers and joiners, on virtual time, under either arbiter.
 //!
 //! Asserted by value: every committed round has one record on all peers, with the mean of exactly its contributions; rounds
-//! form one chain; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
+//! form one chain, and so do granted records; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
 //! counted nowhere; calls return at their deadlines; and when the faults end, the run does too.
 
 // A check by itself: what is missing here is a mistake of the simulation, and must stop it.
@@ -28,6 +28,24 @@ pub struct Faults {
     pub partitions: u32,
     /// Workers on which everything takes ten times as long from some instant on.
     pub slow: u32,
+    /// Partitions with enough workers for a quorum on both sides; the hub is on one of them, or on neither.
+    pub splits: u32,
+    /// Times that the hub's process ends, and is started again.
+    pub hub_crashes: u32,
+    /// Crashes may end so many voters at once that no majority of them is ever back.
+    pub ruinous: bool,
+}
+
+/// Who grants terms and memberships.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Arbitration {
+    /// The hub alone.
+    #[default]
+    Single,
+    /// The members, from the first epoch on that names them.
+    Peers,
+    /// Now the one, now the other: the hub changes its mind while faults strike.
+    Changing,
 }
 
 /// What a run goes through.
@@ -47,6 +65,8 @@ pub struct Schedule {
     pub against_the_coordinator: bool,
     /// What strikes it.
     pub faults: Faults,
+    /// Who grants terms and memberships.
+    pub arbitration: Arbitration,
     /// Every event and every action is printed.
     pub traced: bool,
 }
@@ -62,27 +82,35 @@ impl Schedule {
             operations: false,
             against_the_coordinator: false,
             faults: Faults::default(),
+            arbitration: Arbitration::Single,
             traced: false,
         }
     }
 
-    /// The schedule of a seed: all kinds in turn.
+    /// The schedule of a seed: all kinds in turn, the first half of each ten under one arbiter, the second under another.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let kinds = [
-            Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3, ..Faults::default() },
+            Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3, hub_crashes: 1, ..Faults::default() },
             Faults { crashes: 4, ..Faults::default() },
-            Faults { partitions: 4, crashes: 1, ..Faults::default() },
-            Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1 },
-            Faults { partitions: 2, stops: 2, cuts: 2, ..Faults::default() },
+            Faults { partitions: 4, crashes: 1, hub_crashes: 1, ..Faults::default() },
+            Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1, ..Faults::default() },
+            Faults { splits: 2, stops: 2, cuts: 2, partitions: 1, crashes: (seed / 10 % 2) as u32, ..Faults::default() },
         ];
+        let faults = Faults { ruinous: seed / 10 % 8 == 5, ..kinds[(seed % 5) as usize] };
+        let workers = 3 + (seed / 2 % 3) as u32;
         Self {
-            workers: 3 + (seed / 2 % 3) as u32,
+            workers: if faults.splits > 0 { workers.max(4) } else { workers },
             joiners: (seed / 7 % 2) as u32,
             patient: seed.is_multiple_of(2),
             operations: seed % 3 == 1,
             against_the_coordinator: seed % 5 == 1,
-            faults: kinds[(seed % 5) as usize],
+            faults,
+            arbitration: match (seed / 5 % 2, seed / 10 % 4) {
+                (0, _) => Arbitration::Single,
+                (_, 3) => Arbitration::Changing,
+                _ => Arbitration::Peers,
+            },
             traced: false,
         }
     }
@@ -95,6 +123,8 @@ pub struct Ending {
     pub wrong: Option<String>,
     /// Nobody finished, because everybody who knew the newest round had died: no protocol avoids that, and it is said.
     pub lost: bool,
+    /// Nobody finished, because a majority of the voters had died: who is left holds, and it is said.
+    pub held: bool,
     /// Workers that finished.
     pub finished: usize,
     /// Committed rounds.
@@ -105,6 +135,8 @@ pub struct Ending {
     pub evictions: usize,
     /// Terms that were granted.
     pub terms: u64,
+    /// Terms and epochs that the members granted among themselves.
+    pub by_peers: usize,
     /// The committed rounds, as text.
     pub history: String,
     /// Samples that were dealt and never committed.
@@ -119,18 +151,20 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
     let mut ending = Ending {
         wrong: world.wrong().map(str::to_owned),
         lost: states.is_empty() && world.all_that_knew_died(),
+        held: states.is_empty() && world.holds_without_majority(),
         finished: states.len(),
         rounds: world.history().len(),
         operations: world.operations(),
         evictions: world.evictions(),
         terms: world.terms(),
+        by_peers: world.granted_by_peers(),
         history: format!("{:?}", world.history()),
         holes: world.ledger().holes.len(),
     };
     if ending.wrong.is_none() && states.windows(2).any(|pair| pair[0] != pair[1]) {
         ending.wrong = Some("final states differ".to_owned());
     }
-    if ending.wrong.is_none() && states.is_empty() && !ending.lost {
+    if ending.wrong.is_none() && states.is_empty() && !(ending.lost || ending.held) {
         ending.wrong = Some(format!("the run does not end: {}", world.describe()));
     }
     ending

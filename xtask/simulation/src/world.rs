@@ -1,5 +1,6 @@
 //! A run of several sidecars and trainers on virtual time.
 
+mod arbitration;
 mod faults;
 mod network;
 mod training;
@@ -7,20 +8,21 @@ mod training;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use atoll_collective::arbiter::Arbiter;
-use atoll_collective::coordinator::{self, Coordinator, Settings};
+use atoll_collective::arbiter::{self, HUB, Hub, Petition, Single};
+use atoll_collective::coordinator::{self, Coordinator};
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::rules::Rules;
 use atoll_collective::v1::{
-    Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Ruling, Start,
+    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Start,
 };
 use atoll_collective::{Millis, Notice, chain};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::Schedule;
-use network::Block;
+use arbitration::{Answer, Body};
+use network::{Block, End};
 
 /// Rounds of a simulated run, and samples per worker and round.
 const ROUNDS: u64 = 8;
@@ -29,6 +31,8 @@ const SAMPLES: u64 = 5;
 const FAULTS_UNTIL: Millis = 6_000;
 const END: Millis = 400_000;
 const LIVENESS: Millis = 2_000;
+/// Members that a round needs.
+const QUORUM: u64 = 2;
 /// How long after its deadline a call may return: clocks tick every 60 ms.
 const GRACE: Millis = 200;
 /// Clocks of a patient run: never, so that nothing but the protocol itself brings it to its end.
@@ -45,8 +49,8 @@ enum Happening {
     ToCoordinator { session: SessionId, message: Option<PeerMessage> },
     ToPeer { session: SessionId, message: Option<CoordinatorMessage> },
     Dialled { slot: u32, incarnation: u64, dial: u64, coordinator: Member, term: u64 },
-    ArbiterAsked { from: Member, question: Question },
-    ArbiterAnswered { to: Member, ruling: Ruling, proposal: bool },
+    Asked { from: Member, to: End, question: Option<u64>, body: Body },
+    Answered { to: Member, from: Member, question: Option<u64>, answer: Answer },
     Moved { slot: u32, incarnation: u64, begin: Box<Begin> },
     Fetched { slot: u32, incarnation: u64, fetch: u64, start: Box<Start> },
     Trained { slot: u32, trainer: u64, start: Box<Start> },
@@ -59,14 +63,9 @@ enum Happening {
     Cut(u32, u32),
     Block(Block),
     Slow(u32),
-}
-
-#[allow(clippy::large_enum_variant)]
-#[derive(Debug, Clone)]
-enum Question {
-    Beat,
-    Term(u64),
-    Epoch(EpochRecord),
+    CrashHub,
+    RestartHub,
+    Want(ArbiterKind),
 }
 
 /// A message on a session, or its end.
@@ -103,6 +102,8 @@ struct Node {
     alive: bool,
     stopped_until: Millis,
     peer: Peer,
+    petition: Petition,
+    next_beat: Millis,
     session: Option<SessionId>,
     /// Counts fetches: an earlier one that was stopped brings nothing.
     fetches: u64,
@@ -143,7 +144,16 @@ pub(crate) struct World {
     sessions: BTreeMap<SessionId, Session>,
     /// The session that a coordinator serves a peer on: the one that introduced itself last.
     served: BTreeMap<(u32, u32), SessionId>,
-    arbiter: Arbiter,
+    /// The hub's process, and whether it lives.
+    hub: (Member, bool),
+    arbiter: Hub,
+    wanted: ArbiterKind,
+    /// Every granted record, by its place, and when the newest was granted.
+    granted: BTreeMap<u64, EpochRecord>,
+    granted_at: Millis,
+    /// When somebody said last that there is no majority.
+    without_majority: Option<Millis>,
+    ruinous: bool,
     history: BTreeMap<u64, CommitRecord>,
     operate: bool,
     /// What was given to operations, by operation and slot; and how those ended that were committed.
@@ -154,6 +164,10 @@ pub(crate) struct World {
 
 fn member(slot: u32, incarnation: u64) -> Member {
     Member { slot, worker: format!("w{slot}"), incarnation, address: format!("w{slot}:{incarnation}"), ..Member::default() }
+}
+
+fn petition(me: &Member, rules: Rules) -> Petition {
+    Petition::new("run".into(), me.clone(), LIVENESS, 2 * LIVENESS).with_rules(rules)
 }
 
 impl World {
@@ -168,7 +182,7 @@ impl World {
         }
         while let Some(Reverse((time, sequence))) = world.queue.pop() {
             let done = world.nodes.iter().all(|node| node.trainer.rounds == ROUNDS);
-            if time > END || done || world.wrong.is_some() {
+            if time > END || done || world.wrong.is_some() || world.holds_without_majority() {
                 break;
             }
             world.now = time;
@@ -185,6 +199,8 @@ impl World {
             alive: false,
             stopped_until: 0,
             peer: Peer::new("run".into(), member(slot, 0), LIVENESS),
+            petition: petition(&member(slot, 0), rules),
+            next_beat: 0,
             session: None,
             dials: 0,
             fetches: 0,
@@ -212,7 +228,13 @@ impl World {
             nodes: nodes.collect(),
             sessions: BTreeMap::new(),
             served: BTreeMap::new(),
-            arbiter: Arbiter::new(LIVENESS).with_rules(rules),
+            hub: (member(HUB, 1), true),
+            arbiter: Hub::new(member(HUB, 1), Single::new(LIVENESS), LIVENESS).with_rules(rules),
+            wanted: ArbiterKind::Single,
+            granted: BTreeMap::new(),
+            granted_at: 0,
+            without_majority: None,
+            ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
             operate: schedule.operations,
             given: BTreeMap::new(),
@@ -228,7 +250,7 @@ impl World {
 
     /// Every member of the newest epoch that knew the history has ended as a process since.
     pub(crate) fn all_that_knew_died(&self) -> bool {
-        let record = self.arbiter.record();
+        let record = self.record();
         let knows = |member: &Member| {
             self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
         };
@@ -237,8 +259,9 @@ impl World {
 
     /// Where everybody stands, for a schedule that fails.
     pub(crate) fn describe(&self) -> String {
-        let nodes: Vec<_> = self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n", node.peer, node.coordinator)).collect();
-        format!("at {}: {:#?}\n{}\n{:?}", self.now, self.arbiter.record(), nodes.concat(), self.notices)
+        let nodes: Vec<_> =
+            self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n  {:?}\n", node.peer, node.coordinator, node.petition)).collect();
+        format!("at {}: {:#?}\n{}\n{:?}", self.now, self.record(), nodes.concat(), self.notices)
     }
 
     pub(crate) fn evictions(&self) -> usize {
@@ -250,7 +273,7 @@ impl World {
     }
 
     pub(crate) fn terms(&self) -> u64 {
-        self.arbiter.record().term
+        self.record().term
     }
 
     pub(crate) fn history(&self) -> &BTreeMap<u64, CommitRecord> {
@@ -323,8 +346,8 @@ impl World {
             Happening::Dialled { slot, incarnation, dial, coordinator, term } => {
                 self.dialled(&member(slot, incarnation), dial, &coordinator, term);
             }
-            Happening::ArbiterAsked { from, question } => self.asked(&from, question),
-            Happening::ArbiterAnswered { to, ruling, proposal } => self.answered(&to, ruling, proposal),
+            Happening::Asked { from, to, question, body } => self.asked(&from, to, question, &body),
+            Happening::Answered { to, from, question, answer } => self.answered(&to, from, question, answer),
             Happening::Moved { slot, incarnation, begin } => self.moved(slot, incarnation, begin),
             Happening::Fetched { slot, incarnation, fetch, start } => {
                 if self.node(slot).fetches == fetch {
@@ -334,7 +357,7 @@ impl World {
             Happening::Trained { slot, trainer, start } => self.trained(slot, trainer, &start),
             Happening::ArriveAgain { slot, trainer } => self.arrive(slot, trainer),
             Happening::Crash(slot) => {
-                let coordinator = self.arbiter.record().coordinator.as_ref().map(|member| member.slot);
+                let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
                 if let Some(slot) = slot.or(coordinator) {
                     self.crash(slot);
                 }
@@ -349,6 +372,12 @@ impl World {
             Happening::Cut(one, other) => self.cut(one, other),
             Happening::Block(block) => self.blocks.push(block),
             Happening::Slow(slot) => self.node(slot).slowness = 10,
+            Happening::CrashHub => self.crash_hub(),
+            Happening::RestartHub => self.restart_hub(),
+            Happening::Want(kind) => {
+                self.wanted = kind;
+                self.arbiter.want(kind);
+            }
         }
     }
 
@@ -359,8 +388,9 @@ impl World {
             | Happening::Moved { slot, .. }
             | Happening::Fetched { slot, .. }
             | Happening::Trained { slot, .. }
-            | Happening::ArriveAgain { slot, .. } => Some(*slot),
-            Happening::ArbiterAnswered { to, .. } => Some(to.slot),
+            | Happening::ArriveAgain { slot, .. }
+            | Happening::Asked { to: End::Worker(slot), .. }
+            | Happening::Answered { to: Member { slot, .. }, .. } => Some(*slot),
             Happening::ToCoordinator { session, .. } => Some(self.sessions[session].coordinator.slot),
             Happening::ToPeer { session, .. } => Some(self.sessions[session].peer.slot),
             _ => None,
@@ -371,7 +401,8 @@ impl World {
         if !self.node(slot).alive {
             return;
         }
-        self.ask(slot, &Question::Beat);
+        self.beat(slot);
+        self.petition_event(slot, arbiter::Event::Tick);
         self.peer_event(slot, peer::Event::Tick);
         self.check_deadline(slot);
         self.coordinator_event(slot, coordinator::Event::Tick);
@@ -389,35 +420,6 @@ impl World {
         }
     }
 
-    fn answered(&mut self, to: &Member, ruling: Ruling, proposal: bool) {
-        if !self.is(to) {
-            return;
-        }
-        let record = ruling.record.clone().unwrap();
-        let (now, patience) = (self.now, self.patience);
-        let node = self.node(to.slot);
-        if node.coordinator.as_ref().is_none_or(|coordinator| coordinator.term() < record.term) {
-            let mine = record.coordinator.as_ref() == Some(&node.me);
-            let workers = self.nodes.len();
-            let settings = Settings {
-                run: "run".into(),
-                minimum: self.minimum,
-                target: workers,
-                quorum: 2,
-                join_window: 1_000,
-                liveness: LIVENESS,
-                round_timeout: 2 * patience,
-                drop_stragglers: true,
-            };
-            let rules = self.rules;
-            self.node(to.slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now).with_rules(rules));
-        }
-        self.peer_event(to.slot, peer::Event::Located(record));
-        if proposal {
-            self.coordinator_event(to.slot, coordinator::Event::Ruled(ruling));
-        }
-    }
-
     fn coordinator_event(&mut self, slot: u32, event: coordinator::Event) {
         let (now, traced) = (self.now, self.traced);
         let Some(coordinator) = &mut self.node(slot).coordinator else { return };
@@ -430,6 +432,7 @@ impl World {
             self.require(same, || "a coordinator's state does not survive being stored".to_owned());
         }
         trace(now, &format!("coordinator {slot}"), shown, &actions);
+        let mut proposals = Vec::new();
         for action in actions {
             match action {
                 coordinator::Action::Send { slot: to, message } => {
@@ -437,9 +440,7 @@ impl World {
                         self.deliver(session, Letter::Down(Some(*message)));
                     }
                 }
-                coordinator::Action::Propose(record) => {
-                    self.ask(slot, &Question::Epoch(record));
-                }
+                coordinator::Action::Propose(record) => proposals.push(record),
                 coordinator::Action::Close { slot: to } => {
                     if let Some(session) = self.session_of(slot, to, term) {
                         self.close(session);
@@ -448,6 +449,9 @@ impl World {
                 coordinator::Action::Report(notice) => self.note(slot, notice),
                 coordinator::Action::StepDown => self.node(slot).coordinator = None,
             }
+        }
+        for record in proposals {
+            self.petition_event(slot, arbiter::Event::Propose(record));
         }
     }
 
@@ -482,6 +486,7 @@ impl World {
         let actions = self.node(slot).peer.tick(event, now);
         trace(now, &format!("peer {slot}"), shown, &actions);
         let me = self.node(slot).me.clone();
+        let mut wished = None;
         for action in actions {
             match action {
                 peer::Action::Dial(coordinator, term) => {
@@ -501,9 +506,7 @@ impl World {
                         self.close(session);
                     }
                 }
-                peer::Action::RequestTerm(observed) => {
-                    self.ask(slot, &Question::Term(observed));
-                }
+                peer::Action::RequestTerm(observed) => wished = Some(observed),
                 peer::Action::Move(begin) => {
                     let (key, attempt) = attempt(&begin);
                     self.node(slot).outputs.remove(&key);
@@ -525,6 +528,9 @@ impl World {
                 peer::Action::Begun(result) => self.begun(slot, result.map_err(|_| ())),
                 peer::Action::Ended(key, outcome) => self.ended(slot, &key, outcome),
             }
+        }
+        if let Some(observed) = wished {
+            self.petition_event(slot, arbiter::Event::RequestTerm(observed));
         }
     }
 }

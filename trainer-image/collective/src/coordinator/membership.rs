@@ -1,7 +1,7 @@
 //! Changes of membership: who is lost, who may come in, and the one proposal that waits for the arbiter.
 
 use super::{Action, Coordinator, Phase, SUSPICION, Session, evict};
-use crate::v1::{AbortReason, EpochRecord, Flight, Operation, Ruling};
+use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Flight, Member, Operation, Ruling};
 use crate::{Millis, Notice, chain, operation};
 
 /// A change of membership that the arbiter has not answered yet.
@@ -158,9 +158,19 @@ impl Coordinator {
             .collect();
         let rounds = chain::rounds(self.committed.as_ref());
         let committed = self.unsettled().filter_map(|commit| commit.key.clone()).collect();
-        let record = EpochRecord { epoch: self.record.epoch + 1, members, rounds, committed, ..self.record.clone() };
+        let (arbiter, hub) = self.arbiter_to_be();
+        let epoch = self.record.epoch + 1;
+        let record = EpochRecord { epoch, members, rounds, committed, arbiter, hub, ..self.record.clone() };
         actions.push(Action::Propose(record.clone()));
         self.proposal = Some(Proposal { record, evicted, retry: self.retry.take(), asked: now });
+    }
+
+    /// Whom the next epoch names as the arbiter, and the hub's vote in it; as it is, until the hub was heard.
+    pub(super) fn arbiter_to_be(&self) -> (i32, Option<Member>) {
+        match &self.hub {
+            None => (self.record.arbiter, self.record.hub.clone()),
+            Some(hub) => (hub.wanted, hub.voter.clone().filter(|_| hub.wanted() == ArbiterKind::Peers)),
+        }
     }
 
     /// The arbiter answered. A refusal means that another term was granted.

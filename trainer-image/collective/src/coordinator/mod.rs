@@ -15,7 +15,7 @@ use crate::operation::{self, Key, MOST_IN_FLIGHT};
 use crate::rules::Rules;
 use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Heartbeat,
-    Hello, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
+    Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, chain, ledger};
 use membership::Proposal;
@@ -68,6 +68,8 @@ pub enum Event {
     },
     /// The arbiter answered [`Action::Propose`].
     Ruled(Ruling),
+    /// The hub lives: who votes for it, and who shall be the arbiter from the next epoch on.
+    Hub(Hub),
     /// Time has passed.
     Tick,
 }
@@ -163,6 +165,7 @@ pub struct Coordinator {
     round_started: u64,
     last_tick: Millis,
     holding: bool,
+    hub: Option<Hub>,
     rules: Rules,
 }
 
@@ -192,6 +195,7 @@ impl Coordinator {
             round_started: 0,
             last_tick: now,
             holding: false,
+            hub: None,
             rules: Rules::default(),
         }
     }
@@ -231,6 +235,7 @@ impl Coordinator {
             }
             Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
             Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
+            Event::Hub(hub) => self.hub = Some(hub),
             Event::Tick => self.watch(now, &mut actions),
         }
         self.advance(now, &mut actions);

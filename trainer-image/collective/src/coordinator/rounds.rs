@@ -48,8 +48,11 @@ impl Coordinator {
         let short = present < self.settings.quorum;
         let begun = self.members().any(|session| session.start.is_some());
         let arrived = self.members().all(|session| session.arrive.is_some());
-        // New members come in between rounds; where the quorum is lost, at once.
-        if !candidates.is_empty() && self.members().all(|session| !session.finished) && (short || (!begun && arrived)) {
+        let between = !begun && arrived;
+        let renamed = (self.record.arbiter, self.record.hub.clone()) != self.arbiter_to_be();
+        let changes = (!candidates.is_empty() && (short || between)) || (renamed && between);
+        // New members come in between rounds, and another arbiter; where the quorum is lost, at once.
+        if changes && self.members().all(|session| !session.finished) {
             if begun && self.members().any(Session::operates) {
                 return self.begin_again(now, actions);
             }

@@ -2,10 +2,11 @@
 
 use atoll_collective::chain;
 use atoll_collective::peer::{self, Peer};
+use atoll_collective::v1::ArbiterKind;
 
 use super::network::{Block, End};
-use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, ROUNDS, Session, Trainer, World, member};
-use crate::Schedule;
+use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, member, petition};
+use crate::{Arbitration, Schedule};
 
 impl World {
     pub(super) fn plan_faults(&mut self, schedule: &Schedule) {
@@ -30,6 +31,23 @@ impl World {
         for _ in 0..faults.partitions {
             self.plan_partition(workers);
         }
+        for _ in 0..faults.splits {
+            self.plan_split(workers);
+        }
+        for _ in 0..faults.hub_crashes {
+            let when = self.below(FAULTS_UNTIL);
+            self.at(when, Happening::CrashHub);
+        }
+        match schedule.arbitration {
+            Arbitration::Single => {}
+            Arbitration::Peers => self.at(0, Happening::Want(ArbiterKind::Peers)),
+            Arbitration::Changing => {
+                for kind in [ArbiterKind::Peers, ArbiterKind::Single, ArbiterKind::Peers, ArbiterKind::Single] {
+                    let when = self.below(2 * FAULTS_UNTIL);
+                    self.at(when, Happening::Want(kind));
+                }
+            }
+        }
         for _ in 0..faults.slow {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
             self.at(when, Happening::Slow(slot));
@@ -53,13 +71,37 @@ impl World {
         }
     }
 
+    /// The workers fall into two halves that do not hear each other, each with enough for a quorum.
+    fn plan_split(&mut self, workers: u64) {
+        let mut slots: Vec<u32> = (0..workers as u32).collect();
+        let half = QUORUM + self.below(workers - 2 * QUORUM + 1);
+        let here: Vec<u32> = (0..half).map(|_| slots.swap_remove(self.below(slots.len() as u64) as usize)).collect();
+        let (when, hub) = (self.below(FAULTS_UNTIL), self.below(3));
+        let until = when + self.below(4 * LIVENESS);
+        let side = |slots: &[u32], with_hub: bool| -> Vec<End> {
+            slots.iter().copied().map(End::Worker).chain(with_hub.then_some(End::Arbiter)).collect()
+        };
+        let mut ways = Vec::new();
+        let (one, other) = (side(&here, hub == 0), side(&slots, hub == 1));
+        for (from, to) in one.iter().flat_map(|from| other.iter().map(move |to| (*from, *to))) {
+            ways.extend([(from, to), (to, from)]);
+        }
+        if hub == 2 {
+            ways.extend((0..workers as u32).map(End::Worker).flat_map(|end| [(end, End::Arbiter), (End::Arbiter, end)]));
+        }
+        for (from, to) in ways {
+            self.at(when, Happening::Block(Block { from, to, until }));
+        }
+    }
+
     /// Ends a sidecar's process, unless it is the last member that knows the newest round: losing everybody loses the run.
     pub(super) fn crash(&mut self, slot: u32) {
         let newest = self.history.keys().last().copied().unwrap_or(0);
-        let survivors = self.arbiter.record().members.iter().filter(|member| {
+        let record = self.record();
+        let survivors = record.members.iter().filter(|member| {
             member.slot != slot && self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest
         });
-        if survivors.count() == 0 || !self.node(slot).alive {
+        if survivors.count() == 0 || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
             return;
         }
         let me = self.node(slot).me.clone();
@@ -89,6 +131,7 @@ impl World {
         }
         let me = member(slot, node.me.incarnation + 1);
         node.peer = Peer::new("run".into(), me.clone(), LIVENESS).with_rules(rules);
+        node.petition = petition(&me, rules);
         node.me = me;
         node.alive = true;
         node.session = None;

@@ -1,12 +1,11 @@
-//! The network of the simulation: sessions that keep the order of sending, directions that are blocked for a while, and the
-//! way to the arbiter, on which questions and answers are lost and doubled.
+//! The network of the simulation: sessions that keep the order of sending, and directions that are blocked for a while.
 
 use atoll_collective::Millis;
 use atoll_collective::coordinator;
 use atoll_collective::peer;
-use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, Ruling, peer_message};
+use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
 
-use super::{Happening, Letter, Question, Session, SessionId, World};
+use super::{Happening, Letter, Session, SessionId, World};
 
 /// Who is at the end of a way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,26 +22,11 @@ pub(super) struct Block {
     pub(super) until: Millis,
 }
 
-/// Of so many questions to the arbiter, one is asked twice.
-const DOUBLED: u64 = 20;
-
 impl World {
     /// Until when nothing passes; now where the way is free.
-    fn blocked_until(&self, from: End, to: End) -> Millis {
+    pub(super) fn blocked_until(&self, from: End, to: End) -> Millis {
         let on_the_way = |block: &&Block| block.from == from && block.to == to;
         self.blocks.iter().filter(on_the_way).map(|block| block.until).max().unwrap_or(0).max(self.now)
-    }
-
-    /// Sends a question to the arbiter: lost where the way is blocked, sometimes asked twice.
-    pub(super) fn ask(&mut self, slot: u32, question: &Question) {
-        let repeats = if self.below(DOUBLED) == 0 { 2 } else { 1 };
-        if self.blocked_until(End::Worker(slot), End::Arbiter) > self.now {
-            return;
-        }
-        let (from, slowness) = (self.node(slot).me.clone(), self.node(slot).slowness);
-        for _ in 0..repeats {
-            self.soon(30 * slowness, Happening::ArbiterAsked { from: from.clone(), question: question.clone() });
-        }
     }
 
     /// Brings a message (or the session's end) over a session, in the order of sending.
@@ -133,20 +117,5 @@ impl World {
             .insert(id, Session { peer: peer.clone(), coordinator: coordinator.clone(), term, open: true, last: [now; 2] });
         self.node(peer.slot).session = Some(id);
         self.peer_event(peer.slot, peer::Event::Opened(term));
-    }
-
-    pub(super) fn asked(&mut self, from: &Member, question: Question) {
-        let now = self.now;
-        if !self.is(from) {
-            return;
-        }
-        let (ruling, proposal) = match question {
-            Question::Beat => (Ruling { granted: false, record: Some(self.arbiter.beat(from, now)) }, false),
-            Question::Term(observed) => (self.arbiter.request_term(from, observed, now), false),
-            Question::Epoch(proposed) => (self.arbiter.grant_epoch(&proposed), true),
-        };
-        if self.blocked_until(End::Arbiter, End::Worker(from.slot)) == now {
-            self.soon(20, Happening::ArbiterAnswered { to: from.clone(), ruling, proposal });
-        }
     }
 }

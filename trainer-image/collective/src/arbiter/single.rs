@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 
+use super::{is_newer, next_term};
 use crate::Millis;
 use crate::rules::Rules;
-use crate::v1::{EpochRecord, Member, Ruling};
+use crate::v1::{ArbiterKind, EpochRecord, Member, Ruling};
 
 /// State of the arbiter; `Serialize` so that it can be stored and inspected.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Arbiter {
+pub struct Single {
     record: EpochRecord,
     /// Last heartbeat by slot and incarnation.
     heard: BTreeMap<(u32, u64), Millis>,
@@ -19,7 +20,7 @@ pub struct Arbiter {
     rules: Rules,
 }
 
-impl Arbiter {
+impl Single {
     /// An arbiter of a run that has not begun. A coordinator is lost after `liveness` milliseconds without heartbeat.
     #[must_use]
     pub fn new(liveness: Millis) -> Self {
@@ -38,6 +39,13 @@ impl Arbiter {
         &self.record
     }
 
+    /// Takes a record that `Peers` granted: the next may be this arbiter's again.
+    pub fn learn(&mut self, record: &EpochRecord) {
+        if is_newer(record, &self.record) {
+            self.record = record.clone();
+        }
+    }
+
     /// A sidecar lives.
     pub fn beat(&mut self, member: &Member, now: Millis) -> EpochRecord {
         self.heard.insert((member.slot, member.incarnation), now);
@@ -53,12 +61,11 @@ impl Arbiter {
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         self.heard.insert((candidate.slot, candidate.incarnation), now);
         let follows = observed == self.record.term || !self.rules.terms_follow;
-        let granted = follows && !self.coordinator_lives(candidate, now);
+        let granted = self.is_in_force() && follows && !candidate.contributor && !self.coordinator_lives(candidate, now);
         if granted {
-            self.record.term += 1;
-            self.record.deposed = self.record.coordinator.replace(candidate.clone());
+            self.record = next_term(&self.record, candidate);
         }
-        Ruling { granted, record: Some(self.record.clone()) }
+        Ruling { granted, record: Some(self.record.clone()), ..Ruling::default() }
     }
 
     /// Stores `proposed`, if its coordinator has the newest term and it follows the stored epoch.
@@ -69,11 +76,16 @@ impl Arbiter {
         let follows = proposed.term == self.record.term
             && proposed.coordinator == self.record.coordinator
             && proposed.epoch == self.record.epoch + 1;
-        let follows = follows || !self.rules.epochs_follow;
-        if follows {
+        let granted = self.is_in_force() && (follows || !self.rules.epochs_follow);
+        if granted {
             self.record = proposed.clone();
         }
-        Ruling { granted: same || follows, record: Some(self.record.clone()) }
+        Ruling { granted: same || granted, record: Some(self.record.clone()), ..Ruling::default() }
+    }
+
+    /// The newest record names who decides on the next.
+    fn is_in_force(&self) -> bool {
+        self.record.arbiter() == ArbiterKind::Single || !self.rules.one_arbiter
     }
 
     /// The candidate itself is never the reason to refuse it: it lost its own role.
@@ -98,7 +110,8 @@ mod tests {
 
     #[test]
     fn the_first_to_ask_gets_the_term_and_the_second_learns_of_it() {
-        let mut arbiter = Arbiter::new(2_000);
+        let mut arbiter = Single::new(2_000);
+        assert!(!arbiter.request_term(&Member { contributor: true, ..member(3) }, 0, 0).granted, "it may not coordinate");
         assert!(arbiter.request_term(&member(1), 0, 0).granted);
         let refused = arbiter.request_term(&member(2), 0, 1);
         assert!(!refused.granted);
@@ -107,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_living_coordinator_is_not_deposed() {
-        let mut arbiter = Arbiter::new(2_000);
+        let mut arbiter = Single::new(2_000);
         arbiter.request_term(&member(1), 0, 0);
         arbiter.beat(&member(1), 1_000);
         assert!(!arbiter.request_term(&member(2), 1, 3_000).granted);
@@ -116,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_coordinator_whose_process_ended_is_replaced_at_once() {
-        let mut arbiter = Arbiter::new(2_000);
+        let mut arbiter = Single::new(2_000);
         arbiter.request_term(&member(1), 0, 0);
         arbiter.ended(1, 1);
         assert!(arbiter.request_term(&member(2), 1, 1).granted);
@@ -124,7 +137,7 @@ mod tests {
 
     #[test]
     fn an_epoch_needs_the_newest_term_and_the_newest_record() {
-        let mut arbiter = Arbiter::new(2_000);
+        let mut arbiter = Single::new(2_000);
         let record = arbiter.request_term(&member(1), 0, 0).record.unwrap();
         let first = EpochRecord { epoch: 1, members: vec![member(1), member(2)], ..record.clone() };
         assert!(arbiter.grant_epoch(&first).granted);
@@ -135,5 +148,21 @@ mod tests {
         arbiter.request_term(&member(2), 1, 0);
         let late = EpochRecord { epoch: 2, ..first };
         assert!(!arbiter.grant_epoch(&late).granted, "a deposed coordinator changes nothing");
+    }
+
+    #[test]
+    fn it_grants_nothing_after_a_record_that_names_the_peers_until_one_names_it_again() {
+        let mut arbiter = Single::new(2_000);
+        let record = arbiter.request_term(&member(1), 0, 0).record.unwrap();
+        let peers = EpochRecord { epoch: 1, arbiter: ArbiterKind::Peers.into(), ..record };
+        assert!(arbiter.grant_epoch(&peers).granted);
+        assert!(arbiter.grant_epoch(&peers).granted, "a lost answer is given again");
+        let next = EpochRecord { epoch: 2, ..peers.clone() };
+        assert!(!arbiter.grant_epoch(&next).granted);
+        assert!(!arbiter.request_term(&member(2), 1, 9_000).granted);
+        arbiter.learn(&EpochRecord { arbiter: ArbiterKind::Single.into(), ..next.clone() });
+        arbiter.learn(&peers);
+        assert!(arbiter.request_term(&member(2), 1, 9_000).granted);
+        assert_eq!(arbiter.record().epoch, 2);
     }
 }

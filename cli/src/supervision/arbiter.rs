@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use atoll_collective::arbiter::Arbiter as State;
+use atoll_collective::arbiter::Single;
 use atoll_collective::identity::{Identity, PeerName};
 use atoll_collective::lane::Meter;
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_proto::v1::arbiter_server::{Arbiter, ArbiterServer};
-use atoll_proto::v1::{BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
+use atoll_proto::v1::{BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status};
 /// Shared by the service and the supervisor.
 #[derive(Clone)]
 pub(crate) struct ArbiterService {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Single>>,
     started: Instant,
     run: String,
 }
@@ -46,7 +46,7 @@ impl Drop for Serving {
 impl ArbiterService {
     /// An arbiter for `run`.
     pub(crate) fn new(run: &str, liveness_milliseconds: u64) -> Self {
-        let state = Arc::new(Mutex::new(State::new(liveness_milliseconds)));
+        let state = Arc::new(Mutex::new(Single::new(liveness_milliseconds)));
         Self { state, started: Instant::now(), run: run.to_owned() }
     }
 
@@ -72,7 +72,7 @@ impl ArbiterService {
         self.lock().record().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Single> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,11 +98,12 @@ fn required<T>(value: Option<T>) -> Result<T, Status> {
 
 #[tonic::async_trait]
 impl Arbiter for ArbiterService {
-    async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<EpochRecord>, Status> {
+    async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatReply>, Status> {
         self.check(&request.get_ref().run)?;
         speaks(&request, request.get_ref().member.as_ref())?;
         let member: Member = required(request.into_inner().member)?;
-        Ok(Response::new(self.lock().beat(&member, self.now())))
+        let record = Some(self.lock().beat(&member, self.now()));
+        Ok(Response::new(BeatReply { record, hub: None }))
     }
 
     async fn request_term(&self, request: Request<TermRequest>) -> Result<Response<Ruling>, Status> {

@@ -46,6 +46,8 @@ pub struct Refusal {
 }
 
 /// Something a person should read in the run's events: who, and why.
+// A few at a time, moved once.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Notice {
     /// A new membership was granted.

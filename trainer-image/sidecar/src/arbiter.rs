@@ -39,9 +39,10 @@ impl Arbiter {
     pub(crate) fn beat(&self) {
         let mut arbiter = self.clone();
         tokio::spawn(async move {
-            let request = arbiter.request(BeatRequest { run: arbiter.run.clone(), member: Some(arbiter.me.clone()) });
-            if let Ok(record) = arbiter.client.beat(request).await {
-                let _stopping = arbiter.inbox.send(Input::Located(record.into_inner())).await;
+            let (run, member) = (arbiter.run.clone(), Some(arbiter.me.clone()));
+            let request = arbiter.request(BeatRequest { run, member, record: None });
+            if let Ok(reply) = arbiter.client.beat(request).await {
+                let _stopping = arbiter.inbox.send(Input::Located(reply.into_inner().record.unwrap_or_default())).await;
             }
         });
     }
@@ -50,7 +51,8 @@ impl Arbiter {
         let mut arbiter = self.clone();
         tokio::spawn(async move {
             let candidate = Some(arbiter.me.clone());
-            let request = arbiter.request(TermRequest { run: arbiter.run.clone(), candidate, observed_term });
+            let run = arbiter.run.clone();
+            let request = arbiter.request(TermRequest { run, candidate, observed_term, ..TermRequest::default() });
             if let Ok(ruling) = arbiter.client.request_term(request).await {
                 let _stopping = arbiter.inbox.send(Input::Located(ruling.into_inner().record.unwrap_or_default())).await;
             }
@@ -60,7 +62,8 @@ impl Arbiter {
     pub(crate) fn propose(&self, proposed: EpochRecord) {
         let mut arbiter = self.clone();
         tokio::spawn(async move {
-            let request = arbiter.request(EpochRequest { run: arbiter.run.clone(), proposed: Some(proposed) });
+            let run = arbiter.run.clone();
+            let request = arbiter.request(EpochRequest { run, proposed: Some(proposed), ..EpochRequest::default() });
             if let Ok(ruling) = arbiter.client.grant_epoch(request).await {
                 let _stopping = arbiter.inbox.send(Input::Ruled(ruling.into_inner())).await;
             }

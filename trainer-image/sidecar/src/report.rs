@@ -56,6 +56,10 @@ fn event(worker: &str, notice: &Notice) -> Event {
             let absent: Vec<_> = absent.iter().map(|member| (member.slot, member.incarnation)).collect();
             Event::now("", "HistoryMissing").round(*round).with("absent", serde_json::json!(absent))
         }
+        Notice::NoMajority { reached, needed, absent } => {
+            let absent: Vec<_> = absent.iter().map(|member| member.worker.clone()).collect();
+            Event::now("", "NoMajority").with("reached", *reached).with("needed", *needed).with("absent", absent)
+        }
         Notice::Deposed => Event::now(worker, "Deposed"),
     }
 }

@@ -58,6 +58,8 @@ pub enum Action {
 }
 
 /// A question to an arbiter.
+// A few at a time, moved once.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Question {
     /// For the next term; a voter's promise.

@@ -34,6 +34,8 @@ use trainer::Trainer;
 const TICK: Duration = Duration::from_millis(25);
 
 /// Everything that can happen to a sidecar.
+// Moved once, from a task to the core.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Input {
     Attach { request: AttachRequest, protocol: u32, answer: Answer<AttachReply> },
     Pulse { incarnation: u64, rank: u32 },

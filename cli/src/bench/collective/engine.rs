@@ -6,7 +6,7 @@ use anyhow::Result;
 use atoll_collective::coordinator::Settings;
 use atoll_sdk::Region;
 
-use super::barrier::{Barrier, Opened};
+use super::barrier::{BARRIER_BYTES, Meeting};
 use super::case::Case;
 use super::kernel::pss_bytes;
 use super::links::Links;
@@ -57,10 +57,10 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
     }
     processes.listening().await?;
     let at_start = processes.sidecars().map(pss_bytes).collect::<Result<Vec<_>>>()?;
-    let barrier = Region::create("barrier", Barrier::BYTES)?;
+    let barrier = Region::create("barrier", BARRIER_BYTES)?;
     for rank in 0..case.peers {
         let work = AtollConfig { run: RUN.to_owned(), socket: processes.socket(rank), bytes: case.bytes };
-        let config = Config { rank, ranks: case.peers, barrier: Opened::of(&barrier), work: Work::Atoll(work) };
+        let config = Config { rank, ranks: case.peers, barrier: Meeting::new(&barrier, case.peers), work: Work::Atoll(work) };
         processes.start_rank(&own("rank")?, config).await?;
     }
     measure(processes, case.peers, iterations, &at_start).await

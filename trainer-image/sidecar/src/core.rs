@@ -14,7 +14,7 @@ use atoll_collective::v1::{
     Ruling, Start, all_reduce_reply, coordinator_message, peer_message,
 };
 use atoll_collective::{Millis, chain};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -136,8 +136,7 @@ impl Core {
     }
 
     /// Runs until the process is told to stop.
-    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        let Ok(mut stop) = signal(SignalKind::terminate()) else { return };
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stop: Signal) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -68,6 +68,27 @@ fn a_delayed_link_takes_its_time_and_says_how_it_was_made() {
 }
 
 #[test]
+fn a_narrow_link_takes_its_time_whoever_makes_it() {
+    let line = line(&["--bytes", "256KiB", "--rates", "20mbit", "--iterations", "2", "--json"]);
+    assert!(["namespaces", "proxy"].contains(&line["links"].as_str().unwrap()), "{line}");
+    // A token bucket lets what it saved pass at once.
+    assert!(line["minMs"].as_f64().unwrap() >= line["theoryMs"].as_f64().unwrap() / 2.0, "{line}");
+}
+
+#[test]
+fn gloo_is_measured_or_what_to_install_is_said() {
+    let installed = Command::new("/usr/bin/python3").args(["-c", "import torch"]).stderr(Stdio::null()).status();
+    let arguments = ["--bytes", "4KiB", "--peer", "gloo", "--iterations", "5", "--json"];
+    if installed.is_ok_and(|status| status.success()) {
+        assert_eq!(line(&arguments)["implementation"], "gloo");
+    } else {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("apt-get install python3-torch"));
+    }
+}
+
+#[test]
 fn bad_input_is_refused_with_what_would_be_right() {
     let cases: [(&[&str], &str); 8] = [
         (&["--peers", "1"], "give 2 to 64"),

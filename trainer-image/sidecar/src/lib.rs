@@ -26,6 +26,7 @@ use atoll_collective::v1::Member;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
@@ -102,6 +103,8 @@ pub fn run(config: Config) -> Result<(), SidecarError> {
 }
 
 async fn serve(config: Config) -> Result<(), SidecarError> {
+    // Heard before there is a socket to remove.
+    let stop = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
     let place = config.listen.to_string();
     let listener = TcpListener::bind(config.listen).await.map_err(|source| SidecarError::Listen { place, source })?;
     let address = listener.local_addr().map_err(SidecarError::Process)?;
@@ -145,7 +148,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     tokio::select! {
         ended = network => ended?,
         ended = seam => ended?,
-        () = core.run(events) => {}
+        () = core.run(events, stop) => {}
     }
     Ok(())
 }

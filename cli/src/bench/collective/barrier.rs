@@ -37,7 +37,32 @@ impl Opened {
     }
 }
 
-/// A barrier of `ranks` in the first words of a region.
+/// A barrier that the supervisor made, as its ranks are told of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Meeting {
+    words: Opened,
+    ranks: u32,
+    /// Looks before a rank sleeps.
+    looks: usize,
+}
+
+/// Bytes of a region that a barrier uses.
+pub(crate) const BARRIER_BYTES: u64 = 64;
+
+impl Meeting {
+    /// A barrier at the beginning of `region`, which nobody has used; called where all processors may be used.
+    pub(crate) fn new(region: &Region, ranks: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { words: Opened::of(region), ranks: ranks as u32, looks: if ranks <= processors { LOOKS } else { 0 } }
+    }
+
+    /// The barrier, for one rank.
+    pub(crate) fn join(&self) -> Result<Barrier> {
+        Ok(Barrier { region: self.words.open()?, ranks: self.ranks, looks: self.looks })
+    }
+}
+
+/// One rank's side of a barrier.
 pub(crate) struct Barrier {
     region: Region,
     ranks: u32,
@@ -45,19 +70,10 @@ pub(crate) struct Barrier {
 }
 
 impl Barrier {
-    /// Bytes of a region that the barrier uses.
-    pub(crate) const BYTES: u64 = 64;
-
-    /// The barrier at the beginning of `region`, whose words were zero before the first rank came.
-    pub(crate) fn new(region: Region, ranks: usize) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { region, ranks: ranks as u32, looks: if ranks <= processors { LOOKS } else { 0 } }
-    }
-
     /// Waits until all ranks are here.
     ///
     /// # Errors
-    /// When the region is shorter than [`Barrier::BYTES`] or the kernel refuses to wait.
+    /// When the region is shorter than [`BARRIER_BYTES`] or the kernel refuses to wait.
     pub(crate) fn wait(&self) -> Result<()> {
         let word = |offset| self.region.word(offset).context("the barrier has no memory");
         let (arrived, passed) = (word(0)?, word(4)?);
@@ -97,13 +113,13 @@ mod tests {
 
     #[test]
     fn nobody_passes_before_the_last_has_come() {
-        let region = Region::create("barrier", Barrier::BYTES).unwrap();
-        let opened = Opened::of(&region);
+        let region = Region::create("barrier", BARRIER_BYTES).unwrap();
+        let meeting = Meeting::new(&region, 5);
         let came = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..5 {
                 scope.spawn(|| {
-                    let barrier = Barrier::new(opened.open().unwrap(), 5);
+                    let barrier = meeting.join().unwrap();
                     for round in 1..=200 {
                         came.fetch_add(1, AcqRel);
                         barrier.wait().unwrap();

@@ -7,7 +7,7 @@ use atoll_collective::coordinator::Settings;
 use atoll_sidecar::ARBITER;
 use atoll_sdk::Region;
 
-use super::barrier::{Barrier, Opened};
+use super::barrier::{BARRIER_BYTES, Meeting};
 use super::case::{Case, Path};
 use super::kernel::pss_bytes;
 use super::links::Links;
@@ -65,12 +65,12 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
     }
     processes.listening().await?;
     let at_start = processes.sidecars().map(pss_bytes).collect::<Result<Vec<_>>>()?;
-    let barrier = Region::create("barrier", Barrier::BYTES)?;
+    let barrier = Region::create("barrier", BARRIER_BYTES)?;
     for rank in 0..case.peers {
         let socket = processes.socket(if shared { 0 } else { rank });
         let Case { bytes, codec, tensors, concurrent, .. } = *case;
         let work = AtollConfig { run: RUN.to_owned(), socket, bytes, shared, codec, tensors, concurrent };
-        let config = Config { rank, ranks: case.peers, barrier: Opened::of(&barrier), work: Work::Atoll(work) };
+        let config = Config { rank, ranks: case.peers, barrier: Meeting::new(&barrier, case.peers), work: Work::Atoll(work) };
         processes.start_rank(&own("rank")?, config).await?;
     }
     measure(processes, case.peers, iterations, &at_start).await

@@ -8,7 +8,10 @@ import sys
 import threading
 import time
 
-config = json.loads(sys.stdin.readline())["config"]
+started = json.loads(sys.stdin.readline())
+config = started["config"]
+if config["crowded"] and started["processors"]:
+    os.sched_setaffinity(0, started["processors"])
 os.environ["GLOO_SOCKET_IFNAME"] = config["interface"]
 
 import torch  # noqa: E402: reads the environment

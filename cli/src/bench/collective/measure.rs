@@ -20,7 +20,7 @@ const MOST_LOOKED_AT: usize = 2_000;
 /// How long the timed operations should take together.
 const TIMED: Duration = Duration::from_secs(3);
 /// Bytes that an unshaped operation moves per second at least, to guess how many there is time for.
-const SLOW: f64 = 100e6;
+const SLOW: f64 = 400e6;
 
 /// What was measured of one case.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(iterations(&shaped("16MiB", "200mbit", None)), 5);
         let unshaped = |bytes| Case { bytes, rates: Vec::new(), ..shaped("16MiB", "200mbit", None) };
         assert_eq!(iterations(&unshaped(4096)), 500);
-        assert_eq!(iterations(&unshaped(16 << 20)), 17);
+        assert_eq!(iterations(&unshaped(16 << 20)), 71);
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::figures::{Implementation, Line, short};
 use super::recorded;
 use super::suite::{Compared, Section};
+use super::theory;
 
 /// Lines of the page between which the tables are.
 const BEGIN: &str = "<!-- collectives begin -->\n";
@@ -74,7 +75,7 @@ const HEAD: &str = "| case | least by theory | PCCL, recorded | Gloo, recorded |
 fn row(compared: &Compared) -> String {
     let line = |implementation| compared.lines.iter().find(|line: &&Line| line.implementation == implementation);
     let time = |implementation| cell(line(implementation).map(|line| line.p50_ms));
-    let theory = compared.lines.first().and_then(|line| line.theory_ms);
+    let theory = theory::least(&compared.case).map(|least| least.as_secs_f64() * 1e3);
     let recorded = recorded::of(&compared.case);
     let cells = [
         format!("`{}`", compared.case),

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use crate::supervision::child::{Child, Role, Told, What, last_words};
-use crate::supervision::processors::Processors;
+use crate::supervision::processors::{self, Processors};
 use crate::supervision::{socket_folder, socket_name};
 
 /// Longest silence of a rank that has been told to iterate.
@@ -51,15 +51,18 @@ pub(crate) struct Processes {
     /// By slot; none once it has ended.
     sidecars: Vec<Option<Logged>>,
     ranks: Vec<Option<Logged>>,
+    /// Of each peer; as in a run, they keep to their own where these can be shared evenly.
+    processors: Vec<Processors>,
     teller: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
 }
 
 impl Processes {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(peers: usize) -> Result<Self> {
         let folder = socket_folder().context("no folder for sockets can be made")?;
         let (teller, told) = mpsc::channel(4096);
-        Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), teller, told })
+        let processors = processors::divide(&processors::available(), peers, 1);
+        Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), processors, teller, told })
     }
 
     /// The folder of the sockets, removed with the last of them where this process cannot do it.
@@ -72,7 +75,7 @@ impl Processes {
         self.folder.path().join(socket_name(slot as u32))
     }
 
-    /// Starts the next sidecar, on all processors: which one a peer has is the scheduler's choice, as for the others' peers.
+    /// Starts the next sidecar.
     pub(crate) async fn start_sidecar(&mut self, program: &[OsString], config: atoll_sidecar::Config) -> Result<()> {
         let child = self.start(self.sidecars.len(), Role::Sidecar, program, config).await?;
         self.sidecars.push(Some(child));
@@ -88,9 +91,9 @@ impl Processes {
 
     async fn start(&self, slot: usize, role: Role, program: &[OsString], config: impl Serialize) -> Result<Logged> {
         let log = tempfile::tempfile().context("no log can be made")?;
-        let processors = Processors { threads: 1, pinned: Vec::new() };
+        let processors = &self.processors[slot];
         let who = (slot as u32, role, 1);
-        let child = Child::start(who, program, config, log.try_clone()?, &processors, self.teller.clone()).await;
+        let child = Child::start(who, program, config, log.try_clone()?, processors, self.teller.clone()).await;
         let child = child.with_context(|| format!("cannot start the {} of peer {slot}", what(role)))?;
         Ok(Logged { child, log })
     }

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-use super::barrier::{Barrier, Opened};
+use super::barrier::Meeting;
 use super::case::{Case, Codec, Path};
 use super::pattern;
 use super::reference::{self, ReferenceRank};
@@ -32,7 +32,7 @@ pub(crate) struct Config {
     pub(crate) rank: usize,
     pub(crate) ranks: usize,
     /// Where the ranks meet before each operation.
-    pub(crate) barrier: Opened,
+    pub(crate) barrier: Meeting,
     pub(crate) work: Work,
 }
 
@@ -82,7 +82,7 @@ pub(crate) fn rank() -> Ending {
 }
 
 fn serve(config: Config) -> Result<()> {
-    let barrier = Barrier::new(config.barrier.open()?, config.ranks);
+    let barrier = config.barrier.join()?;
     let mut operations: Box<dyn Operations> = match config.work {
         Work::Atoll(work) => Box::new(AtollRank::new(work, config.rank, config.ranks)?),
         Work::Reference(work) => Box::new(ReferenceRank::new(&work, config.rank, config.ranks)?),

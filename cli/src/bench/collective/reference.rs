@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use atoll_sdk::Region;
 use serde::{Deserialize, Serialize};
 
-use super::barrier::{Barrier, Opened};
+use super::barrier::{BARRIER_BYTES, Barrier, Meeting, Opened};
 use super::case::{Case, ELEMENT};
 use super::measure::{Measured, measure};
 use super::pattern;
@@ -30,7 +30,7 @@ pub(crate) struct Config {
     /// All inputs in rank order, then the result.
     pub(crate) vectors: Opened,
     /// Where the ranks meet within an operation.
-    pub(crate) barrier: Opened,
+    pub(crate) barrier: Meeting,
     pub(crate) bytes: u64,
 }
 
@@ -42,10 +42,11 @@ fn region_length(bytes: u64, ranks: usize) -> u64 {
 /// Starts the ranks of `case`, measures, and leaves `processes` to be stopped.
 pub(crate) async fn run(processes: &mut Processes, case: &Case, iterations: usize) -> Result<Measured> {
     let vectors = Region::create("vectors", region_length(case.bytes, case.peers))?;
-    let [before, within] = [Region::create("barrier", Barrier::BYTES)?, Region::create("barrier", Barrier::BYTES)?];
+    let [before, within] = [Region::create("barrier", BARRIER_BYTES)?, Region::create("barrier", BARRIER_BYTES)?];
     for rank in 0..case.peers {
-        let work = Config { vectors: Opened::of(&vectors), barrier: Opened::of(&within), bytes: case.bytes };
-        let config = rank::Config { rank, ranks: case.peers, barrier: Opened::of(&before), work: Work::Reference(work) };
+        let work = Config { vectors: Opened::of(&vectors), barrier: Meeting::new(&within, case.peers), bytes: case.bytes };
+        let config =
+            rank::Config { rank, ranks: case.peers, barrier: Meeting::new(&before, case.peers), work: Work::Reference(work) };
         processes.start_rank(&own("rank")?, config).await?;
     }
     measure(processes, case.peers, iterations, &[]).await
@@ -64,7 +65,7 @@ pub(crate) struct ReferenceRank {
 impl ReferenceRank {
     pub(crate) fn new(config: &Config, rank: usize, ranks: usize) -> Result<Self> {
         let elements = (config.bytes / ELEMENT) as usize;
-        let barrier = Barrier::new(config.barrier.open()?, ranks);
+        let barrier = config.barrier.join()?;
         let mine = share(elements, rank, ranks);
         let mut this = Self { vectors: config.vectors.open()?, barrier, elements, mine, ranks, copy: vec![0.0; elements] };
         let input = vector(elements, rank, &(0..elements));
@@ -144,8 +145,8 @@ mod tests {
         let (ranks, elements) = (3, 20_000);
         let bytes = elements * ELEMENT;
         let vectors = Region::create("vectors", region_length(bytes, ranks)).unwrap();
-        let meeting = Region::create("barrier", Barrier::BYTES).unwrap();
-        let config = Config { vectors: Opened::of(&vectors), barrier: Opened::of(&meeting), bytes };
+        let meeting = Region::create("barrier", BARRIER_BYTES).unwrap();
+        let config = Config { vectors: Opened::of(&vectors), barrier: Meeting::new(&meeting, ranks), bytes };
         let mut members: Vec<_> = (0..ranks).map(|rank| ReferenceRank::new(&config, rank, ranks).unwrap()).collect();
         std::thread::scope(|scope| members.iter_mut().for_each(|member| drop(scope.spawn(|| member.operate().unwrap()))));
         for member in &members {

@@ -103,7 +103,7 @@ impl Row<'_> {
 /// All cases, by section.
 ///
 /// # Errors
-/// None; the cases are checked like anybody's.
+/// [`CaseError`] of a row that makes no case.
 pub(crate) fn comparisons() -> Result<Vec<Comparison>, CaseError> {
     let both = [Path::Shm, Path::Tcp];
     let mut rows = Vec::new();

@@ -16,7 +16,7 @@ use atoll_collective::v1::{
     OperateReply, OperateRequest, PeerMessage, Ruling, Start,
 };
 use atoll_collective::{Millis, chain};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -133,8 +133,7 @@ impl Core {
     }
 
     /// Runs until the process is told to stop.
-    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>) {
-        let Ok(mut stop) = signal(SignalKind::terminate()) else { return };
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stop: Signal) {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -19,6 +19,7 @@ const LOST: u64 = 50;
 const BELIEVED: Millis = 20_000;
 
 /// What an arbiter or a voter is told or asked.
+#[allow(clippy::large_enum_variant)]
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     Beat(BeatRequest),

@@ -26,10 +26,9 @@ def attach():  # passes the regions, attaches, and pulses from then on
         for name, region in regions.items():
             socket.send_fds(passing, [struct.pack("<Q", BYTES), name.encode()], [region])
             if passing.recv(1) != b"\1": sys.exit(f"the sidecar refuses {name}")
-    sidecar = services.SidecarStub(grpc.insecure_channel("unix:" + path))
+    sidecar = services.SidecarStub(grpc.insecure_channel("unix:" + path, [("grpc.default_authority", "sidecar")]))
     slot = sidecar.Attach(messages.AttachRequest(run=run, protocol_low=1, protocol_high=1, ranks=1, **me)).slot
-    sidecar.Pulse.future(pulses())  # grpcio takes the pulses in a thread of its own
-    return sidecar, slot
+    return sidecar, slot, sidecar.Pulse.future(pulses())  # in a thread of grpcio, as long as somebody holds it
 
 def pulses():
     while True:
@@ -40,7 +39,7 @@ def pulses():
 sidecar, committed = None, CommitRecord()
 while committed.round < ROUNDS:
     try:
-        if sidecar is None: sidecar, slot = attach()
+        if sidecar is None: sidecar, slot, pulse = attach()
         begun = sidecar.BeginRound(messages.BeginRoundRequest(
             round=committed.round + 1, state=shared, state_hash=blake3.blake3(state.tobytes()).digest(),
             committed=committed if committed.round else None, **me))

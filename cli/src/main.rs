@@ -4,6 +4,7 @@ mod bench;
 mod commands;
 mod process;
 mod run;
+mod sidecars;
 mod supervision;
 
 use std::io::{Read, Write};
@@ -28,6 +29,8 @@ struct Arguments {
 enum Command {
     /// Train as a TrainingRun file says, on this machine
     Run(run::Arguments),
+    /// Start the sidecars of a run whose trainers you start yourself
+    Sidecars(sidecars::Arguments),
     /// Check a TrainingRun file and say what is wrong with it
     Validate(commands::Validate),
     /// Print the version
@@ -90,6 +93,7 @@ impl Ending {
 fn main() -> ExitCode {
     let ending = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
+        Command::Sidecars(arguments) => sidecars::sidecars(&arguments),
         Command::Validate(arguments) => commands::validate(&arguments),
         Command::Version => commands::version(),
         Command::Completions { shell } => commands::completions::<Arguments>(shell),

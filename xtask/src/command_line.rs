@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{acceptance, audit, bench, example, faults, field_table, load, simulate, suites, tally::Tally, tiers};
+use crate::{acceptance, audit, bench, example, faults, field_table, load, python, simulate, suites, tally::Tally, tiers};
 
 /// The project's own tasks.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ pub(crate) enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Have a trainer in Python and one in Rust reduce together, and check that both get the right values
+    Python,
     /// Run the shipped protocol under seeded schedules of faults, on virtual time
     Simulate {
         /// Schedules to run
@@ -119,6 +121,7 @@ impl Task {
             Self::Fields { check } => field_table::perform(*check),
             Self::Example { quick } => example::perform(*quick),
             Self::Faults { quick, seed } => faults::perform(*quick, *seed),
+            Self::Python => python::perform(),
             Self::Simulate { seeds } => simulate::perform(*seeds),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::reference(*steps),

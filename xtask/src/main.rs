@@ -15,6 +15,7 @@ mod markers;
 mod paths;
 mod process;
 mod product;
+mod python;
 mod report;
 mod simulate;
 mod suites;

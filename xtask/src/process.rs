@@ -72,6 +72,23 @@ impl Process {
         }
     }
 
+    /// Waits until `found` finds something, as long as it runs.
+    pub(crate) fn until<T>(&mut self, limit: Duration, mut found: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+        let since = Instant::now();
+        loop {
+            if let Some(found) = found()? {
+                return Ok(found);
+            }
+            if let Some(status) = self.child.try_wait().with_context(|| format!("{}: cannot wait", self.name))? {
+                bail!("{}: {status}", self.name);
+            }
+            if since.elapsed() > limit {
+                bail!("{}: not ready after {} s", self.name, limit.as_secs());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
     /// Interrupts it, kills it when that does not help, and kills what it leaves behind.
     fn end(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_some() {
@@ -269,6 +286,16 @@ mod tests {
         assert!(error.to_string().contains("not done after"), "{error}");
         drop(process);
         assert_eq!(started_at(id), None);
+    }
+
+    #[test]
+    fn a_process_is_waited_for_until_it_is_ready_or_has_ended() {
+        let mut sleep = Process::start("sleep", Command::new("sleep").arg("60")).unwrap();
+        let mut looks = 0..3;
+        assert_eq!(sleep.until(Duration::from_mins(1), || Ok(looks.next().filter(|look| *look == 2))).unwrap(), 2);
+        let mut ended = Process::start("false", &mut Command::new("false")).unwrap();
+        let error = ended.until::<()>(Duration::from_mins(1), || Ok(None)).unwrap_err();
+        assert!(error.to_string().starts_with("false: exit status: 1"), "{error}");
     }
 
     #[test]

@@ -22,11 +22,17 @@ const BUILD_LIMIT: Duration = Duration::from_hours(1);
 
 /// Builds release programs; does nothing where they are newer than their sources.
 pub(crate) fn build(packages: &[&str]) -> Result<()> {
+    release(packages.iter().flat_map(|package| ["--package", *package]))
+}
+
+/// The same, with an example of another package.
+pub(crate) fn build_with_example(program: &str, (package, example): (&str, &str)) -> Result<()> {
+    release(["--package", program, "--bins", "--package", package, "--example", example].into_iter())
+}
+
+fn release<'a>(arguments: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut command = cargo();
-    command.args(["build", "--release", "--quiet"]);
-    for package in packages {
-        command.args(["--package", package]);
-    }
+    command.args(["build", "--release", "--quiet"]).args(arguments);
     let status = Process::start("release build", command.stdin(Stdio::null()))?.wait(BUILD_LIMIT, || Ok(()))?;
     if !status.success() {
         bail!("release build: {status}");

@@ -41,10 +41,11 @@ pub(crate) struct Suite {
 
 const COMPILER: Need = Need::Command(&["cc", "--version"]);
 const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
+const PYTHON: Need = Need::Command(&["python3", "-m", "ensurepip", "--version"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
 
 /// All suites, in the order in which `ci` runs its own.
-pub(crate) const SUITES: [Suite; 13] = [
+pub(crate) const SUITES: [Suite; 14] = [
     Suite {
         name: "test",
         tier: Tier::Test,
@@ -118,6 +119,13 @@ pub(crate) const SUITES: [Suite; 13] = [
         budget: Budget { cold: 300, warm: 300 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "faults", "--quick"]],
+    },
+    Suite {
+        name: "python",
+        tier: Tier::Ci,
+        budget: Budget { cold: 120, warm: 60 },
+        needs: &[COMPILER, Need::Linux, PYTHON],
+        commands: &[&["xtask", "python"]],
     },
     Suite {
         name: "acceptance",

@@ -2,21 +2,19 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use atoll_crds::RunFile;
-use atoll_sdk::regions_socket;
 use atoll_trainer::data::DataError;
 use atoll_trainer::process::{Prepared, TrainerError, prepare};
-use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::Arguments;
 use super::output::Output;
 use super::view::PLAIN;
-use crate::supervision::{loopback, socket_folder, socket_name};
+use crate::supervision::loopback;
+use crate::supervision::sockets::Sockets;
 use crate::{Ending, say};
 
 /// Everything that was checked and is ready to use.
@@ -29,23 +27,6 @@ pub(crate) struct Ready {
     pub(crate) sockets: Sockets,
     /// First lane port.
     pub(crate) port: Option<u16>,
-}
-
-/// The folder of the workers' sockets.
-pub(crate) enum Sockets {
-    /// Made for this run, removed with it.
-    Temporary(TempDir),
-    /// The user's.
-    Given(PathBuf),
-}
-
-impl Sockets {
-    pub(crate) fn path(&self) -> &Path {
-        match self {
-            Self::Temporary(folder) => folder.path(),
-            Self::Given(folder) => folder,
-        }
-    }
 }
 
 impl Ready {
@@ -66,7 +47,7 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
     let prepared = prepared(file, &base, output, arguments.json).await?;
-    let sockets = sockets(arguments, file)?;
+    let sockets = Sockets::new(arguments.socket_dir.as_deref(), file.spec.workers.target).map_err(Ending::BadInput)?;
     if let Some(port) = arguments.port {
         for slot in 0..file.spec.workers.target {
             let wanted = u32::from(port) + slot;
@@ -97,39 +78,6 @@ async fn prepared(file: &RunFile, base: &Path, output: &Output, silent: bool) ->
             Err(_) => say(&format!("preparing the data and the model, {} s so far", started.elapsed().as_secs())),
         }
     }
-}
-
-fn sockets(arguments: &Arguments, file: &RunFile) -> Result<Sockets, Ending> {
-    let Some(folder) = &arguments.socket_dir else {
-        return socket_folder().map(Sockets::Temporary).map_err(|error| {
-            let folder = std::env::temp_dir();
-            let folder = folder.display();
-            Ending::BadInput(format!(
-                "TMPDIR {folder}: no folder for sockets can be made there: {error}; set another, or give --socket-dir"
-            ))
-        });
-    };
-    let refuse = |problem: String| Ending::BadInput(format!("--socket-dir {}: {problem}", folder.display()));
-    let folder = folder.canonicalize().map_err(|error| refuse(error.to_string()))?;
-    for path in (0..file.spec.workers.target).map(|slot| folder.join(socket_name(slot))) {
-        for path in [regions_socket(&path), path] {
-            let problem = match std::os::unix::net::UnixListener::bind(&path) {
-                Ok(_free) => std::fs::remove_file(&path).err().map(|error| error.to_string()),
-                Err(error) if error.kind() != std::io::ErrorKind::AddrInUse => Some(error.to_string()),
-                // Left behind by a run that was killed, or somebody's.
-                Err(_) if std::os::unix::net::UnixStream::connect(&path).is_ok() => Some("in use".to_owned()),
-                Err(_) => (!is_socket(&path)).then(|| "a file that is no socket".to_owned()),
-            };
-            if let Some(problem) = problem {
-                return Err(refuse(format!("{}: {problem}; give another folder, or none", path.display())));
-            }
-        }
-    }
-    Ok(Sockets::Given(folder))
-}
-
-fn is_socket(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 /// Says at which field of the run file the data or the model is named that cannot be used.

@@ -10,13 +10,12 @@ use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
 use atoll_sidecar::ARBITER;
 use atoll_sdk::events::Event;
-use atoll_sdk::regions_socket;
 use atoll_trainer::process::Job;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::output::Output;
-use super::preflight::{Ready, Sockets};
+use super::preflight::Ready;
 use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
@@ -25,7 +24,7 @@ use crate::supervision::child::{self, Child, Role, Told, What};
 use crate::supervision::interrupts::Interrupts;
 use crate::supervision::processors::{self, Processors};
 use crate::supervision::authority::{Authority, ISLAND};
-use crate::supervision::{loopback, socket_name, token};
+use crate::supervision::{loopback, token};
 
 /// `livenessSeconds` of a local run that does not say.
 const LIVENESS: Duration = Duration::from_secs(2);
@@ -235,7 +234,7 @@ impl<'a> Supervisor<'a> {
         let incarnation = *incarnation;
         let log = File::options().create(true).append(true).open(self.log_path(slot, role));
         let log = log.with_context(|| format!("cannot write {}", self.log_path(slot, role).display()))?;
-        let socket = self.ready.sockets.path().join(socket_name(slot));
+        let socket = self.ready.sockets.socket(slot);
         let (who, teller) = ((slot, role, incarnation), self.teller.clone());
         let processors = &self.processors[slot as usize];
         let program = child::own(role.name())?;
@@ -261,10 +260,7 @@ impl<'a> Supervisor<'a> {
             announce: None,
             arbiter: self.serving.address().to_owned(),
             socket,
-            temporary_folder: match &self.ready.sockets {
-                Sockets::Temporary(folder) => Some(folder.path().to_owned()),
-                Sockets::Given(_) => None,
-            },
+            temporary_folder: self.ready.sockets.temporary_folder(),
             settings: self.settings.clone(),
             progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
             token: self.token.clone(),
@@ -486,11 +482,7 @@ impl<'a> Supervisor<'a> {
                 sidecar.signal(Signal::KILL);
             }
         }
-        // A sidecar that had to be killed could not remove its own.
-        for slot in 0..self.workers.len() as u32 {
-            let socket = self.ready.sockets.path().join(socket_name(slot));
-            let _usually_gone = std::fs::remove_file(regions_socket(&socket)).and(std::fs::remove_file(&socket));
-        }
+        self.ready.sockets.clear(self.workers.len() as u32);
     }
 
     fn log(&mut self, event: &Event) -> Result<()> {

@@ -1,10 +1,11 @@
-//! What every supervisor of processes needs: to start and hear them, the arbiter they ask, signals, and processors.
+//! What every supervisor of processes needs: to start and hear them, the arbiter they ask, signals, processors, and sockets.
 
 pub(crate) mod arbiter;
 pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod interrupts;
 pub(crate) mod processors;
+pub(crate) mod sockets;
 
 use std::fs::File;
 use std::io::Read;

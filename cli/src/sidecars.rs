@@ -146,9 +146,9 @@ impl Sidecars {
             self.start(slot, 1).await?;
         }
         self.listening().await?;
-        let lines: String =
+        let lines: Vec<_> =
             self.slots().map(|slot| format!("{} {}\n", name(slot), self.sockets.socket(slot).display())).collect();
-        if let Err(ending) = print(&lines) {
+        if let Err(ending) = print(&lines.concat()) {
             return Ok(ending);
         }
         say(&format!("run {}: start a trainer for each of these sockets; Ctrl-C ends their sidecars", self.settings.run));

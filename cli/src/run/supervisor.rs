@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use atoll_collective::coordinator::Settings;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
-use atoll_sidecar::ARBITER;
 use atoll_sdk::events::Event;
+use atoll_sidecar::ARBITER;
 use atoll_trainer::process::Job;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -20,10 +20,10 @@ use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
 use crate::supervision::arbiter::{ArbiterService, Serving};
+use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::child::{self, Child, Role, Told, What};
 use crate::supervision::interrupts::Interrupts;
 use crate::supervision::processors::{self, Processors};
-use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::{loopback, token};
 
 /// `livenessSeconds` of a local run that does not say.

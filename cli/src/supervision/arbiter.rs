@@ -88,7 +88,8 @@ impl ArbiterService {
 /// A sidecar asks for itself alone.
 fn speaks<T>(request: &Request<T>, member: Option<&Member>) -> Result<(), Status> {
     let name = request.extensions().get::<Option<PeerName>>().and_then(Option::as_ref);
-    let its_own = |name: &PeerName| member.is_some_and(|member| (name.worker(), name.island()) == (&member.worker, &member.island));
+    let its_own =
+        |name: &PeerName| member.is_some_and(|member| (name.worker(), name.island()) == (&member.worker, &member.island));
     if name.is_none_or(its_own) { Ok(()) } else { Err(Status::permission_denied("the certificate is another worker's")) }
 }
 

@@ -8,10 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
+use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::lane::{FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
 use atoll_collective::operation;
 use atoll_collective::peer::Failure;
-use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::{
@@ -304,7 +304,8 @@ async fn strangers_and_frames_that_do_not_belong_are_refused() {
     let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
     let length = exchange.plan().block(0, 0).len();
     let sender = |slot| Sender { slot, name: None };
-    let refused = |slot, kind, block, length| exchange.receive(&sender(slot), kind, block, length).map(|_| ()).unwrap_err().to_string();
+    let refused =
+        |slot, kind, block, length| exchange.receive(&sender(slot), kind, block, length).map(|_| ()).unwrap_err().to_string();
     assert_eq!(refused(9, Copy, 0, length), "the sender does not take part in the operation");
     assert_eq!(refused(1, Copy, 1, length), format!("block 1 of {length} bytes is not part of the operation"));
     assert_eq!(refused(1, Copy, 0, 4), "block 0 of 4 bytes is not part of the operation");

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
-use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
 use atoll_collective::identity::{Identity, IdentityError};
+use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::Member;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use atoll_collective::coordinator::Settings;
-use atoll_sidecar::ARBITER;
 use atoll_sdk::Region;
+use atoll_sidecar::ARBITER;
 
 use super::barrier::{BARRIER_BYTES, Meeting};
 use super::case::{Case, Path};
@@ -15,8 +15,8 @@ use super::measure::{Measured, measure};
 use super::processes::Processes;
 use super::rank::{AtollConfig, Config, Work};
 use crate::supervision::arbiter::ArbiterService;
-use crate::supervision::child::own;
 use crate::supervision::authority::{Authority, ISLAND};
+use crate::supervision::child::own;
 use crate::supervision::token;
 
 /// Name of the run.

@@ -176,7 +176,9 @@ impl AtollRank {
     fn tensor(&self, index: usize) -> Operation {
         let length = self.config.bytes as usize / self.config.tensors;
         let range = index * length..(index + 1) * length;
-        Operation::all_reduce(part("input", range.clone()), part("output", range)).coded(self.config.codec.code()).within(DEADLINE)
+        Operation::all_reduce(part("input", range.clone()), part("output", range))
+            .coded(self.config.codec.code())
+            .within(DEADLINE)
     }
 }
 

@@ -61,8 +61,8 @@ impl Lane {
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
-        let more = (1..channels(round_trip))
-            .map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
+        let more =
+            (1..channels(round_trip)).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
         Ok(Self { channels, broken })

@@ -155,7 +155,8 @@ impl Lanes {
             .body(Body::empty())
             .map_err(|error| error.to_string())?;
         let silent = |_| format!("silent for {} ms", patience.as_millis());
-        let mut body = tokio::time::timeout(patience, Self::call(self.connection_to(donor)?, request)).await.map_err(silent)??;
+        let mut body =
+            tokio::time::timeout(patience, Self::call(self.connection_to(donor)?, request)).await.map_err(silent)??;
         let mut deframer = Deframer::new(length);
         while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(silent)? {
             let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };

@@ -140,7 +140,9 @@ impl Core {
             let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);
             tokio::spawn(work::reduce_ranks(plan, given, moves, moving))
         } else {
-            let Some(Given { input, output, residual, .. }) = given.into_iter().next() else { return Err("nothing is given".into()) };
+            let Some(Given { input, output, residual, .. }) = given.into_iter().next() else {
+                return Err("nothing is given".into());
+            };
             let input = input.map(|input| input.shared()).unwrap_or_default();
             let residual = residual.map(|residual| residual.shared());
             let output: Arc<dyn Output> = match output {
@@ -185,7 +187,12 @@ impl Core {
                 self.payload_bytes += outputs.first().map_or(0, Part::len) as u64;
                 let (payload_bytes, wire_bytes) = (self.payload_bytes, self.lanes.meter().sent());
                 let control_messages = self.control_messages;
-                operate_reply::Outcome::Committed(Committed { commit: Some(*commit), payload_bytes, wire_bytes, control_messages })
+                operate_reply::Outcome::Committed(Committed {
+                    commit: Some(*commit),
+                    payload_bytes,
+                    wire_bytes,
+                    control_messages,
+                })
             }
             Outcome::Aborted(Refusal { reason, detail }) => {
                 operate_reply::Outcome::Aborted(Aborted { reason: reason.into(), detail })

@@ -91,7 +91,7 @@ pub(crate) enum ReferenceTask {
     /// The training step written out by hand
     Trainer {
         /// Training steps to measure
-        #[arg(long, default_value_t = bench::STEPS)]
+        #[arg(long, default_value_t = bench::trainer::STEPS)]
         steps: u32,
     },
 }
@@ -101,6 +101,12 @@ pub(crate) enum BenchTask {
     /// The trainer against the reference, alternately
     Trainer {
         /// 3 pairs instead of 5
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The collective engine against a plain reduction, Gloo, and the links it runs over
+    Collective {
+        /// Fewer rows and repeats, and nothing that needs Gloo
         #[arg(long)]
         quick: bool,
     },
@@ -124,8 +130,9 @@ impl Task {
             Self::Python => python::perform(),
             Self::Simulate { seeds } => simulate::perform(*seeds),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
-            Self::Reference(ReferenceTask::Trainer { steps }) => bench::reference(*steps),
-            Self::Bench(BenchTask::Trainer { quick }) => bench::trainer(*quick),
+            Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),
+            Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),
+            Self::Bench(BenchTask::Collective { quick }) => bench::collective::perform(*quick),
             Self::Spin => {
                 load::spin();
                 Ok(Tally::default())

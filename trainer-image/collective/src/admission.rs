@@ -19,6 +19,8 @@ use tokio::time::Instant;
 use tokio::time::error::Elapsed;
 use tokio_stream::wrappers::TcpListenerStream;
 
+use crate::transport::socket;
+
 /// How long nothing is accepted after the system could not accept, for want of file descriptors for example.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -58,7 +60,7 @@ impl TurnedAway {
 pub fn accepted(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send + Unpin {
     TcpListenerStream::new(listener).map(|accepted| {
         let stream = accepted?;
-        stream.set_nodelay(true)?;
+        socket::prepare(&stream)?;
         Ok(stream)
     })
 }

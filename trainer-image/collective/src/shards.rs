@@ -61,6 +61,15 @@ pub fn weighted(elements: usize, bandwidth: &[Option<u64>], codec: Codec) -> Res
     Ok(cut(elements, &weights, LINE.max(codec.grain())))
 }
 
+/// Bandwidths of which those that nearly equal the fastest do so: what was measured is not exact, and shards that follow every
+/// reading are never even.
+#[must_use]
+pub fn evened(bandwidth: Vec<Option<u64>>) -> Vec<Option<u64>> {
+    let fastest = bandwidth.iter().flatten().copied().max().unwrap_or(0);
+    let even = |peer: u64| if u128::from(peer) * 4 >= u128::from(fastest) * 3 { fastest } else { peer };
+    bandwidth.into_iter().map(|peer| peer.map(even)).collect()
+}
+
 /// What the shards are in proportion to: `T b / S - 1` in whole numbers, so that every machine finds the same. None without owners.
 fn weights(bandwidth: &[Option<u64>]) -> Option<Vec<u128>> {
     let owners = || bandwidth.iter().flatten().map(|bandwidth| u128::from((*bandwidth).min(FASTEST)));
@@ -139,6 +148,12 @@ mod tests {
     fn between_two_peers_the_division_is_equal() {
         assert_eq!(lengths(&weighted(64, &of(&[1, 1000]), Codec::Bf16).unwrap()), [32, 32]);
         assert_eq!(lengths(&weighted(64, &[None, Some(1)], Codec::Bf16).unwrap()), [0, 64]);
+    }
+
+    #[test]
+    fn three_quarters_of_the_fastest_is_as_fast() {
+        assert_eq!(evened(vec![Some(75), None, Some(100), Some(74)]), [Some(100), None, Some(100), Some(74)]);
+        assert!(evened(Vec::new()).is_empty());
     }
 
     #[test]

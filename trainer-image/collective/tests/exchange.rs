@@ -262,7 +262,7 @@ async fn a_contribution_that_is_not_finite_is_named() {
         Exchange::new(plan, Bytes::from(given[1].0.clone()), None, Arc::new(Memory(Arc::new(Mutex::new(vec![0; 160]))))).unwrap();
     let shard = alone.plan().block(1, 0);
     let mut incoming = alone.receive(&Sender { slot: 0, name: None }, Copy, 0, shard.len()).unwrap();
-    incoming.take(&given[0].0[shard]);
+    incoming.take(Bytes::copy_from_slice(&given[0].0[shard]));
     incoming.finish();
     let failure = alone.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
     assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 1));

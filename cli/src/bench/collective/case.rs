@@ -64,7 +64,7 @@ impl Codec {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Case {
     pub(crate) peers: usize,
-    /// Bytes of each peer's f32 tensors, all together.
+    /// Bytes of each peer's f32 tensors, all together; none for a call that moves nothing.
     pub(crate) bytes: u64,
     pub(crate) path: Path,
     pub(crate) codec: Codec,

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// Peers: ranks, each with a sidecar of its own over TCP, or all of one sidecar in shared memory
     #[arg(long, default_value_t = 2, value_name = "N")]
     peers: usize,
-    /// Bytes of each peer's f32 tensors together, as in 4KiB or 64MiB
+    /// Bytes of each peer's f32 tensors together, as in 4KiB or 64MiB; 0 for a call that moves nothing
     #[arg(long, default_value = "64MiB", value_name = "B")]
     bytes: Bytes,
     /// How the peers meet
@@ -224,6 +224,7 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
     let name = implementation.name();
     match (implementation, case) {
         (Implementation::Atoll, case) => rank::refusal(case).map(str::to_owned),
+        (_, Case { bytes: 0, .. }) => Some(format!("--bytes 0: {name} has no empty call")),
         (_, Case { codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. }) => Some(format!("--codec: {name} reduces f32; give --codec f32")),
         (_, Case { tls: true, .. }) => Some(format!("--tls on: {name} has none; give --tls off")),
         (Implementation::Reference, Case { tensors: 2.., .. }) => Some("--tensors: the reference reduces one; give one tensor".into()),

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::barrier::Meeting;
-use super::case::{Case, Codec, Path};
+use super::case::{Case, Codec, ELEMENT, Path};
 use super::pattern;
 use super::reference::{self, ReferenceRank};
 use crate::Ending;
@@ -155,9 +155,11 @@ impl AtollRank {
         };
         let mut session = Session::new(options)?;
         session.share("state", STATE)?;
-        let mut input = session.share("input", config.bytes)?;
-        let output = session.share("output", config.bytes)?;
-        let values = input.values_mut(0..config.bytes as usize).context("the input is no vector")?;
+        // An empty call has nothing to share, and regions are never empty.
+        let length = config.bytes.max(ELEMENT);
+        let mut input = session.share("input", length)?;
+        let output = session.share("output", length)?;
+        let values = input.values_mut(0..length as usize).context("the input is no vector")?;
         pattern::fill(values, rank);
         Ok(Self { session, config, peers, rank, output, begun: false, control_messages: 0 })
     }
@@ -172,8 +174,11 @@ impl AtollRank {
         Ok(())
     }
 
-    /// The operation on one tensor.
+    /// The operation on one tensor; without bytes, one that moves nothing.
     fn tensor(&self, index: usize) -> Operation {
+        if self.config.bytes == 0 {
+            return Operation::barrier().within(DEADLINE);
+        }
         let length = self.config.bytes as usize / self.config.tensors;
         let range = index * length..(index + 1) * length;
         Operation::all_reduce(part("input", range.clone()), part("output", range))
@@ -220,6 +225,9 @@ impl Operations for AtollRank {
     }
 
     fn check(&self) -> Result<()> {
+        if self.config.bytes == 0 {
+            return Ok(());
+        }
         let result = self.output.values(0..self.output.len()).context("the output is no vector")?;
         pattern::check(result, |value| pattern::mean(value, self.peers), self.config.codec.tolerance())
     }

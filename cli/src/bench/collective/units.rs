@@ -49,7 +49,7 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let bytes = read(text, &BYTE_UNITS).ok_or(UnitError::Unreadable { example: "4096, 4KiB or 64MiB" })?;
         let most = 16 << 30;
-        if (4..=most).contains(&bytes) { Ok(Self(bytes)) } else { Err(UnitError::OutOfBounds { least: "4", most: "16GiB" }) }
+        if bytes <= most { Ok(Self(bytes)) } else { Err(UnitError::OutOfBounds { least: "0", most: "16GiB" }) }
     }
 }
 

@@ -9,15 +9,6 @@ use crate::peer::Failure;
 use crate::v1::{AbortReason, DataType, Operation};
 use crate::{operation, reduce};
 
-/// A block that is reduced.
-#[derive(Debug, Default)]
-pub(super) struct Reduced {
-    /// The result's bytes.
-    pub(super) result: Vec<u8>,
-    /// The same as it goes on the lanes, where that is coded.
-    pub(super) coded: Option<Vec<u8>>,
-}
-
 /// The codec of an operation's results; none where they travel as they are.
 pub(super) fn codec(plan: &Plan) -> Option<Codec> {
     operation::codec(&plan.operation)
@@ -70,8 +61,14 @@ pub(super) fn encode(
     }
 }
 
-/// Reduces a block. `given` are the copies by member, as they came; `start` is the block's first byte in the whole result,
-/// `length` how many the result has.
+/// Elements that are reduced at a time: they stay in the nearest cache, are whole blocks of every codec, and fill the widest
+/// form of the hash.
+const STRIP: usize = 4096;
+
+/// Reduces a block strip by strip, and gives each strip of the result to `put` with its first byte's place in the block.
+///
+/// `given` are the copies by member, as they came; `start` is the block's first byte in the whole result, `length` how many the
+/// result has. Returns the result as it goes on the lanes, where that is coded.
 ///
 /// # Errors
 /// [`Failure`] names the member whose copy cannot be reduced, or says that the sum leaves the range of its type.
@@ -79,66 +76,129 @@ pub(super) fn reduce(
     plan: &Plan,
     (start, length): (usize, usize),
     given: &[Option<&[u8]>],
-    mut result: Vec<u8>,
-) -> Result<Reduced, Failure> {
-    result.clear();
-    let copies = || given.iter().enumerate().filter_map(|(member, bytes)| Some((member, (*bytes)?)));
+    mut put: impl FnMut(usize, &[u8]),
+) -> Result<Option<Vec<u8>>, Failure> {
     if !plan.adds() {
-        if let Some((_, bytes)) = copies().next() {
-            result.extend_from_slice(bytes);
+        if let Some(bytes) = given.iter().flatten().next() {
+            put(0, bytes);
         }
-        return Ok(Reduced { result, coded: None });
+        return Ok(None);
     }
-    result.resize(length, 0);
-    if plan.operation.data_type() == DataType::I64 {
-        let mut sum = vec![0; length / 8];
-        for (_, bytes) in copies() {
-            reduce::add_counters(&mut sum, bytes).map_err(|found| overflow(plan, start / 8 + found.position))?;
+    let size = operation::size(plan.operation.data_type()) as usize;
+    let (first, elements) = (start / size, length / size);
+    let place = |element: usize| contribution_codec(plan).map_or(element * size, |codec| codec.encoded_len(element));
+    let mut strip = Strip::new(plan);
+    let mut coded = codec(plan).map(|codec| Vec::with_capacity(codec.encoded_len(elements)));
+    for from in (0..elements).step_by(STRIP) {
+        let to = (from + STRIP).min(elements);
+        let copies = given.iter().enumerate().filter_map(|(member, bytes)| Some((member, bytes.as_ref()?)));
+        let parts = copies.filter_map(|(member, bytes)| Some((member, bytes.get(place(from)..place(to))?)));
+        strip.first = first + from;
+        strip.result.resize((to - from) * size, 0);
+        strip.reduce(parts)?;
+        if let Some(coded) = &mut coded {
+            strip.code(coded)?;
         }
-        reduce::counters_to_bytes(&sum, &mut result);
-        return Ok(Reduced { result, coded: None });
+        put(from * size, &strip.result);
     }
-    let halves = plan.operation.data_type() == DataType::Bf16;
-    let size = if halves { 2 } else { 4 };
-    let sum = sum_of_groups(plan, start / size, length / size, copies())?;
-    let total = plan.divisor.max(1);
-    let finite =
-        if halves { reduce::mean_to_bf16(&sum, total, &mut result) } else { reduce::mean_to_bytes(&sum, total, &mut result) };
-    finite.map_err(|found| overflow(plan, start / size + found.position))?;
-    let Some(codec) = codec(plan) else { return Ok(Reduced { result, coded: None }) };
-    let coded = encode(plan, codec, start, &result, None)?;
-    decode(codec, &coded, &mut result).map_err(|detail| mismatch(plan, plan.me, detail))?;
-    Ok(Reduced { result, coded: Some(coded) })
+    Ok(coded)
 }
 
-/// Sums of groups of neighbours, coded where there are such, added in their order.
-fn sum_of_groups<'a>(
-    plan: &Plan,
+/// A part of a block that is reduced at once.
+struct Strip<'a> {
+    plan: &'a Plan,
+    /// Its first element in the whole result.
     first: usize,
-    elements: usize,
-    copies: impl Iterator<Item = (usize, &'a [u8])>,
-) -> Result<Vec<f32>, Failure> {
-    let group_size = (plan.operation.group_size as usize).max(1);
-    let mut sum = vec![0.0; elements];
-    let mut group: Option<(usize, Vec<f32>)> = None;
-    for (member, bytes) in copies {
-        if group_size == 1 {
-            add(plan, first, member, bytes, &mut sum)?;
-            continue;
-        }
-        let number = member / group_size;
-        if group.as_ref().is_some_and(|(open, _)| *open != number)
-            && let Some((_, partial)) = group.take()
-        {
-            add_group(plan, first, &partial, &mut sum)?;
-        }
-        let (_, partial) = group.get_or_insert_with(|| (number, vec![0.0; elements]));
-        add(plan, first, member, bytes, partial)?;
+    /// Its bytes, as many as the result shall have.
+    result: Vec<u8>,
+    sum: Vec<f32>,
+    /// The sum of the group at hand.
+    partial: Vec<f32>,
+}
+
+impl<'a> Strip<'a> {
+    fn new(plan: &'a Plan) -> Self {
+        Self { plan, first: 0, result: Vec::new(), sum: Vec::new(), partial: Vec::new() }
     }
-    if let Some((_, partial)) = group {
-        add_group(plan, first, &partial, &mut sum)?;
+
+    /// Puts the sum or mean of `copies` into the result.
+    fn reduce<'c>(&mut self, copies: impl Iterator<Item = (usize, &'c [u8])>) -> Result<(), Failure> {
+        let (plan, first) = (self.plan, self.first);
+        let total = plan.divisor.max(1);
+        let overflow = |position: usize| overflow(plan, first + position);
+        match plan.operation.data_type() {
+            DataType::I64 => {
+                let mut sum = vec![0; self.result.len() / 8];
+                for (_, bytes) in copies {
+                    reduce::add_counters(&mut sum, bytes).map_err(|found| overflow(found.position))?;
+                }
+                reduce::counters_to_bytes(&sum, &mut self.result);
+                Ok(())
+            }
+            DataType::Bf16 => {
+                self.add_all(2, copies)?;
+                reduce::mean_to_bf16(&self.sum, total, &mut self.result).map_err(|found| overflow(found.position))
+            }
+            _ => {
+                self.add_all(4, copies)?;
+                reduce::mean_to_bytes(&self.sum, total, &mut self.result).map_err(|found| overflow(found.position))
+            }
+        }
     }
-    Ok(sum)
+
+    /// Adds the copies in their order: those of a group of neighbours among themselves first, where there are groups.
+    fn add_all<'c>(&mut self, size: usize, copies: impl Iterator<Item = (usize, &'c [u8])>) -> Result<(), Failure> {
+        let elements = self.result.len() / size;
+        let group_size = (self.plan.operation.group_size as usize).max(1);
+        reset(&mut self.sum, elements);
+        let mut open = None;
+        for (member, bytes) in copies {
+            if group_size == 1 {
+                add(self.plan, self.first, member, bytes, &mut self.sum)?;
+                continue;
+            }
+            let group = member / group_size;
+            if open.replace(group) != Some(group) {
+                self.add_group()?;
+                reset(&mut self.partial, elements);
+            }
+            add(self.plan, self.first, member, bytes, &mut self.partial)?;
+        }
+        self.add_group()
+    }
+
+    /// Adds the sum of the group at hand, coded as it would travel.
+    fn add_group(&mut self) -> Result<(), Failure> {
+        let Self { plan, first, sum, partial, .. } = self;
+        if partial.is_empty() {
+            return Ok(());
+        }
+        let range = |position: usize| overflow(plan, *first + position);
+        if let Some(codec) = codec(plan) {
+            let mut coded = vec![0; codec.encoded_len(partial.len())];
+            codec.encode(partial, &mut coded).map_err(|found| range(found.position))?;
+            codec.accumulate(&coded, 1, sum).map_err(|error| mismatch(plan, plan.me, error.to_string()))?;
+        } else {
+            let bytes: Vec<u8> = partial.iter().flat_map(|value| value.to_le_bytes()).collect();
+            reduce::add(sum, &bytes, 1).map_err(|found| range(found.position))?;
+        }
+        partial.clear();
+        Ok(())
+    }
+
+    /// Appends the coded result to `coded`, and makes the result what all others decode.
+    fn code(&mut self, coded: &mut Vec<u8>) -> Result<(), Failure> {
+        let Some(codec) = codec(self.plan) else { return Ok(()) };
+        let before = coded.len();
+        coded.extend(encode(self.plan, codec, self.first * 4, &self.result, None)?);
+        decode(codec, &coded[before..], &mut self.result).map_err(|detail| mismatch(self.plan, self.plan.me, detail))
+    }
+}
+
+/// Zeros of a length.
+fn reset(values: &mut Vec<f32>, length: usize) {
+    values.clear();
+    values.resize(length, 0.0);
 }
 
 fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) -> Result<(), Failure> {
@@ -152,17 +212,6 @@ fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) 
         _ => reduce::add(sum, bytes, factor),
     }
     .map_err(|found| bad(found.position))
-}
-
-fn add_group(plan: &Plan, first: usize, partial: &[f32], sum: &mut [f32]) -> Result<(), Failure> {
-    let range = |position: usize| overflow(plan, first + position);
-    if let Some(codec) = codec(plan) {
-        let mut coded = vec![0; codec.encoded_len(partial.len())];
-        codec.encode(partial, &mut coded).map_err(|found| range(found.position))?;
-        return codec.accumulate(&coded, 1, sum).map_err(|error| mismatch(plan, plan.me, error.to_string()));
-    }
-    let bytes: Vec<u8> = partial.iter().flat_map(|value| value.to_le_bytes()).collect();
-    reduce::add(sum, &bytes, 1).map_err(|found| range(found.position))
 }
 
 /// The values of a coded block, as bytes.

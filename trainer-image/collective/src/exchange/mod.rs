@@ -19,8 +19,6 @@ use crate::framing::Kind;
 use crate::lane::Lanes;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
-use arithmetic::Reduced;
-
 pub use arithmetic::feed_back;
 pub use plan::{BLOCK_BYTES, Plan};
 pub use receiving::{Incoming, Refused, Sender};
@@ -55,7 +53,7 @@ pub struct Exchange {
 struct State {
     closed: bool,
     /// By block of this peer's shard: the copies that have come, by member; nothing once it is reduced.
-    copies: Vec<Vec<Option<Vec<u8>>>>,
+    copies: Vec<Vec<Option<Bytes>>>,
     /// By member and block of its shard: frames that were begun, of each kind; none may come twice.
     begun: Vec<[Vec<bool>; 3]>,
     /// By member and block of its shard: the hash of the reduced block.
@@ -64,8 +62,6 @@ struct State {
     missing: usize,
     /// Blocks of this peer's shard that are reduced, as they go on the lanes, in the order in which they were finished.
     reduced: Vec<(usize, Bytes)>,
-    /// Buffers to use again.
-    spare: Vec<Vec<u8>>,
     failure: Option<Failure>,
     progress: Instant,
 }
@@ -92,7 +88,6 @@ impl Exchange {
             missing: digests.iter().map(Vec::len).sum(),
             digests,
             reduced: Vec::new(),
-            spare: Vec::new(),
             failure: None,
             progress: Instant::now(),
         };
@@ -147,38 +142,49 @@ impl Exchange {
             return;
         }
         let copies = std::mem::take(&mut state.copies[block]);
-        let mut buffer = state.spare.pop().unwrap_or_default();
         drop(state);
-        let reduced = self.reduce(block, &copies, std::mem::take(&mut buffer));
-        let mut state = self.lock();
-        state.spare.extend(copies.into_iter().flatten());
-        match reduced {
-            Err(failure) => state.failure = Some(failure),
-            Ok(reduced) => {
-                drop(state);
-                self.take_reduced(block, reduced);
+        match self.reduce(block, &copies) {
+            Err(failure) => self.lock().failure = Some(failure),
+            Ok((sent, digest)) => {
+                self.lock().reduced.push((block, sent));
+                self.finish_block(self.plan.me, block, digest);
             }
         }
         self.changed.notify_waiters();
     }
 
-    fn reduce(&self, block: usize, copies: &[Option<Vec<u8>>], buffer: Vec<u8>) -> Result<Reduced, Failure> {
+    /// Reduces a block into the output; gives it as it goes on the lanes, and its hash.
+    fn reduce(&self, block: usize, copies: &[Option<Bytes>]) -> Result<(Bytes, Digest), Failure> {
         let range = self.plan.block(self.plan.me, block);
-        let coded;
         let own = match arithmetic::contribution_codec(&self.plan) {
-            Some(_) => {
-                coded = self.own_copy(self.plan.me, block)?;
-                coded.as_ref()
-            }
-            None => self.input.get(self.plan.in_input(range.clone())).unwrap_or_default(),
+            Some(_) => self.own_copy(self.plan.me, block)?,
+            None if self.plan.gives(self.plan.me, self.plan.me) => self.input.slice(self.plan.in_input(range.clone())),
+            None => Bytes::new(),
         };
         let given: Vec<Option<&[u8]>> = (0..self.plan.members.len())
             .map(|member| {
                 let gives = self.plan.gives(member, self.plan.me);
-                if member == self.plan.me { gives.then_some(own) } else { copies[member].as_deref() }
+                if member == self.plan.me { gives.then_some(&*own) } else { copies[member].as_deref() }
             })
             .collect();
-        arithmetic::reduce(&self.plan, (range.start, range.len()), &given, buffer)
+        let keeps = self.plan.wants(self.plan.me);
+        let mut hasher = blake3::Hasher::new();
+        let mut for_others = Vec::new();
+        let coded = arithmetic::reduce(&self.plan, (range.start, range.len()), &given, |place, bytes| {
+            hasher.update(bytes);
+            if keeps {
+                // The length was checked when the exchange was made.
+                let _fits = self.output.write(range.start + place, bytes);
+            } else {
+                for_others.extend_from_slice(bytes);
+            }
+        })?;
+        let sent = match coded {
+            Some(coded) => Bytes::from(coded),
+            None if keeps => self.output.shared(range.start, range.end),
+            None => Bytes::from(for_others),
+        };
+        Ok((sent, *hasher.finalize().as_bytes()))
     }
 
     /// This peer's copy of a block, as it goes on the lanes.
@@ -188,22 +194,6 @@ impl Exchange {
         let Some(codec) = arithmetic::contribution_codec(&self.plan) else { return Ok(self.input.slice(place)) };
         let residual = self.residual.as_ref().map(|residual| &residual[place.clone()]);
         arithmetic::encode(&self.plan, codec, range.start, &self.input[place], residual).map(Bytes::from)
-    }
-
-    fn take_reduced(&self, block: usize, Reduced { result, coded }: Reduced) {
-        let range = self.plan.block(self.plan.me, block);
-        let digest = *blake3::hash(&result).as_bytes();
-        let written = self.plan.wants(self.plan.me) && self.output.write(range.start, &result);
-        let sent = match coded {
-            Some(coded) => Bytes::from(coded),
-            None if written => self.output.shared(range.start, range.end),
-            None => Bytes::copy_from_slice(&result),
-        };
-        let mut state = self.lock();
-        state.spare.push(result);
-        state.reduced.push((block, sent));
-        drop(state);
-        self.finish_block(self.plan.me, block, digest);
     }
 
     fn finish_block(&self, owner: usize, block: usize, digest: Digest) {

@@ -180,8 +180,9 @@ fn divide(begin: &Begin, members: &[Member], operation: &Operation) -> Option<Ve
         let known = begin.bandwidths.get(position).copied().filter(|_| begin.bandwidths.len() == members.len());
         (!member.contributor).then_some(known.unwrap_or(1))
     });
+    let bandwidths = shards::evened(bandwidths.collect());
     let codec = operation::codec(operation).unwrap_or(Codec::F32);
-    shards::weighted(operation.elements as usize, &bandwidths.collect::<Vec<_>>(), codec).ok()
+    shards::weighted(operation.elements as usize, &bandwidths, codec).ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::{Digest, Exchange, arithmetic, wire_length};
 use crate::framing::Kind;
 use crate::identity::PeerName;
@@ -45,9 +47,11 @@ pub struct Incoming {
     block: usize,
     /// Its bytes are the result's, and go to the output as they come.
     straight: bool,
+    length: usize,
     /// Bytes so far.
     came: usize,
-    /// What else comes, as far as it has.
+    /// What else comes: at once, without a copy, or as far as it has.
+    whole: Bytes,
     buffer: Vec<u8>,
     hasher: blake3::Hasher,
 }
@@ -78,16 +82,22 @@ impl Exchange {
         {
             return Err(not_expected);
         }
-        let mut state = self.lock();
-        if std::mem::replace(&mut state.begun[from][kind as usize][index], true) {
+        if std::mem::replace(&mut self.lock().begun[from][kind as usize][index], true) {
             return Err(Refused::Twice(block));
         }
         let straight = kind == Kind::Result && arithmetic::codec(&self.plan).is_none();
-        let mut buffer = if straight { Vec::new() } else { state.spare.pop().unwrap_or_default() };
-        buffer.clear();
-        buffer.reserve_exact(if straight { 0 } else { length });
-        let exchange = Arc::clone(self);
-        Ok(Incoming { exchange, from, kind, block: index, straight, came: 0, buffer, hasher: blake3::Hasher::new() })
+        Ok(Incoming {
+            exchange: Arc::clone(self),
+            from,
+            kind,
+            block: index,
+            straight,
+            length,
+            came: 0,
+            whole: Bytes::new(),
+            buffer: Vec::new(),
+            hasher: blake3::Hasher::new(),
+        })
     }
 }
 
@@ -109,7 +119,7 @@ impl Exchange {
 
 impl Incoming {
     /// Takes the next bytes. What comes after the attempt has ended is dropped.
-    pub fn take(&mut self, bytes: &[u8]) {
+    pub fn take(&mut self, bytes: Bytes) {
         let exchange = &self.exchange;
         let mut state = exchange.lock();
         if state.closed {
@@ -119,31 +129,35 @@ impl Incoming {
         if self.straight {
             let start = exchange.plan.block(self.from, self.block).start + self.came;
             // Under the lock: the output is not written after the attempt was closed. Its length was checked at the start.
-            let _fits = exchange.output.write(start, bytes);
+            let _fits = exchange.output.write(start, &bytes);
             drop(state);
-            self.hasher.update(bytes);
+            self.hasher.update(&bytes);
+            self.came += bytes.len();
+        } else if bytes.len() == self.length {
+            self.whole = bytes;
         } else {
-            self.buffer.extend_from_slice(bytes);
+            self.buffer.reserve_exact(self.length - self.buffer.len());
+            self.buffer.extend_from_slice(&bytes);
         }
-        self.came += bytes.len();
     }
 
     /// All bytes have come.
     pub fn finish(self) {
-        let Self { exchange, from, kind, block, straight, buffer, hasher, .. } = self;
+        let Self { exchange, from, kind, block, straight, whole, buffer, hasher, .. } = self;
+        let payload = if whole.is_empty() { Bytes::from(buffer) } else { whole };
         if exchange.lock().closed {
             return;
         }
         match kind {
             Kind::Contribution => {
                 if let Some(place) = exchange.lock().copies[block].get_mut(from) {
-                    *place = Some(buffer);
+                    *place = Some(payload);
                 }
                 exchange.reduce_if_ready(block);
             }
             Kind::Result if straight => exchange.finish_block(from, block, *hasher.finalize().as_bytes()),
-            Kind::Result => exchange.take_coded(from, block, &buffer),
-            Kind::Digest => exchange.finish_block(from, block, Digest::try_from(buffer).unwrap_or_default()),
+            Kind::Result => exchange.take_coded(from, block, &payload),
+            Kind::Digest => exchange.finish_block(from, block, Digest::try_from(&*payload).unwrap_or_default()),
         }
         exchange.changed.notify_waiters();
     }
@@ -153,21 +167,16 @@ impl Exchange {
     /// A coded result has come.
     fn take_coded(&self, owner: usize, block: usize, coded: &[u8]) {
         let range = self.plan.block(owner, block);
-        let mut state = self.lock();
-        let mut result = state.spare.pop().unwrap_or_default();
-        drop(state);
-        result.resize(range.len(), 0);
         let Some(codec) = arithmetic::codec(&self.plan) else { return };
+        let mut result = vec![0; range.len()];
         let decoded = arithmetic::decode(codec, coded, &mut result);
-        state = self.lock();
+        let mut state = self.lock();
         if let Err(detail) = decoded {
             state.failure.get_or_insert(arithmetic::mismatch(&self.plan, owner, detail));
         } else if !state.closed {
             let _fits = self.output.write(range.start, &result);
             drop(state);
             self.finish_block(owner, block, *blake3::hash(&result).as_bytes());
-            state = self.lock();
         }
-        state.spare.push(result);
     }
 }

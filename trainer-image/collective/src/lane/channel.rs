@@ -13,7 +13,7 @@ use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
 use super::{Lanes, PUSH};
-use crate::framing::Header;
+use crate::framing::{Deframer, Header};
 use crate::v1::Member;
 
 /// Frames that may wait on one channel.
@@ -103,16 +103,35 @@ async fn open(
         .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
         .map_err(|error| error.to_string())?;
     let answer = Lanes::call(connection, request).await?;
+    let lanes = lanes.clone();
     tokio::spawn(async move {
-        let ended = answer.collect().await;
-        let status = ended.map(|body| body.trailers().and_then(Status::from_header_map));
-        let why = match status {
+        let why = match hear(&lanes, answer).await {
             Ok(Some(status)) | Err(status) => status.message().to_owned(),
             Ok(None) => "it ended without a status".to_owned(),
         };
         broke.send_replace(Some(why));
     });
     Ok(Channel { frames })
+}
+
+/// Hears how many bytes have arrived, until the lane ends.
+async fn hear(lanes: &Lanes, mut answer: Body) -> Result<Option<Status>, Status> {
+    let (mut deframer, mut count, mut arrived) = (Deframer::new(u64::MAX), Vec::new(), 0);
+    while let Some(frame) = answer.frame().await {
+        let mut data = match frame?.into_data() {
+            Ok(data) => data,
+            Err(end) => return Ok(end.trailers_ref().and_then(Status::from_header_map)),
+        };
+        while let Some(piece) = deframer.next(&mut data).map_err(|error| Status::internal(error.to_string()))? {
+            for byte in piece {
+                count.push(byte);
+                let Ok(total) = <[u8; 8]>::try_from(&*count).map(u64::from_le_bytes) else { continue };
+                count.clear();
+                lanes.arrived(total.saturating_sub(std::mem::replace(&mut arrived, total)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The pieces of each frame, not copied.

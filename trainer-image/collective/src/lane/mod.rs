@@ -8,10 +8,11 @@ mod channel;
 mod meter;
 mod operations;
 mod service;
+mod throughput;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -24,6 +25,7 @@ use tonic::body::Body;
 use tonic::transport::{Channel as Connection, Endpoint};
 use tower::{Service, ServiceExt};
 
+use crate::Millis;
 use crate::framing::{self, Deframer};
 use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
@@ -34,6 +36,7 @@ pub use channel::{Channel, Lane};
 pub use meter::{Meter, Metered};
 pub use operations::Operations;
 pub use service::{LaneService, Offer};
+use throughput::Throughput;
 
 /// Path of the method that carries frames of operations.
 const PUSH: &str = "/atoll.v1.Lane/Push";
@@ -58,13 +61,27 @@ pub struct Lanes {
     open: Arc<Mutex<ByAddress>>,
     transport: Transport,
     secret: Secret,
+    started: Instant,
+    throughput: Arc<Mutex<Throughput>>,
 }
 
 impl Lanes {
     /// Lanes of the sidecar of `slot` in `run`, over `transport`, that show `secret`.
     #[must_use]
     pub fn new(run: &str, slot: u32, secret: Secret, transport: Transport) -> Self {
-        Self { run: run.to_owned(), slot, open: Arc::default(), transport, secret }
+        let (started, throughput) = (Instant::now(), Arc::default());
+        Self { run: run.to_owned(), slot, open: Arc::default(), transport, secret, started, throughput }
+    }
+
+    /// What the lanes were measured to send together, in bytes per second; none where too little was sent to tell.
+    #[must_use]
+    pub fn bandwidth(&self) -> Option<u64> {
+        self.throughput.lock().unwrap_or_else(PoisonError::into_inner).rate()
+    }
+
+    fn arrived(&self, bytes: u64) {
+        let now = self.started.elapsed().as_millis() as Millis;
+        self.throughput.lock().unwrap_or_else(PoisonError::into_inner).arrived(bytes, now);
     }
 
     /// The slot of the sidecar whose lanes they are.

@@ -11,6 +11,7 @@ use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{oneshot, watch};
+use tokio::time::MissedTickBehavior;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -19,6 +20,11 @@ use crate::exchange::{Incoming, Sender};
 use crate::framing::{Part, Unframer};
 use crate::identity::PeerName;
 use crate::secret::{HEADER, Secret};
+
+/// How often a sender is told what has arrived, while much does.
+const TELL: Duration = Duration::from_millis(25);
+/// Less is not told of: it says nothing of the link.
+const MUCH: u64 = 1 << 16;
 
 /// Bytes per message of a state that is fetched.
 const PIECE: usize = 1 << 18;
@@ -93,20 +99,24 @@ impl LaneService {
         let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
         let from = Sender { slot, name };
         let (ended, end) = oneshot::channel();
+        let (arrived, arrivals) = watch::channel(0);
         tokio::spawn(async move {
-            let status = self.take_frames(&from, request.into_body()).await.err();
+            let status = self.take_frames(&from, request.into_body(), arrived).await.err();
             let status = status.unwrap_or_else(|| Status::unavailable("the sender closed the lane"));
             self.operations.lose(slot, status.message());
             let _gone = ended.send(status);
         });
-        Ok(answer(futures::stream::empty(), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))
+        Ok(answer(told(arrivals), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))
     }
 
-    async fn take_frames(&self, from: &Sender, mut body: Body) -> Result<(), Status> {
+    async fn take_frames(&self, from: &Sender, mut body: Body, arrived: watch::Sender<u64>) -> Result<(), Status> {
         let mut unframer = Unframer::default();
         let mut incoming: Option<Incoming> = None;
+        let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             let Ok(mut data) = frame?.into_data() else { continue };
+            bytes += data.len() as u64;
+            arrived.send_if_modified(|told| (bytes - *told >= MUCH).then(|| *told = bytes).is_some());
             let invalid = |error: &dyn std::error::Error| Status::invalid_argument(error.to_string());
             while let Some(part) = unframer.next(&mut data).map_err(|error| invalid(&error))? {
                 match part {
@@ -122,7 +132,7 @@ impl LaneService {
                     }
                     Part::Payload { bytes, last } => {
                         if let Some(incoming) = &mut incoming {
-                            incoming.take(&bytes);
+                            incoming.take(bytes);
                         }
                         if let Some(incoming) = incoming.take_if(|_| last) {
                             incoming.finish();
@@ -149,6 +159,18 @@ impl LaneService {
     }
 }
 
+/// The number of bytes that have arrived, at most once in [`TELL`]; ends with the lane.
+fn told(arrivals: watch::Receiver<u64>) -> impl futures::Stream<Item = Bytes> {
+    let mut times = tokio::time::interval(TELL);
+    times.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    futures::stream::unfold((arrivals, times), |(mut arrivals, mut times)| async {
+        times.tick().await;
+        arrivals.changed().await.ok()?;
+        let arrived = *arrivals.borrow_and_update();
+        Some((Bytes::copy_from_slice(&arrived.to_le_bytes()), (arrivals, times)))
+    })
+}
+
 /// A gRPC answer: messages, and a status in the end.
 fn answer(
     messages: impl futures::Stream<Item = Bytes> + Send + 'static,
@@ -162,4 +184,23 @@ fn answer(
     let mut response = http::Response::new(Body::new(StreamBody::new(frames(messages).chain(end))));
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_is_told_the_newest_count_after_a_pause_and_no_more_when_the_lane_ends() {
+        let (arrived, arrivals) = watch::channel(0_u64);
+        let mut told = std::pin::pin!(told(arrivals));
+        arrived.send_replace(1);
+        assert_eq!(told.next().await.unwrap(), 1_u64.to_le_bytes().as_slice());
+        arrived.send_replace(2);
+        let next = told.next();
+        arrived.send_replace(3);
+        assert_eq!(next.await.unwrap(), 3_u64.to_le_bytes().as_slice());
+        drop(arrived);
+        assert_eq!(told.next().await, None);
+    }
 }

@@ -6,6 +6,7 @@
 mod address;
 mod error;
 mod security;
+pub(crate) mod socket;
 
 use std::io;
 use std::pin::Pin;
@@ -154,7 +155,7 @@ impl Transport {
     async fn dial(&self, place: &HostPort) -> Result<Metered<TcpStream>, TransportError> {
         let unreachable = |source| TransportError::Unreachable { address: place.to_string(), source };
         let stream = TcpStream::connect(place.to_string()).await.map_err(unreachable)?;
-        stream.set_nodelay(true).map_err(unreachable)?;
+        socket::prepare(&stream).map_err(unreachable)?;
         Ok(Metered::new(stream, Arc::clone(&self.meter)))
     }
 

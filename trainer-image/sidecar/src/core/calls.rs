@@ -44,8 +44,8 @@ impl Call {
         Self { operation, given, answers, contribution: Contribution::default(), deadline: Millis::MAX }
     }
 
-    /// What all ranks together give; none before all have asked.
-    fn complete(&self) -> Option<Enter> {
+    /// What all ranks together give, over lanes that carry `bandwidth`; none before all have asked.
+    fn complete(&self, bandwidth: u64) -> Option<Enter> {
         let given: Vec<&Given> = self.given.iter().map(Option::as_ref).collect::<Option<_>>()?;
         if self.answers.iter().any(Option::is_none) {
             return None;
@@ -55,7 +55,7 @@ impl Call {
         let elements = given.iter().filter_map(|given| given.input.as_ref()).map(|input| input.len() as u64 / size).sum();
         let elements = if self.operation.kind() == OperationKind::AllGather { elements } else { 0 };
         let contribution = Contribution { weight, elements, summed: given.len() > 1, ..self.contribution.clone() };
-        Some(Enter { operation: Some(self.operation.clone()), contribution: Some(contribution), bandwidth: 0 })
+        Some(Enter { operation: Some(self.operation.clone()), contribution: Some(contribution), bandwidth })
     }
 }
 
@@ -114,7 +114,7 @@ impl Core {
             let (slot, samples, loss) = (self.me.slot, request.samples, request.loss);
             call.contribution = Contribution { slot, samples, loss, ..Contribution::default() };
         }
-        let (entered, deadline) = (call.complete(), call.deadline);
+        let (entered, deadline) = (call.complete(self.lanes.bandwidth().unwrap_or(0)), call.deadline);
         if let Some(enter) = entered {
             self.peer_event(peer::Event::Entered(enter, deadline));
         }

@@ -42,7 +42,7 @@ pub(crate) fn reference(steps: u32) -> Result<Tally> {
 }
 
 /// Has the product measure itself and the reference in turn, and compares.
-pub(crate) fn trainer(quick: bool) -> Result<Tally> {
+pub(crate) fn perform(quick: bool) -> Result<Tally> {
     product::build(&["atoll", "reference-trainer"])?;
     let repeats = if quick { 3 } else { REPEATS }.to_string();
     let mut command = Command::new(paths::release("atoll"));

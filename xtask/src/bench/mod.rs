@@ -1,0 +1,4 @@
+//! Speed of the product, beside what is measured alternately in the same minutes.
+
+pub(crate) mod collective;
+pub(crate) mod trainer;

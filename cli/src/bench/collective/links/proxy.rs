@@ -133,7 +133,7 @@ impl Direction {
             let now = Instant::now();
             // What an idle link saved makes bytes leave earlier, not before they came.
             let left = self.leave(count, now).max(now);
-            tokio::time::sleep_until(left.into()).await;
+            wait_until(left).await;
             if under_way.send((left + self.delay, chunk, permit)).is_err() {
                 return;
             }
@@ -141,10 +141,17 @@ impl Direction {
     }
 }
 
+/// Timers end with a millisecond, so one for an instant that has passed costs the rest of it: more than a chunk takes.
+async fn wait_until(instant: Instant) {
+    if instant > Instant::now() {
+        tokio::time::sleep_until(instant.into()).await;
+    }
+}
+
 /// Writes what has arrived, in order; the other side's close is an arrival too.
 async fn deliver(mut under_way: mpsc::UnboundedReceiver<UnderWay>, mut to: OwnedWriteHalf) {
     while let Some((due, chunk, _permit)) = under_way.recv().await {
-        tokio::time::sleep_until(due.into()).await;
+        wait_until(due).await;
         if to.write_all(&chunk).await.is_err() {
             return;
         }

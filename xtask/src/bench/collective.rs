@@ -203,7 +203,7 @@ mod tests {
         assert!(!holds(Bound::OverOther(1.0), &[line(1.0)], &[]));
         let bare = Line { theory_ms: None, control_messages_per_peer: None, sidecar_pss_above_start_bytes: None, ..line(1.0) };
         for bound in [Bound::OverTheory(9.0), Bound::Messages(9.0), MEMORY, Bound::LinkUsed(0.0)] {
-            assert!(!holds(bound, &[bare.clone()], &[]), "{bound:?}");
+            assert!(!holds(bound, std::slice::from_ref(&bare), &[]), "{bound:?}");
         }
     }
 

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use atoll_collective::coordinator::Settings;
+use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::lane::Bounds;
 use atoll_sdk::regions_socket;
 use atoll_sidecar::ARBITER;
 use clap::Args;
@@ -103,6 +104,7 @@ fn settings(run: &str, workers: u32) -> Settings {
         // A person may stop a trainer and look at it.
         round_timeout: u64::MAX,
         drop_stragglers: false,
+        in_flight: IN_FLIGHT,
     }
 }
 
@@ -130,6 +132,7 @@ impl Sidecars {
             temporary_folder: self.sockets.temporary_folder(),
             settings: self.settings.clone(),
             progress: PROGRESS,
+            bounds: Bounds::default(),
             token: self.token.clone(),
             island: ISLAND.to_owned(),
             identity: Some(self.authority.identity(&name(slot))?),

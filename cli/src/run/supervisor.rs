@@ -5,7 +5,8 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_collective::coordinator::Settings;
+use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::lane::Bounds;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
 use atoll_sdk::events::Event;
@@ -148,6 +149,7 @@ fn settings(file: &RunFile) -> Settings {
         liveness: rounds.liveness_seconds.map_or_else(|| crowded(workers.target).as_millis() as u64, seconds),
         round_timeout: seconds(rounds.round_timeout_seconds),
         drop_stragglers: rounds.straggler_policy == StragglerPolicy::Drop,
+        in_flight: IN_FLIGHT,
     }
 }
 
@@ -263,6 +265,7 @@ impl<'a> Supervisor<'a> {
             temporary_folder: self.ready.sockets.temporary_folder(),
             settings: self.settings.clone(),
             progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
+            bounds: Bounds::default(),
             token: self.token.clone(),
             island: ISLAND.to_owned(),
             identity: Some(self.authority.identity(&name(slot))?),

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
 use atoll_collective::identity::{RunAuthority, Validity};
-use atoll_collective::lane::{FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
+use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
 use atoll_collective::operation;
 use atoll_collective::peer::Failure;
 use atoll_collective::secret::Secret;
@@ -63,10 +63,11 @@ async fn peer(slot: u32, secret: &str, security: Option<Security>) -> Peer {
     let secret = Secret::new(secret);
     let transport = Transport::new(security, meter);
     let lanes = Lanes::new("run", slot, secret.clone(), transport.clone());
-    let operations = Operations::default();
+    let (bounds, operations) = (Bounds::default(), Operations::default());
     let offer = watch::channel(None).1;
     let service = LaneService { me: (slot, 1), operations: operations.clone(), offer, secret, patience: PATIENCE };
-    let serving = Server::builder().initial_stream_window_size(STREAM_WINDOW).max_frame_size(FRAME).add_service(service);
+    let serving =
+        Server::builder().initial_stream_window_size(bounds.stream_window).max_frame_size(bounds.frame).add_service(service);
     tokio::spawn(async move { serving.serve_with_incoming(transport.incoming(listener)).await.unwrap() });
     Peer { member, lanes, operations }
 }
@@ -298,9 +299,9 @@ async fn strangers_and_frames_that_do_not_belong_are_refused() {
     let earlier = Member { incarnation: 7, ..peers[0].member.clone() };
     assert_eq!(peers[1].lanes.lane(&earlier).await.map(|_| ()).unwrap_err(), "the lane is for another process");
 
-    let given = [(bytes(&values(0, 40)), 1), (bytes(&values(1, 40)), 1)];
-    let begin = begin(&peers, &asked(OperationKind::AllReduce, 40, 0), 1, &given);
-    let output = Memory(Arc::new(Mutex::new(vec![0; 160])));
+    let given = [(bytes(&values(0, 6000)), 1), (bytes(&values(1, 6000)), 1)];
+    let begin = begin(&peers, &asked(OperationKind::AllReduce, 6000, 0), 1, &given);
+    let output = Memory(Arc::new(Mutex::new(vec![0; 24_000])));
     let exchange = Exchange::new(Plan::new(&begin, 0).unwrap(), given[0].0.clone().into(), None, Arc::new(output)).unwrap();
     let length = exchange.plan().block(0, 0).len();
     let sender = |slot| Sender { slot, name: None };

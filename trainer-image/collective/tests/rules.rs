@@ -1,11 +1,11 @@
 //! Rules of the two state machines, one by one: each test fails when its rule is taken out.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{
     AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Hub,
-    Leave, Member, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -30,6 +30,7 @@ fn settings() -> Settings {
         liveness: 2_000,
         round_timeout: 60_000,
         drop_stragglers: true,
+        in_flight: IN_FLIGHT,
     }
 }
 
@@ -111,7 +112,11 @@ fn evicts(actions: &[Action], slot: u32, reason: AbortReason) -> bool {
 
 /// A coordinator whose two members train in the first round.
 fn training() -> Coordinator {
-    let mut coordinator = Coordinator::new(settings(), epoch(1, 0, &[]), 0);
+    training_with(settings())
+}
+
+fn training_with(settings: Settings) -> Coordinator {
+    let mut coordinator = Coordinator::new(settings, epoch(1, 0, &[]), 0);
     tick(&mut coordinator, Event::Connected(Box::new(hello(0))), 1);
     let done = tick(&mut coordinator, Event::Connected(Box::new(hello(1))), 2);
     assert_eq!((starts(&done, 0).len(), starts(&done, 1).len()), (1, 1));
@@ -312,4 +317,38 @@ fn the_arbiter_that_the_hub_wants_is_named_by_an_epoch_between_rounds_and_its_vo
         }
     }
     assert_eq!(proposed, [(2, ArbiterKind::Peers, voter)]);
+}
+
+#[test]
+fn operations_beyond_the_bytes_in_flight_wait_until_those_before_them_have_ended() {
+    let mut coordinator = training_with(Settings { in_flight: 100, ..settings() });
+    let tagged = |tag: &str, elements| {
+        let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, 1, elements) };
+        operation.key.as_mut().unwrap().tag = tag.to_owned();
+        operation
+    };
+    let wanted = [("a", 20), ("b", 20), ("c", 1)].map(|(tag, elements)| tagged(tag, elements));
+    let mut begun = Vec::new();
+    for (slot, operation) in [0, 1].into_iter().flat_map(|slot| wanted.iter().map(move |operation| (slot, operation))) {
+        let contribution = Contribution { slot, weight: 1, ..Contribution::default() };
+        let enter = Enter { operation: Some(operation.clone()), contribution: Some(contribution), bandwidth: 0 };
+        begun.extend(tags_begun(&tick(&mut coordinator, message(slot, peer_message::Body::Enter(enter)), 3)));
+    }
+    assert_eq!(begun, ["a"], "80 bytes leave no room for 80 more, and c does not overtake b");
+    let vote = Prepared { epoch: 1, key: wanted[0].key.clone(), result_hash: vec![9; chain::HASH] };
+    tick(&mut coordinator, message(0, peer_message::Body::Prepared(vote.clone())), 4);
+    let done = tick(&mut coordinator, message(1, peer_message::Body::Prepared(vote)), 5);
+    assert_eq!(tags_begun(&done), ["b", "c"]);
+}
+
+/// Tags of the operations that slot 0 is told to begin.
+fn tags_begun(actions: &[Action]) -> Vec<String> {
+    let begun = |action: &Action| match action {
+        Action::Send { slot: 0, message } => match &message.body {
+            Some(coordinator_message::Body::Begin(begin)) => Some(operation::key(begin.operation.as_ref()).tag),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(begun).collect()
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use atoll_collective::coordinator::Settings;
 use atoll_collective::identity::{Identity, IdentityError};
-use atoll_collective::lane::{CONNECTION_WINDOW, FRAME, LaneService, Lanes, Meter, Operations, STREAM_WINDOW};
+use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::Member;
@@ -57,6 +57,8 @@ pub struct Config {
     pub settings: Settings,
     /// How long a lane may be silent within an operation.
     pub progress: Duration,
+    /// Memory of its lanes.
+    pub bounds: Bounds,
     /// The run's secret, shown by every peer. Never logged.
     pub token: String,
     /// The island of its worker.
@@ -113,7 +115,8 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let secret = Secret::new(&config.token);
     let security = config.identity.as_ref().map(Security::new).transpose()?;
     let transport = Transport::new(security, Arc::clone(&meter));
-    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone());
+    let bounds = config.bounds;
+    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone()).within(bounds);
     let (inbox, events) = mpsc::channel(1024);
     let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
@@ -135,9 +138,9 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     };
     let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.guard());
     let network = Server::builder()
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
+        .initial_stream_window_size(bounds.stream_window)
+        .initial_connection_window_size(bounds.connection_window)
+        .max_frame_size(bounds.frame)
         .add_service(lane_service)
         .add_service(control)
         .serve_with_incoming(transport.incoming(listener));

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use atoll_collective::coordinator::Settings;
+use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::lane::Bounds;
 use atoll_sdk::Region;
 use atoll_sidecar::ARBITER;
 
@@ -44,6 +45,7 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
         liveness,
         round_timeout: PATIENCE.as_millis() as u64,
         drop_stragglers: false,
+        in_flight: IN_FLIGHT,
     };
     for slot in 0..sidecars {
         let config = atoll_sidecar::Config {
@@ -57,6 +59,7 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
             temporary_folder: Some(processes.folder()),
             settings: settings.clone(),
             progress: PATIENCE,
+            bounds: Bounds::default(),
             token: token.clone(),
             island: ISLAND.to_owned(),
             identity: identity(&format!("w{slot}"))?,

@@ -39,7 +39,12 @@ pub struct Settings {
     pub round_timeout: Millis,
     /// Whether a member that is later than that is evicted.
     pub drop_stragglers: bool,
+    /// Bytes of all operations that are begun at once, of one member each; a larger one is begun alone.
+    pub in_flight: u64,
 }
+
+/// [`Settings::in_flight`] where nobody says: a gibibyte.
+pub const IN_FLIGHT: u64 = 1 << 30;
 
 /// What happened.
 // A few at a time, moved once.

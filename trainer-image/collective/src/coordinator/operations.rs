@@ -15,6 +15,22 @@ const REMEMBERED: usize = 64;
 /// Commits that some member has not learned; nothing more is begun then.
 const MOST_UNSETTLED: usize = 64;
 
+/// What became of an operation that may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// It was begun, or cannot be now for reasons of its own.
+    Settled,
+    /// It has to wait until others have ended.
+    Later,
+}
+
+/// Bytes of an operation's result.
+fn bytes(operation: Option<&Operation>, contributions: &[Contribution]) -> u64 {
+    let Some(operation) = operation else { return 0 };
+    let parts = contributions.iter().map(|given| given.elements).fold(0, u64::saturating_add);
+    operation.elements.saturating_add(parts).saturating_mul(operation::size(operation.data_type()))
+}
+
 impl Coordinator {
     /// Commits what all are prepared for, and begins what all have entered.
     pub(super) fn operate(&mut self, now: Millis, actions: &mut Vec<Action>) {
@@ -27,18 +43,17 @@ impl Coordinator {
         }
         let asked: BTreeSet<Key> = self.members().flat_map(|session| session.flights.keys()).cloned().collect();
         for key in asked {
-            if !self.moving.contains_key(&key) {
-                self.begin(&key, now, actions);
-            }
-            if self.proposal.is_some() {
+            // Those behind one that has to wait wait with it: it would wait for ever.
+            let full = !self.moving.contains_key(&key) && self.begin(&key, now, actions) == Begun::Later;
+            if full || self.proposal.is_some() {
                 return;
             }
         }
     }
 
     /// Begins an operation that all who take part entered, unless they want different things.
-    fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) {
-        let Some(operation) = self.wanted(key) else { return };
+    fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) -> Begun {
+        let Some(operation) = self.wanted(key) else { return Begun::Settled };
         let differs = |slot: &u32| {
             self.sessions
                 .get(slot)
@@ -51,17 +66,19 @@ impl Coordinator {
             for slot in different {
                 self.evict(slot, AbortReason::Mismatch, &format!("it asks for another {key} than the others"));
             }
-            return self.propose(&[], now, actions);
+            self.propose(&[], now, actions);
+            return Begun::Settled;
         }
         if let Err(missing) = operation::possible(&operation, &self.record) {
             let detail = format!("slot {missing} is not a member");
-            return self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
+            self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
+            return Begun::Settled;
         }
         let entered =
             |slot: &u32| self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.enter(key).is_some());
         let waits = self.unsettled().count() >= MOST_UNSETTLED || operation.ends_round && self.others_are_open(key);
         if waits || !slots.iter().all(entered) {
-            return;
+            return Begun::Settled;
         }
         let enters = slots.iter().filter_map(|slot| self.sessions.get(slot)?.enter(key));
         let bandwidths: Vec<u64> = enters.clone().map(|enter| enter.bandwidth).collect();
@@ -75,6 +92,11 @@ impl Coordinator {
                 given.weight = 1;
             }
         }
+        let moving = self.moving.values().map(|begin| bytes(begin.operation.as_ref(), &begin.contributions));
+        let all = moving.fold(bytes(Some(&operation), &contributions), u64::saturating_add);
+        if !self.moving.is_empty() && all > self.settings.in_flight {
+            return Begun::Later;
+        }
         self.attempts += 1;
         let known = bandwidths.iter().all(|bandwidth| *bandwidth > 0);
         let begin = Begin {
@@ -86,6 +108,7 @@ impl Coordinator {
         };
         actions.extend(slots.iter().map(|slot| self.send(*slot, coordinator_message::Body::Begin(begin.clone()))));
         self.moving.insert(key.clone(), begin);
+        Begun::Settled
     }
 
     /// What most members ask for under this name; the lowest slot's where as many ask for another.

@@ -12,6 +12,8 @@ use crate::{operation, shards};
 
 /// Bytes of one uncoded block: receiving, adding, hashing and sending overlap by blocks.
 pub const BLOCK_BYTES: usize = 1 << 18;
+/// Elements that one owner reduces for all: more frames would cost more than what they carry.
+const SMALL: u64 = 4096;
 
 /// Who gives copies of a shard to its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,8 @@ impl Plan {
         let factors = begin.contributions.iter().map(|given| if given.summed { 1 } else { given.weight }).collect();
         let total = begin.contributions.iter().map(|given| u64::from(given.weight)).sum();
         let divisor = if operation.reduction() == Reduction::Mean { total } else { 0 };
-        Some(Self { term: record.term, number: begin.number, operation, members, me, factors, divisor, shards, sources, wanted })
+        let (term, number) = (record.term, begin.number);
+        Some(Self { term, number, operation, members, me, factors, divisor, shards, sources, wanted })
     }
 
     /// Bytes of the result.
@@ -174,15 +177,27 @@ impl Plan {
     }
 }
 
-/// Shards in proportion to what links carry, where that is known; contributors own nothing.
+/// Shards in proportion to what links carry, where that is known; contributors own nothing. What is small has one owner.
 fn divide(begin: &Begin, members: &[Member], operation: &Operation) -> Option<Vec<Range<usize>>> {
     let bandwidths = members.iter().enumerate().map(|(position, member)| {
         let known = begin.bandwidths.get(position).copied().filter(|_| begin.bandwidths.len() == members.len());
         (!member.contributor).then_some(known.unwrap_or(1))
     });
-    let bandwidths = shards::evened(bandwidths.collect());
+    let mut bandwidths = shards::evened(bandwidths.collect());
+    if operation.elements <= SMALL {
+        leave_to_one(&mut bandwidths);
+    }
     let codec = operation::codec(operation).unwrap_or(Codec::F32);
     shards::weighted(operation.elements as usize, &bandwidths, codec).ok()
+}
+
+/// Leaves everything to the last of the fastest.
+fn leave_to_one(bandwidths: &mut [Option<u64>]) {
+    let fastest = bandwidths.iter().copied().max().flatten();
+    let owner = bandwidths.iter().rposition(|bandwidth| *bandwidth == fastest);
+    for (peer, bandwidth) in bandwidths.iter_mut().enumerate() {
+        bandwidth.take_if(|_| Some(peer) != owner);
+    }
 }
 
 #[cfg(test)]
@@ -207,11 +222,20 @@ mod tests {
 
     #[test]
     fn a_mean_takes_everybodys_shards_and_gives_them_to_all() {
-        let plan = plan(kind(OperationKind::AllReduce, 48), 1, [0; 3]).unwrap();
-        assert_eq!((plan.shard(1), plan.result_bytes(), plan.input_bytes()), (64..128, 192, 192));
+        let plan = plan(kind(OperationKind::AllReduce, 6000), 1, [0; 3]).unwrap();
+        assert_eq!((plan.shard(1), plan.result_bytes(), plan.input_bytes()), (8000..16_000, 24_000, 24_000));
         assert!(plan.gives(0, 1) && plan.gives(2, 0) && plan.wants(2));
         assert_eq!((plan.divisor, plan.factors[1]), (6, 2));
         assert_eq!(plan.others().collect::<Vec<_>>(), [2, 0]);
+    }
+
+    #[test]
+    fn what_is_small_has_one_owner() {
+        let plan = plan(kind(OperationKind::AllReduce, SMALL), 1, [0; 3]).unwrap();
+        assert_eq!([plan.shard(0), plan.shard(1), plan.shard(2)], [0..0, 0..0, 0..16_384]);
+        let mut bandwidths = [Some(5), Some(9), None, Some(9), Some(1)];
+        leave_to_one(&mut bandwidths);
+        assert_eq!(bandwidths, [None, None, None, Some(9), None]);
     }
 
     #[test]

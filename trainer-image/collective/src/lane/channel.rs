@@ -16,8 +16,6 @@ use super::{Lanes, PUSH};
 use crate::framing::{Deframer, Header};
 use crate::v1::Member;
 
-/// Frames that may wait on one channel.
-const WAITING: usize = 4;
 /// Bytes per second that one lane is to be able to carry, whatever the distance: a gigabit.
 const RATE: f64 = 125e6;
 /// Bytes that one connection has on the way at most, by the system's usual limits.
@@ -94,7 +92,7 @@ async fn open(
     connection: Connection,
     broke: watch::Sender<Option<String>>,
 ) -> Result<Channel, String> {
-    let (frames, queue) = mpsc::channel(WAITING);
+    let (frames, queue) = mpsc::channel(lanes.bounds.queue.max(1));
     let request = lanes
         .request(PUSH)
         .header("atoll-from", lanes.slot())

@@ -4,6 +4,7 @@
 //! that a full window never delays a heartbeat. Payload travels as [`Bytes`] without a copy; the receiver bounds what it
 //! accepts before it reads.
 
+mod bounds;
 mod channel;
 mod meter;
 mod operations;
@@ -32,6 +33,7 @@ use crate::secret::{HEADER, Secret};
 use crate::transport::{self, Address, Transport};
 use crate::v1::Member;
 
+pub use bounds::Bounds;
 pub use channel::{Channel, Lane};
 pub use meter::{Meter, Metered};
 pub use operations::Operations;
@@ -42,13 +44,6 @@ use throughput::Throughput;
 const PUSH: &str = "/atoll.v1.Lane/Push";
 /// Path of the method that fetches a donor's state.
 const FETCH: &str = "/atoll.v1.Lane/Fetch";
-
-/// HTTP/2 windows: enough for a gigabit at 100 ms round trip.
-pub const STREAM_WINDOW: u32 = 16 << 20;
-/// The same for a connection.
-pub const CONNECTION_WINDOW: u32 = 64 << 20;
-/// Largest HTTP/2 frame.
-pub const FRAME: u32 = 1 << 20;
 
 /// Lanes by address; one that is being opened is waited for.
 type ByAddress = BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>;
@@ -63,6 +58,7 @@ pub struct Lanes {
     secret: Secret,
     started: Instant,
     throughput: Arc<Mutex<Throughput>>,
+    bounds: Bounds,
 }
 
 impl Lanes {
@@ -70,7 +66,14 @@ impl Lanes {
     #[must_use]
     pub fn new(run: &str, slot: u32, secret: Secret, transport: Transport) -> Self {
         let (started, throughput) = (Instant::now(), Arc::default());
-        Self { run: run.to_owned(), slot, open: Arc::default(), transport, secret, started, throughput }
+        let bounds = Bounds::default();
+        Self { run: run.to_owned(), slot, open: Arc::default(), transport, secret, started, throughput, bounds }
+    }
+
+    /// The same within `bounds`.
+    #[must_use]
+    pub fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// What the lanes were measured to send together, in bytes per second; none where too little was sent to tell.
@@ -105,9 +108,9 @@ impl Lanes {
         let name = PeerName::new(&self.run, island, worker).map_err(|error| error.to_string())?;
         let endpoint = Endpoint::from_static("http://peer")
             .connect_timeout(transport::DEADLINE)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME);
+            .initial_stream_window_size(self.bounds.stream_window)
+            .initial_connection_window_size(self.bounds.connection_window)
+            .max_frame_size(self.bounds.frame);
         let transport = self.transport.clone();
         let connector = tower::service_fn(move |_| {
             let (transport, address, name) = (transport.clone(), address.clone(), name.clone());

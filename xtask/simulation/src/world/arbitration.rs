@@ -207,6 +207,8 @@ impl World {
                 liveness: LIVENESS,
                 round_timeout: 2 * patience,
                 drop_stragglers: true,
+                // Room for two operations of one element, so that some have to wait.
+                in_flight: 8,
             };
             let rules = self.rules;
             self.node(slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now).with_rules(rules));

@@ -8,6 +8,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(&files, ["proto"])?;
     tonic_prost_build::configure()
         .type_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .field_attribute("atoll.v1.Contribution.loss", "#[serde(with = \"crate::exact\")]")
         .type_attribute("atoll.v1.Ballot", "#[derive(PartialOrd, Ord)]")
         .compile_fds(descriptors)?;
     Ok(())

@@ -2,7 +2,9 @@
 
 mod bench;
 mod commands;
+mod logging;
 mod process;
+mod replay;
 mod run;
 mod sidecars;
 mod supervision;
@@ -33,6 +35,8 @@ enum Command {
     Sidecars(sidecars::Arguments),
     /// Check a TrainingRun file and say what is wrong with it
     Validate(commands::Validate),
+    /// Feed what a sidecar recorded to the protocol again, and say what happened and whether anything differs
+    Replay(replay::Arguments),
     /// Print the version
     Version,
     /// Print the completions of a shell
@@ -95,6 +99,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Sidecars(arguments) => sidecars::sidecars(&arguments),
         Command::Validate(arguments) => commands::validate(&arguments),
+        Command::Replay(arguments) => replay::replay(&arguments),
         Command::Version => commands::version(),
         Command::Completions { shell } => commands::completions::<Arguments>(shell),
         Command::Bench { what } => bench::bench(&what),

@@ -10,7 +10,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::Ending;
+use crate::{Ending, logging};
 
 /// What every process of a run is started with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,11 +41,7 @@ pub(crate) fn trainer() -> Ending {
 /// Reads the configuration, and has the kernel end this process with its supervisor.
 pub(crate) fn start<C: DeserializeOwned>(when_orphaned: Signal) -> Result<C, Ending> {
     let failed = |error: &dyn std::fmt::Display| Ending::Failed(format!("cannot start: {error}"));
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("ATOLL_LOG").unwrap_or_else(|_| "info".into()))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    logging::begin();
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(|error| failed(&error))?;
     let started: Started<C> = serde_json::from_str(&line).map_err(|error| {

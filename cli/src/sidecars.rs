@@ -136,6 +136,8 @@ impl Sidecars {
             token: self.token.clone(),
             island: ISLAND.to_owned(),
             identity: Some(self.authority.identity(&name(slot))?),
+            metrics: Some(loopback(0)),
+            record: None,
         })
     }
 

@@ -1,5 +1,7 @@
 //! Atoll's wire messages and services, generated from the `.proto` files of this folder. No logic.
 
+mod exact;
+
 /// Version 1 of the protocol.
 pub mod v1 {
     #![allow(missing_docs, clippy::pedantic, clippy::unwrap_used, clippy::large_enum_variant, unreachable_pub)]

@@ -39,6 +39,9 @@ pub(crate) struct Arguments {
     /// First of the workers' lane ports; free ones if not given
     #[arg(long, value_name = "PORT")]
     port: Option<u16>,
+    /// Record what each sidecar's protocol hears and does, in the folder for the results; `atoll replay` reads it
+    #[arg(long)]
+    record: bool,
     /// Folder for the workers' Unix sockets; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,

@@ -98,6 +98,16 @@ impl Output {
         &self.path
     }
 
+    /// The folder for what the sidecars' state machines hear and do.
+    pub(crate) fn recordings(&self) -> PathBuf {
+        self.path.join("recordings")
+    }
+
+    /// The recording of one start of a worker's sidecar.
+    pub(crate) fn recording(&self, worker: &str, incarnation: u64) -> PathBuf {
+        self.recordings().join(format!("{worker}-{incarnation}.jsonl"))
+    }
+
     /// From here on there are results in it.
     pub(crate) fn keep(&mut self) {
         self.made.clear();

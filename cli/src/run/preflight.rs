@@ -27,6 +27,8 @@ pub(crate) struct Ready {
     pub(crate) sockets: Sockets,
     /// First lane port.
     pub(crate) port: Option<u16>,
+    /// Whether the sidecars record what their state machines hear and do.
+    pub(crate) record: bool,
 }
 
 impl Ready {
@@ -59,7 +61,7 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
             })?;
         }
     }
-    Ok(Ready { prepared, base, sockets, port: arguments.port })
+    Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record })
 }
 
 /// Reads the data in a thread of its own: an interrupt is heard meanwhile, and does not wait for it.

@@ -162,6 +162,10 @@ impl<'a> Supervisor<'a> {
         let serving = arbiter.serve(loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
         let logs = output.path().join("logs");
         std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
+        if ready.record {
+            let folder = output.recordings();
+            std::fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
         let path = output.path().join("events.jsonl");
         let events = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let workers = &file.spec.workers;
@@ -269,6 +273,8 @@ impl<'a> Supervisor<'a> {
             token: self.token.clone(),
             island: ISLAND.to_owned(),
             identity: Some(self.authority.identity(&name(slot))?),
+            metrics: Some(loopback(0)),
+            record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),
         })
     }
 

@@ -65,6 +65,7 @@ impl View {
             "Joined" if event.round.is_some_and(|round| round > 1) => format!("{} takes part again", event.worker),
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
+            "RecordingEnded" => format!("{} is not recorded any more: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
             "HistoryMissing" => "nobody who is here knows the newest round: the run waits".to_owned(),
             _ => return,

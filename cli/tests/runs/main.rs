@@ -4,4 +4,5 @@
 mod bad_input;
 mod endings;
 mod laboratory;
+mod recordings;
 mod training;

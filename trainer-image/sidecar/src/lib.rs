@@ -6,8 +6,10 @@
 mod arbiter;
 mod control;
 mod core;
+mod metrics;
 mod operation;
 mod ranks;
+pub mod recording;
 mod regions;
 mod report;
 mod trainer;
@@ -65,6 +67,10 @@ pub struct Config {
     pub island: String,
     /// What it shows and checks others against; without it connections are plain.
     pub identity: Option<Identity>,
+    /// Where Prometheus asks for its metrics; port 0 takes a free one, which an event tells. Without it they are not served.
+    pub metrics: Option<SocketAddr>,
+    /// A file for what its state machines hear and do, to be replayed; without it nothing is recorded.
+    pub record: Option<PathBuf>,
 }
 
 /// Errors that end a sidecar.
@@ -84,6 +90,9 @@ pub enum SidecarError {
     /// Its identity cannot be used.
     #[error("the sidecar's identity: {0}")]
     Identity(#[from] IdentityError),
+    /// Its metrics cannot be made.
+    #[error("the sidecar's metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     /// The asynchronous runtime or a signal handler could not be set up.
     #[error("cannot set up the process: {0}")]
     Process(#[source] std::io::Error),
@@ -107,8 +116,7 @@ pub fn run(config: Config) -> Result<(), SidecarError> {
 async fn serve(config: Config) -> Result<(), SidecarError> {
     // Heard before there is a socket to remove.
     let stop = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
-    let place = config.listen.to_string();
-    let listener = TcpListener::bind(config.listen).await.map_err(|source| SidecarError::Listen { place, source })?;
+    let listener = listen(config.listen).await?;
     let address = listener.local_addr().map_err(SidecarError::Process)?;
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
@@ -147,13 +155,41 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
         .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
-    let core = core::Core::new(config, me, lanes, inbox, core::Shared { operations, offer, regions });
+    let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
+    let watched = watched(&config, Arc::clone(&metrics), lanes.clone()).await?;
+    let core = core::Core::new(config, me, lanes, inbox, core::Shared { metrics, operations, offer, regions });
     tokio::select! {
         ended = network => ended?,
         ended = seam => ended?,
+        () = watched => {}
         () = core.run(events, stop) => {}
     }
     Ok(())
+}
+
+/// Serves the metrics, where that is asked for.
+async fn watched(
+    config: &Config,
+    metrics: Arc<metrics::Metrics>,
+    lanes: Lanes,
+) -> Result<impl Future<Output = ()> + use<>, SidecarError> {
+    let listener = match config.metrics {
+        Some(place) => Some(listen(place).await?),
+        None => None,
+    };
+    if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
+        report::metrics(&config.worker, address);
+    }
+    Ok(async move {
+        match listener {
+            Some(listener) => metrics::serve::serve(listener, metrics, lanes).await,
+            None => std::future::pending().await,
+        }
+    })
+}
+
+async fn listen(place: SocketAddr) -> Result<TcpListener, SidecarError> {
+    TcpListener::bind(place).await.map_err(|source| SidecarError::Listen { place: place.to_string(), source })
 }
 
 /// The two sockets for the trainer, and the paths to remove in the end.

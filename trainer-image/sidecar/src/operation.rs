@@ -1,7 +1,7 @@
 //! Work that the core starts and that answers by an event: moving data, and fetching a state.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atoll_collective::chain;
 use atoll_collective::exchange::{Exchange, Output, Plan};
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::core::{Given, Input};
+use crate::metrics::{Metrics, Phase};
 use crate::ranks;
 use crate::regions::Part;
 
@@ -22,9 +23,43 @@ pub(crate) struct Moving {
     pub(crate) key: Key,
     pub(crate) number: u64,
     pub(crate) inbox: mpsc::Sender<Input>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) begun: Instant,
 }
 
 impl Moving {
+    /// Moves the data, and measures how.
+    async fn run(&self, exchange: Arc<Exchange>, lanes: Lanes, patience: Duration) -> Result<Vec<u8>, Failure> {
+        // While the first frames are on their way.
+        let coding = async {
+            if let Some(lost) = exchange.coding_error() {
+                self.metrics.coded(&exchange.plan().operation, lost);
+            }
+        };
+        let (result, ()) = tokio::join!(biased; Arc::clone(&exchange).run(lanes, patience), coding);
+        if result.is_ok() {
+            self.measure(&exchange);
+        }
+        result.map(|hash| hash.to_vec())
+    }
+
+    fn measure(&self, exchange: &Exchange) {
+        let instants = exchange.instants();
+        let reduced = instants.reduced.unwrap_or(self.begun);
+        self.metrics.phase(Phase::ReduceScatter, reduced - self.begun);
+        self.metrics.phase(Phase::AllGather, reduced.elapsed());
+        let lasts = [
+            (Phase::ReduceScatter, instants.last(|arrival| arrival.copies)),
+            (Phase::AllGather, instants.last(|arrival| arrival.results)),
+        ];
+        for (phase, last) in lasts {
+            let member = |(slot, alone)| Some((exchange.plan().members.iter().find(|member| member.slot == slot)?, alone));
+            if let Some((member, alone)) = last.and_then(member) {
+                self.metrics.straggler(member, phase, alone);
+            }
+        }
+    }
+
     async fn ended(self, result: Result<Vec<u8>, Failure>) {
         let _stopping = self.inbox.send(Input::Moved(self.key, self.number, result)).await;
     }
@@ -49,7 +84,7 @@ impl Output for Nowhere {
 
 /// Moves the data of one attempt.
 pub(crate) async fn exchange(exchange: Arc<Exchange>, lanes: Lanes, patience: Duration, moving: Moving) {
-    let result = exchange.run(lanes, patience).await.map(|hash| hash.to_vec());
+    let result = moving.run(exchange, lanes, patience).await;
     moving.ended(result).await;
 }
 
@@ -80,7 +115,7 @@ pub(crate) async fn reduce_ranks(
                 None => Err(mismatch("the contribution does not fit the operation".to_owned())),
                 Some(exchange) => {
                     operations.begin(Arc::clone(&exchange));
-                    exchange.run(lanes, patience).await.map(|hash| hash.to_vec())
+                    moving.run(exchange, lanes, patience).await
                 }
             }
         }

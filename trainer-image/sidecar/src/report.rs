@@ -1,5 +1,8 @@
 //! What the sidecar tells people: notices of the coordinator as events of the run.
 
+use std::io;
+use std::net::SocketAddr;
+
 use atoll_collective::Notice;
 use atoll_collective::v1::{AbortReason, EpochRecord};
 use atoll_sdk::events::Event;
@@ -17,6 +20,17 @@ pub(crate) fn attached(worker: &str) {
 /// The trainer beside this sidecar has ended, or is silent.
 pub(crate) fn detached(worker: &str) {
     Event::now(worker, "Detached").emit();
+}
+
+/// Where Prometheus finds this worker's sidecar.
+pub(crate) fn metrics(worker: &str, address: SocketAddr) {
+    Event::now(worker, "Metrics").with("url", format!("http://{address}/metrics")).emit();
+}
+
+/// Nothing of this sidecar is recorded from here on.
+pub(crate) fn recording_ended(worker: &str, error: &io::Error) {
+    tracing::warn!(%error, "the recording ends here");
+    Event::now(worker, "RecordingEnded").with("reason", error.to_string()).emit();
 }
 
 /// A notice of the coordinator of `worker`.
@@ -65,7 +79,7 @@ fn event(worker: &str, notice: &Notice) -> Event {
 }
 
 /// `ABORT_REASON_PEER_LOST` as people read it: `PeerLost`.
-fn name(reason: AbortReason) -> String {
+pub(crate) fn name(reason: AbortReason) -> String {
     let words = reason.as_str_name().trim_start_matches("ABORT_REASON_").split('_');
     words.map(|word| word[..1].to_owned() + &word[1..].to_lowercase()).collect()
 }

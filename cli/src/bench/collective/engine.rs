@@ -63,6 +63,8 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
             token: token.clone(),
             island: ISLAND.to_owned(),
             identity: identity(&format!("w{slot}"))?,
+            metrics: None,
+            record: None,
         };
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;
     }

@@ -4,6 +4,7 @@
 //! of the whole. Bytes and values are the same on every processor. What a lossy codec loses, its caller keeps as the residual
 //! and adds to the next values (error feedback, Seide et al. 2014), so that no part of a sum is lost for good.
 
+mod distortion;
 mod indices;
 mod passes;
 mod range;

@@ -49,7 +49,7 @@ pub const IN_FLIGHT: u64 = 1 << 30;
 /// What happened.
 // A few at a time, moved once.
 #[allow(clippy::large_enum_variant)]
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Event {
     /// A peer opened a session.
     Connected(Box<Hello>),
@@ -80,7 +80,7 @@ pub enum Event {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Action {
     /// Send to a peer's session.
     Send {

@@ -5,6 +5,7 @@
 //! of its blocks, so that nothing is read twice.
 
 mod arithmetic;
+mod measures;
 mod plan;
 mod receiving;
 mod sending;
@@ -20,6 +21,7 @@ use crate::lane::Lanes;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
 pub use arithmetic::feed_back;
+pub use measures::{Arrival, Instants};
 pub use plan::{BLOCK_BYTES, Plan};
 pub use receiving::{Incoming, Refused, Sender};
 
@@ -64,6 +66,7 @@ struct State {
     reduced: Vec<(usize, Bytes)>,
     failure: Option<Failure>,
     progress: Instant,
+    instants: Instants,
 }
 
 impl Exchange {
@@ -90,6 +93,7 @@ impl Exchange {
             reduced: Vec::new(),
             failure: None,
             progress: Instant::now(),
+            instants: Instants::default(),
         };
         Some(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
     }
@@ -146,7 +150,12 @@ impl Exchange {
         match self.reduce(block, &copies) {
             Err(failure) => self.lock().failure = Some(failure),
             Ok((sent, digest)) => {
-                self.lock().reduced.push((block, sent));
+                let mut state = self.lock();
+                state.reduced.push((block, sent));
+                if state.reduced.len() == self.plan.blocks(self.plan.me) {
+                    state.instants.reduced = Some(Instant::now());
+                }
+                drop(state);
                 self.finish_block(self.plan.me, block, digest);
             }
         }

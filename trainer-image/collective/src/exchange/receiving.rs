@@ -145,8 +145,12 @@ impl Incoming {
     pub fn finish(self) {
         let Self { exchange, from, kind, block, straight, whole, buffer, hasher, .. } = self;
         let payload = if whole.is_empty() { Bytes::from(buffer) } else { whole };
-        if exchange.lock().closed {
-            return;
+        {
+            let mut state = exchange.lock();
+            if state.closed {
+                return;
+            }
+            state.instants.came(exchange.plan.members[from].slot, kind);
         }
         match kind {
             Kind::Contribution => {

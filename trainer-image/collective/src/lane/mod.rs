@@ -35,7 +35,7 @@ use crate::v1::Member;
 
 pub use bounds::Bounds;
 pub use channel::{Channel, Lane};
-pub use meter::{Meter, Metered};
+pub use meter::{Meter, Metered, Traffic};
 pub use operations::Operations;
 pub use service::{LaneService, Offer};
 use throughput::Throughput;
@@ -97,6 +97,18 @@ impl Lanes {
     #[must_use]
     pub fn meter(&self) -> &Meter {
         self.transport.meter()
+    }
+
+    /// Counts the bytes of each peer's connections.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        self.transport.traffic()
+    }
+
+    /// Connections that were accepted and then turned away.
+    #[must_use]
+    pub fn turned_away(&self) -> u64 {
+        self.transport.turned_away()
     }
 
     /// A new connection to a worker at `address`, made when it is first used.

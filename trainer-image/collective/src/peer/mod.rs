@@ -17,7 +17,7 @@ use crate::{Millis, Refusal, chain};
 use operations::Flight;
 
 /// What happened.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Event {
     /// The trainer asks for the next round.
     Arrived(Arrive, Option<CommitRecord>),
@@ -47,7 +47,7 @@ pub enum Event {
 }
 
 /// Why data could not be moved.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Failure {
     /// What kind of failure.
     pub reason: AbortReason,
@@ -58,7 +58,7 @@ pub struct Failure {
 }
 
 /// What to do.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Action {
     /// Open a session with this coordinator, of this term.
     Dial(Member, u64),
@@ -83,7 +83,7 @@ pub enum Action {
 }
 
 /// How an operation ended for the trainer that waited for it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub enum Outcome {
     /// The output holds the result; the same bytes on all who took part.
     Committed(Box<Commit>),

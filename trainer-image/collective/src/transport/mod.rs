@@ -22,7 +22,7 @@ use tonic::transport::server::Connected;
 
 use crate::admission::{self, Patience, TurnedAway};
 use crate::identity::PeerName;
-use crate::lane::{Meter, Metered};
+use crate::lane::{Meter, Metered, Traffic};
 use crate::relay::{self, Pass};
 
 pub use address::{Address, AddressError, HostPort};
@@ -38,12 +38,13 @@ pub struct Transport {
     security: Option<Security>,
     relay: Option<(Pass, Option<TlsConnector>)>,
     meter: Arc<Meter>,
+    traffic: Traffic,
     turned_away: TurnedAway,
 }
 
 /// A connection with another peer.
 pub struct Stream {
-    bytes: Box<dyn Duplex>,
+    bytes: Metered<Box<dyn Duplex>>,
     peer: Option<PeerName>,
 }
 
@@ -55,7 +56,7 @@ impl Transport {
     /// Connections that are secured with `security`, or plain without it, and whose bytes are counted in `meter`.
     #[must_use]
     pub fn new(security: Option<Security>, meter: Arc<Meter>) -> Self {
-        Self { security, relay: None, meter, turned_away: TurnedAway::default() }
+        Self { security, relay: None, meter, traffic: Traffic::default(), turned_away: TurnedAway::default() }
     }
 
     /// The same, which can also go through relays: it shows them `pass`, inside of `outer` TLS where they speak TLS.
@@ -68,6 +69,12 @@ impl Transport {
     #[must_use]
     pub fn meter(&self) -> &Meter {
         &self.meter
+    }
+
+    /// Counts the bytes of each peer's connections, above TLS. Without TLS only who is dialled has a name.
+    #[must_use]
+    pub fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Connections that were accepted and then turned away.
@@ -140,16 +147,18 @@ impl Transport {
 
     /// The accepting end of one connection: learns who the other is.
     async fn greet<S: Duplex + 'static>(&self, stream: S) -> Result<Stream, TransportError> {
-        let Some(security) = &self.security else { return Ok(Stream { bytes: Box::new(stream), peer: None }) };
+        let Some(security) = &self.security else { return Ok(Stream::new(stream, None, self.traffic.with(None))) };
         let (stream, peer) = security.accept(stream).await?;
-        Ok(Stream { bytes: Box::new(stream), peer: Some(peer) })
+        let meter = self.traffic.with(Some(&peer));
+        Ok(Stream::new(stream, Some(peer), meter))
     }
 
     /// The dialling end of one connection: makes sure that the other is `expected`.
     async fn introduce<S: Duplex + 'static>(&self, stream: S, expected: &PeerName) -> Result<Stream, TransportError> {
-        let Some(security) = &self.security else { return Ok(Stream { bytes: Box::new(stream), peer: None }) };
+        let meter = self.traffic.with(Some(expected));
+        let Some(security) = &self.security else { return Ok(Stream::new(stream, None, meter)) };
         let stream = security.connect(stream, expected).await?;
-        Ok(Stream { bytes: Box::new(stream), peer: Some(expected.clone()) })
+        Ok(Stream::new(stream, Some(expected.clone()), meter))
     }
 
     async fn dial(&self, place: &HostPort) -> Result<Metered<TcpStream>, TransportError> {
@@ -169,6 +178,10 @@ impl Transport {
 }
 
 impl Stream {
+    fn new<S: Duplex + 'static>(bytes: S, peer: Option<PeerName>, meter: Arc<Meter>) -> Self {
+        Self { bytes: Metered::new(Box::new(bytes), meter), peer }
+    }
+
     /// Who is at the other end; none without TLS.
     #[must_use]
     pub fn peer(&self) -> Option<&PeerName> {

@@ -136,7 +136,7 @@ async fn who_shows_no_certificate_is_refused() {
     let transport = transport(&listener);
     let (stream, accepted) = tokio::join!(anonymous(near, &listener), transport.greet(far));
     assert!(matches!(accepted, Err(TransportError::NoCertificate)));
-    let told = complaint(Stream { bytes: Box::new(stream), peer: None }).await;
+    let told = complaint(Stream::new(stream, None, Arc::default())).await;
     assert_eq!(told, "it refused this peer: it showed no certificate");
 }
 

@@ -1,6 +1,7 @@
 //! Operations that the trainer asked for: gathered from its ranks, moved, and answered.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use atoll_collective::exchange::{Exchange, Output, Plan, feed_back};
 use atoll_collective::operation::{self, Key};
@@ -12,6 +13,7 @@ use atoll_collective::v1::{
 use atoll_collective::{Millis, Refusal};
 use tokio::task::JoinHandle;
 use tonic::Status;
+use tracing::Instrument;
 
 use super::Core;
 use crate::operation as work;
@@ -67,7 +69,7 @@ pub(super) struct Attempt {
 }
 
 /// The trainer's name of an operation: which start of the round it belongs to, the peer knows.
-fn asked(key: &Key) -> Key {
+pub(super) fn asked(key: &Key) -> Key {
     Key { started: 0, ..key.clone() }
 }
 
@@ -135,10 +137,12 @@ impl Core {
         let given: Vec<Given> = call.given.iter().flatten().cloned().collect();
         let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
         let (term, number) = (plan.term, plan.number);
-        let moving = work::Moving { key: key.clone(), number, inbox: self.inbox.clone() };
+        let (inbox, metrics) = (self.inbox.clone(), Arc::clone(self.observation.metrics()));
+        let moving = work::Moving { key: key.clone(), number, inbox, metrics, begun: Instant::now() };
+        let span = self.observation.span(key);
         let task = if given.len() > 1 {
             let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);
-            tokio::spawn(work::reduce_ranks(plan, given, moves, moving))
+            tokio::spawn(work::reduce_ranks(plan, given, moves, moving).instrument(span))
         } else {
             let Some(Given { input, output, residual, .. }) = given.into_iter().next() else {
                 return Err("nothing is given".into());
@@ -151,7 +155,7 @@ impl Core {
             };
             let exchange = Exchange::new(plan, input, residual, output).ok_or("the contribution does not fit the operation")?;
             self.shared.operations.begin(Arc::clone(&exchange));
-            tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving))
+            tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving).instrument(span))
         };
         self.attempts.insert(key.clone(), Attempt { term, number, task });
         Ok(())
@@ -184,9 +188,10 @@ impl Core {
         let shared = matches!(&outcome, Outcome::Committed(commit) if commit.slots.len() > 1);
         let outcome = match outcome {
             Outcome::Committed(commit) => {
-                self.payload_bytes += outputs.first().map_or(0, Part::len) as u64;
-                let (payload_bytes, wire_bytes) = (self.payload_bytes, self.lanes.meter().sent());
-                let control_messages = self.control_messages;
+                let metrics = self.observation.metrics();
+                metrics.payload_bytes.inc_by(outputs.first().map_or(0, Part::len) as u64);
+                let (payload_bytes, wire_bytes) = (metrics.payload_bytes.get(), self.lanes.meter().sent());
+                let control_messages = metrics.control_messages.get();
                 operate_reply::Outcome::Committed(Committed {
                     commit: Some(*commit),
                     payload_bytes,

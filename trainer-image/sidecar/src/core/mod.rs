@@ -1,10 +1,12 @@
 //! The one task that owns the sidecar's two state machines: it feeds them events and carries out their actions.
 
 mod calls;
+mod observation;
 mod sessions;
 mod trainer;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atoll_collective::coordinator::{self, Coordinator};
@@ -22,11 +24,14 @@ use tokio::task::JoinHandle;
 
 use crate::arbiter::Arbiter;
 use crate::control::ToPeer;
+use crate::metrics::Metrics;
+use crate::recording::Recorder;
 use crate::regions::Regions;
 use crate::trainer::Answer;
 use crate::{ARBITER, Config, operation, report};
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
+use observation::Observation;
 use sessions::{Local, Served, Session};
 use trainer::Trainer;
 
@@ -57,6 +62,7 @@ pub(crate) enum Input {
 
 /// What the core shares with the lanes' service and the region socket.
 pub(crate) struct Shared {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) operations: Operations,
     pub(crate) offer: watch::Sender<Option<Offer>>,
     pub(crate) regions: Regions,
@@ -88,9 +94,7 @@ pub(crate) struct Core {
     /// Counts fetches: what an earlier one still says is dropped.
     fetches: u64,
     fetching: Option<JoinHandle<()>>,
-    payload_bytes: u64,
-    /// Messages to and from the coordinator since the start, heartbeats apart, and what it says to itself.
-    control_messages: u64,
+    observation: Observation,
 }
 
 impl Core {
@@ -106,6 +110,8 @@ impl Core {
             }
         };
         let peer = Peer::new(config.settings.run.clone(), me.clone(), config.settings.liveness);
+        let recorder = recorder(&config, &peer);
+        let observation = Observation::new(Arc::clone(&shared.metrics), lanes.clone(), me.clone(), recorder);
         Self {
             config,
             me,
@@ -127,8 +133,7 @@ impl Core {
             last_beat: None,
             fetches: 0,
             fetching: None,
-            payload_bytes: 0,
-            control_messages: 0,
+            observation,
         }
     }
 
@@ -235,7 +240,9 @@ impl Core {
                 self.step_down();
             }
             if mine {
-                self.coordinator = Some(Coordinator::new(self.config.settings.clone(), record.clone(), self.now()));
+                let coordinator = Coordinator::new(self.config.settings.clone(), record.clone(), self.now());
+                self.observation.coordinates(Some(&coordinator));
+                self.coordinator = Some(coordinator);
                 report::coordinator(&self.me.worker, record.term);
             }
         }
@@ -245,7 +252,12 @@ impl Core {
     fn coordinator_event(&mut self, event: coordinator::Event) {
         let now = self.now();
         let Some(coordinator) = &mut self.coordinator else { return };
-        for action in coordinator.tick(event, now) {
+        let told = self.observation.told(&event);
+        self.observation.coordinator_hears(&event);
+        let actions = coordinator.tick(event, now);
+        self.observation.coordinator_does(told.as_ref(), now, &actions);
+        self.observation.turn_page(&self.peer, self.coordinator.as_ref());
+        for action in actions {
             match action {
                 coordinator::Action::Send { slot, message } => self.send_to_peer(slot, *message),
                 coordinator::Action::Propose(record) => {
@@ -264,7 +276,13 @@ impl Core {
     }
 
     fn peer_event(&mut self, event: peer::Event) {
-        for action in self.peer.tick(event, self.now()) {
+        let now = self.now();
+        let told = self.observation.told(&event);
+        self.observation.peer_hears(&event);
+        let actions = self.peer.tick(event, now);
+        self.observation.peer_does(told.as_ref(), now, &self.peer, &actions);
+        self.observation.turn_page(&self.peer, self.coordinator.as_ref());
+        for action in actions {
             match action {
                 peer::Action::Dial(coordinator, term) => self.dial(coordinator, term),
                 peer::Action::Send(message) => self.send_to_coordinator(*message),
@@ -314,6 +332,13 @@ impl Core {
             self.offer(blake3::hash(state.as_ref()).as_bytes());
         }
     }
+}
+
+/// The recording that was asked for; without one the run goes on.
+fn recorder(config: &Config, peer: &Peer) -> Option<Recorder> {
+    let path = config.record.as_ref()?;
+    let created = Recorder::create(path, &config.settings.run, &config.worker, config.incarnation, peer);
+    created.inspect_err(|error| report::recording_ended(&config.worker, error)).ok()
 }
 
 /// Whether these bytes can be a hash.

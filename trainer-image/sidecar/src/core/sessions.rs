@@ -123,7 +123,9 @@ impl Core {
         for slot in self.served.keys().copied().collect::<Vec<_>>() {
             self.close_served(slot);
         }
-        self.coordinator = None;
+        if self.coordinator.take().is_some() {
+            self.observation.coordinates(None);
+        }
     }
 
     /// News of the session with the coordinator; what earlier attempts still say is dropped.
@@ -136,7 +138,8 @@ impl Core {
                 self.peer_event(peer::Event::Opened(term));
             }
             Input::Message { dial, message } if *open == dial => {
-                self.control_messages += u64::from(!matches!(message.body, Some(coordinator_message::Body::Heartbeat(_))));
+                let heartbeat = matches!(message.body, Some(coordinator_message::Body::Heartbeat(_)));
+                self.observation.metrics().control_messages.inc_by(u64::from(!heartbeat));
                 self.peer_event(peer::Event::Message(message));
             }
             Input::Closed { dial, term } if *open == dial => {
@@ -151,7 +154,8 @@ impl Core {
         match &self.session {
             Session::Local(_) => self.local.push_back(Local::Up(Box::new(message))),
             Session::Remote { sender: Some(sender), .. } => {
-                self.control_messages += u64::from(!matches!(message.body, Some(peer_message::Body::Heartbeat(_))));
+                let heartbeat = matches!(message.body, Some(peer_message::Body::Heartbeat(_)));
+                self.observation.metrics().control_messages.inc_by(u64::from(!heartbeat));
                 let _full_or_closed = sender.try_send(message);
             }
             Session::Remote { .. } | Session::None => {}

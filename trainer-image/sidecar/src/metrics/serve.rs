@@ -1,0 +1,126 @@
+//! One plain page for Prometheus, and one for whoever asks whether this process lives: HTTP/1.1, without TLS, nothing secret.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use atoll_collective::lane::Lanes;
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::Metrics;
+
+/// Most connections at a time; more wait.
+const CONNECTIONS: usize = 16;
+/// Bytes of a request's head.
+const HEAD: usize = 8 << 10;
+/// How long a connection may take to ask, also for the next time.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// Pause after a connection could not be accepted: file descriptors may be short.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Media type of all other answers.
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// Serves until the sidecar ends.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, lanes: Lanes) {
+    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let (metrics, lanes) = (Arc::clone(&metrics), lanes.clone());
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, &lanes))));
+            let mut connection = http1::Builder::new();
+            connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD);
+            // Whoever speaks something else is hung up on.
+            let _ended = connection.serve_connection(TokioIo::new(stream), answer).await;
+            drop(place);
+        });
+    }
+}
+
+fn answer<B>(request: &Request<B>, metrics: &Metrics, lanes: &Lanes) -> Response<Full<Bytes>> {
+    let page = |status, kind: &'static str, text: String| {
+        let mut response = Response::new(Full::from(text));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    };
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut refused = page(StatusCode::METHOD_NOT_ALLOWED, PLAIN, "GET and HEAD\n".into());
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return refused;
+    }
+    match request.uri().path() {
+        "/metrics" => match metrics.text(lanes) {
+            Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+        },
+        "/healthz" => page(StatusCode::OK, PLAIN, "ok\n".into()),
+        _ => page(StatusCode::NOT_FOUND, PLAIN, "there are /metrics and /healthz\n".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_collective::lane::Meter;
+    use atoll_collective::secret::Secret;
+    use atoll_collective::transport::Transport;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// What the server answers to `request`, until it hangs up.
+    async fn ask(request: &str) -> String {
+        let transport = Transport::new(None, Arc::new(Meter::default()));
+        let lanes = Lanes::new("kjv", 0, Secret::new("secret"), transport);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, Arc::new(Metrics::new("kjv", "w0").unwrap()), lanes));
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _reset_by_a_server_that_hung_up = stream.read_to_end(&mut answer).await;
+        serving.abort();
+        String::from_utf8(answer).unwrap()
+    }
+
+    fn get(path: &str) -> String {
+        format!("GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+    }
+
+    #[tokio::test]
+    async fn metrics_are_text_of_prometheus() {
+        let answer = ask(&get("/metrics")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
+        assert!(answer.contains("\natoll_wire_bytes_total{direction=\"sent\"} 0\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn who_lives_says_so_and_nothing_else_is_there() {
+        assert!(ask(&get("/healthz")).await.ends_with("\r\n\r\nok\n"));
+        assert!(ask(&get("/")).await.starts_with("HTTP/1.1 404 "));
+        let post = ask("POST /metrics HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
+        assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_cut_off() {
+        let endless = format!("GET /metrics HTTP/1.1\r\nhost: {}", "x".repeat(4 * HEAD));
+        assert!(!ask(&endless).await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(ask("\u{16}\u{3}\u{1} not a request\r\n\r\n").await.find("200 OK"), None);
+    }
+}

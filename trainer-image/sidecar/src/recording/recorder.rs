@@ -136,6 +136,7 @@ mod tests {
             liveness: 2000,
             round_timeout: 60_000,
             drop_stragglers: false,
+            in_flight: coordinator::IN_FLIGHT,
         }
     }
 

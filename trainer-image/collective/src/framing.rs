@@ -16,12 +16,14 @@ pub const LARGEST: usize = 1 << 20;
 /// What a frame's payload is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The sender's copy of a block of the receiver's shard.
+    /// The sender's copy of a block, for who reduces it or adds up the sender's group.
     Contribution = 0,
-    /// A block of the sender's shard, reduced.
+    /// A block, reduced: by the sender, or passed on to its group.
     Result = 1,
     /// BLAKE3 of a block of the sender's shard, reduced: for who does not want the block.
     Digest = 2,
+    /// What the sender's group gives to a block of the receiver's shard, added up.
+    Partial = 3,
 }
 
 /// Which block of which attempt a frame carries.
@@ -31,7 +33,7 @@ pub struct Header {
     pub term: u64,
     /// The attempt's number in the term.
     pub number: u64,
-    /// Index of the block in its owner's shard.
+    /// Index of the block among those of all shards.
     pub block: u32,
     /// What the payload is.
     pub kind: Kind,
@@ -83,6 +85,7 @@ impl Header {
             0 => Kind::Contribution,
             1 => Kind::Result,
             2 => Kind::Digest,
+            3 => Kind::Partial,
             kind => return Err(FramingError::Kind(kind)),
         };
         Ok(Self { term, number, block, kind })

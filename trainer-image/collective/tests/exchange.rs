@@ -10,13 +10,13 @@ use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
 use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
-use atoll_collective::operation;
 use atoll_collective::peer::Failure;
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::{
     AbortReason, Begin, Contribution, DataType, EpochRecord, Member, Operation, OperationKind, Reduction,
 };
+use atoll_collective::{codec, operation, v1};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -160,6 +160,58 @@ async fn a_weighted_mean_has_the_same_bytes_on_all_whatever_its_size() {
             }
             for ended in ended {
                 assert!(ended.unwrap().1 == bytes(&expected), "{count} peers, {elements} elements");
+            }
+        }
+    }
+}
+
+/// The mean of what peers of these weights give, when sums of `group_size` neighbours travel in `codec`: written out plainly.
+fn mean_of_groups(given: &[(Vec<f32>, u32)], group_size: usize, codec: codec::Codec) -> Vec<f32> {
+    let coded = |values: &[f32]| {
+        let mut coded = vec![0; codec.encoded_len(values.len())];
+        codec.encode(values, &mut coded).unwrap();
+        let mut values = vec![0.0; values.len()];
+        codec.decode(&coded, &mut values).unwrap();
+        values
+    };
+    let elements = given[0].0.len();
+    let mut sum = vec![0.0f32; elements];
+    for group in given.chunks(group_size) {
+        let mut partial = vec![0.0f32; elements];
+        for (values, weight) in group {
+            partial.iter_mut().zip(values).for_each(|(sum, value)| *sum += *weight as f32 * value);
+        }
+        sum.iter_mut().zip(coded(&partial)).for_each(|(sum, value)| *sum += value);
+    }
+    let total: u32 = given.iter().map(|(_, weight)| weight).sum();
+    coded(&sum.iter().map(|sum| sum / total as f32).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn groups_give_the_same_bytes_whoever_adds_them_up() {
+    let elements = 200_003;
+    let count = 5;
+    let mut peers = peers(count).await;
+    let weighted: Vec<_> = (0..count as usize).map(|slot| (values(slot, elements), slot as u32 + 1)).collect();
+    let given: Vec<Given> = weighted.iter().map(|(values, weight)| (bytes(values), *weight)).collect();
+    let mut number = 0;
+    // Who is a contributor adds nothing up: a group of such is added up by the owners.
+    for contributors in [&[][..], &[1], &[2, 3]] {
+        for peer in &mut peers {
+            peer.member.contributor = contributors.contains(&peer.member.slot);
+        }
+        for (coding, codec) in [(v1::Codec::None, codec::Codec::F32), (v1::Codec::Uint8, codec::Codec::UInt8)] {
+            for group_size in [2, 3, 5] {
+                number += 1;
+                let group = group_size as u32;
+                let operation =
+                    Operation { group_size: group, codec: coding.into(), ..asked(OperationKind::AllReduce, elements, 0) };
+                let ended = run(&peers, &operation, number, &given, elements * 4).await;
+                agreed(&ended);
+                let expected = bytes(&mean_of_groups(&weighted, group_size, codec));
+                for ended in ended {
+                    assert!(ended.unwrap().1 == expected, "{contributors:?}, groups of {group_size}, {coding:?}");
+                }
             }
         }
     }

@@ -3,6 +3,8 @@
 //! Without groups every contribution is coded by who gives it; with groups the sums of groups are coded, and contributions
 //! are not. The result is coded once more by its owner, who takes what all others decode.
 
+use std::ops::Range;
+
 use super::{BLOCK_BYTES, Plan};
 use crate::codec::{Codec, CodecError};
 use crate::peer::Failure;
@@ -65,9 +67,17 @@ pub(super) fn encode(
 /// form of the hash.
 const STRIP: usize = 4096;
 
+/// What a member gave to a block, as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Given<'a> {
+    pub(super) bytes: &'a [u8],
+    /// It is the sum of its group, and not its own copy.
+    pub(super) partial: bool,
+}
+
 /// Reduces a block strip by strip, and gives each strip of the result to `put` with its first byte's place in the block.
 ///
-/// `given` are the copies by member, as they came; `start` is the block's first byte in the whole result, `length` how many the
+/// `given` is by member; `start` is the block's first byte in the whole result, `length` how many the
 /// result has. Returns the result as it goes on the lanes, where that is coded.
 ///
 /// # Errors
@@ -75,33 +85,72 @@ const STRIP: usize = 4096;
 pub(super) fn reduce(
     plan: &Plan,
     (start, length): (usize, usize),
-    given: &[Option<&[u8]>],
+    given: &[Option<Given<'_>>],
     mut put: impl FnMut(usize, &[u8]),
 ) -> Result<Option<Vec<u8>>, Failure> {
     if !plan.adds() {
-        if let Some(bytes) = given.iter().flatten().next() {
-            put(0, bytes);
+        if let Some(only) = given.iter().flatten().next() {
+            put(0, only.bytes);
         }
         return Ok(None);
     }
     let size = operation::size(plan.operation.data_type()) as usize;
-    let (first, elements) = (start / size, length / size);
-    let place = |element: usize| contribution_codec(plan).map_or(element * size, |codec| codec.encoded_len(element));
     let mut strip = Strip::new(plan);
-    let mut coded = codec(plan).map(|codec| Vec::with_capacity(codec.encoded_len(elements)));
-    for from in (0..elements).step_by(STRIP) {
-        let to = (from + STRIP).min(elements);
-        let copies = given.iter().enumerate().filter_map(|(member, bytes)| Some((member, bytes.as_ref()?)));
-        let parts = copies.filter_map(|(member, bytes)| Some((member, bytes.get(place(from)..place(to))?)));
-        strip.first = first + from;
-        strip.result.resize((to - from) * size, 0);
-        strip.reduce(parts)?;
+    let mut coded = codec(plan).map(|codec| Vec::with_capacity(codec.encoded_len(length / size)));
+    for elements in strips(length / size) {
+        strip.first = start / size + elements.start;
+        strip.result.resize(elements.len() * size, 0);
+        strip.reduce(parts(plan, given, &elements))?;
         if let Some(coded) = &mut coded {
             strip.code(coded)?;
         }
-        put(from * size, &strip.result);
+        put(elements.start * size, &strip.result);
     }
     Ok(coded)
+}
+
+/// Adds up what a group gives to a block, as it goes on to the block's owner; as [`reduce`] otherwise.
+pub(super) fn add_up(plan: &Plan, (start, length): (usize, usize), given: &[Option<Given<'_>>]) -> Result<Vec<u8>, Failure> {
+    let size = operation::size(plan.operation.data_type()) as usize;
+    let mut strip = Strip::new(plan);
+    let mut sums = Vec::with_capacity(partial_len(plan, length / size));
+    for elements in strips(length / size) {
+        strip.first = start / size + elements.start;
+        reset(&mut strip.partial, elements.len());
+        for (member, given) in parts(plan, given, &elements) {
+            add(plan, strip.first, member, given.bytes, &mut strip.partial)?;
+        }
+        sums.extend(strip.coded_partial()?);
+    }
+    Ok(sums)
+}
+
+/// The strips of a block, by element.
+fn strips(elements: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..elements).step_by(STRIP).map(move |start| start..(start + STRIP).min(elements))
+}
+
+/// What each member gave to a strip.
+fn parts<'a>(
+    plan: &'a Plan,
+    given: &'a [Option<Given<'a>>],
+    elements: &'a Range<usize>,
+) -> impl Iterator<Item = (usize, Given<'a>)> {
+    given.iter().enumerate().filter_map(move |(member, given)| {
+        let Given { bytes, partial } = (*given)?;
+        let coded = if partial { codec(plan) } else { contribution_codec(plan) };
+        let plain = if partial { PARTIAL } else { operation::size(plan.operation.data_type()) as usize };
+        let place = |element: usize| coded.map_or(element * plain, |codec| codec.encoded_len(element));
+        Some((member, Given { bytes: bytes.get(place(elements.start)..place(elements.end))?, partial }))
+    })
+}
+
+/// Bytes of one element of a group's sum, where it is not coded: sums of bfloat16 are not rounded on the way.
+const PARTIAL: usize = 4;
+
+/// Bytes of a group's sum of so many elements, as it travels.
+pub(super) fn partial_len(plan: &Plan, elements: usize) -> usize {
+    codec(plan).map_or(elements * PARTIAL, |codec| codec.encoded_len(elements))
 }
 
 /// A part of a block that is reduced at once.
@@ -122,15 +171,15 @@ impl<'a> Strip<'a> {
     }
 
     /// Puts the sum or mean of `copies` into the result.
-    fn reduce<'c>(&mut self, copies: impl Iterator<Item = (usize, &'c [u8])>) -> Result<(), Failure> {
+    fn reduce<'c>(&mut self, copies: impl Iterator<Item = (usize, Given<'c>)>) -> Result<(), Failure> {
         let (plan, first) = (self.plan, self.first);
         let total = plan.divisor.max(1);
         let overflow = |position: usize| overflow(plan, first + position);
         match plan.operation.data_type() {
             DataType::I64 => {
                 let mut sum = vec![0; self.result.len() / 8];
-                for (_, bytes) in copies {
-                    reduce::add_counters(&mut sum, bytes).map_err(|found| overflow(found.position))?;
+                for (_, given) in copies {
+                    reduce::add_counters(&mut sum, given.bytes).map_err(|found| overflow(found.position))?;
                 }
                 reduce::counters_to_bytes(&sum, &mut self.result);
                 Ok(())
@@ -147,14 +196,19 @@ impl<'a> Strip<'a> {
     }
 
     /// Adds the copies in their order: those of a group of neighbours among themselves first, where there are groups.
-    fn add_all<'c>(&mut self, size: usize, copies: impl Iterator<Item = (usize, &'c [u8])>) -> Result<(), Failure> {
+    fn add_all<'c>(&mut self, size: usize, copies: impl Iterator<Item = (usize, Given<'c>)>) -> Result<(), Failure> {
         let elements = self.result.len() / size;
         let group_size = (self.plan.operation.group_size as usize).max(1);
         reset(&mut self.sum, elements);
         let mut open = None;
-        for (member, bytes) in copies {
+        for (member, Given { bytes, partial }) in copies {
             if group_size == 1 {
                 add(self.plan, self.first, member, bytes, &mut self.sum)?;
+                continue;
+            }
+            if partial {
+                self.add_group()?;
+                self.add_partial(member, bytes)?;
                 continue;
             }
             let group = member / group_size;
@@ -167,23 +221,34 @@ impl<'a> Strip<'a> {
         self.add_group()
     }
 
-    /// Adds the sum of the group at hand, coded as it would travel.
+    /// Adds the sum of the group at hand, as it would travel.
     fn add_group(&mut self) -> Result<(), Failure> {
-        let Self { plan, first, sum, partial, .. } = self;
-        if partial.is_empty() {
+        if self.partial.is_empty() {
             return Ok(());
         }
-        let range = |position: usize| overflow(plan, *first + position);
-        if let Some(codec) = codec(plan) {
-            let mut coded = vec![0; codec.encoded_len(partial.len())];
-            codec.encode(partial, &mut coded).map_err(|found| range(found.position))?;
-            codec.accumulate(&coded, 1, sum).map_err(|error| mismatch(plan, plan.me, error.to_string()))?;
-        } else {
-            let bytes: Vec<u8> = partial.iter().flat_map(|value| value.to_le_bytes()).collect();
-            reduce::add(sum, &bytes, 1).map_err(|found| range(found.position))?;
+        let sum = self.coded_partial()?;
+        self.partial.clear();
+        self.add_partial(self.plan.me, &sum)
+    }
+
+    /// The sum of the group at hand, as it travels.
+    fn coded_partial(&self) -> Result<Vec<u8>, Failure> {
+        let Some(codec) = codec(self.plan) else {
+            return Ok(self.partial.iter().flat_map(|value| value.to_le_bytes()).collect());
+        };
+        let mut coded = vec![0; codec.encoded_len(self.partial.len())];
+        codec.encode(&self.partial, &mut coded).map_err(|found| overflow(self.plan, self.first + found.position))?;
+        Ok(coded)
+    }
+
+    /// Adds the sum of a group, as `member` of it gave it.
+    fn add_partial(&mut self, member: usize, bytes: &[u8]) -> Result<(), Failure> {
+        match codec(self.plan) {
+            Some(codec) => {
+                codec.accumulate(bytes, 1, &mut self.sum).map_err(|error| mismatch(self.plan, member, error.to_string()))
+            }
+            None => reduce::add(&mut self.sum, bytes, 1).map_err(|found| overflow(self.plan, self.first + found.position)),
         }
-        partial.clear();
-        Ok(())
     }
 
     /// Appends the coded result to `coded`, and makes the result what all others decode.

@@ -32,7 +32,7 @@ impl Instants {
     /// A block of the member of `slot` has come whole.
     pub(super) fn came(&mut self, slot: u32, kind: Kind) {
         let arrival = self.arrivals.entry(slot).or_default();
-        let instant = if kind == Kind::Contribution { &mut arrival.copies } else { &mut arrival.results };
+        let instant = if matches!(kind, Kind::Contribution | Kind::Partial) { &mut arrival.copies } else { &mut arrival.results };
         *instant = Some(Instant::now());
     }
 

@@ -18,8 +18,10 @@ use tokio::sync::Notify;
 
 use crate::framing::Kind;
 use crate::lane::Lanes;
+use crate::operation;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
+use arithmetic::Given;
 pub use arithmetic::feed_back;
 pub use measures::{Arrival, Instants};
 pub use plan::{BLOCK_BYTES, Plan};
@@ -54,19 +56,31 @@ pub struct Exchange {
 
 struct State {
     closed: bool,
-    /// By block of this peer's shard: the copies that have come, by member; nothing once it is reduced.
+    /// By block of all shards: what has come of what this peer adds up, by member; nothing once that is done, and where it
+    /// adds up nothing.
     copies: Vec<Vec<Option<Bytes>>>,
-    /// By member and block of its shard: frames that were begun, of each kind; none may come twice.
-    begun: Vec<[Vec<bool>; 3]>,
+    /// By member and block of all shards: the kinds of frames that were begun, a bit each; none may come twice.
+    begun: Vec<Vec<u8>>,
     /// By member and block of its shard: the hash of the reduced block.
     digests: Vec<Vec<Option<Digest>>>,
     /// Blocks without hash.
     missing: usize,
-    /// Blocks of this peer's shard that are reduced, as they go on the lanes, in the order in which they were finished.
-    reduced: Vec<(usize, Bytes)>,
+    /// What there is to send besides copies, in the order in which it was finished.
+    finished: Vec<Finished>,
+    /// Blocks of this peer's shard that are not reduced.
+    unreduced: usize,
     failure: Option<Failure>,
     progress: Instant,
     instants: Instants,
+}
+
+/// A block that is ready for others, as it goes on the lanes.
+struct Finished {
+    kind: Kind,
+    /// Index of the block among those of all shards.
+    block: usize,
+    owner: usize,
+    bytes: Bytes,
 }
 
 impl Exchange {
@@ -80,17 +94,16 @@ impl Exchange {
         }
         let members = plan.members.len();
         let digests: Vec<Vec<Option<Digest>>> = (0..members).map(|owner| vec![None; plan.blocks(owner)]).collect();
-        let begun = |from: usize| {
-            let (mine, theirs) = (plan.blocks(plan.me), plan.blocks(from));
-            [vec![false; mine], vec![false; theirs], vec![false; theirs]]
-        };
+        let adds_up = |owner: usize| owner == plan.me || plan.collects(plan.me, owner);
+        let copies = |owner| vec![vec![None; if adds_up(owner) { members } else { 0 }]; plan.blocks(owner)];
         let state = State {
             closed: false,
-            copies: vec![vec![None; members]; plan.blocks(plan.me)],
-            begun: (0..members).map(begun).collect(),
+            copies: (0..members).flat_map(copies).collect(),
+            begun: vec![vec![0; plan.all_blocks()]; members],
             missing: digests.iter().map(Vec::len).sum(),
             digests,
-            reduced: Vec::new(),
+            finished: Vec::new(),
+            unreduced: plan.blocks(plan.me),
             failure: None,
             progress: Instant::now(),
             instants: Instants::default(),
@@ -118,10 +131,10 @@ impl Exchange {
         Ok(self.digest())
     }
 
-    /// What this peer can do alone: reduce blocks of which it is the only source, and take over what it gives to all.
+    /// What this peer can do alone: add up blocks of which it is the only source, and take over what it gives to all.
     fn begin_own(&self) {
-        for block in 0..self.plan.blocks(self.plan.me) {
-            self.reduce_if_ready(block);
+        for block in 0..self.plan.all_blocks() {
+            self.add_up_if_ready(block);
         }
         if self.plan.has_all(self.plan.me) {
             for owner in self.plan.others() {
@@ -137,29 +150,59 @@ impl Exchange {
         self.changed.notify_waiters();
     }
 
-    /// Reduces a block of this peer's shard when all copies of it are there.
-    fn reduce_if_ready(&self, block: usize) {
+    /// Adds up a block when all that this peer needs for it is there: reduces it, or adds up its group's part of it.
+    fn add_up_if_ready(&self, index: usize) {
+        let (plan, me) = (&self.plan, self.plan.me);
+        let Some((owner, block)) = plan.place(index) else { return };
         let mut state = self.lock();
-        let mut sources = self.plan.others().filter(|from| self.plan.gives(*from, self.plan.me));
-        let reduced = state.copies[block].is_empty();
-        if reduced || state.closed || state.failure.is_some() || sources.any(|from| state.copies[block][from].is_none()) {
+        let done = state.copies[index].is_empty() || state.closed || state.failure.is_some();
+        let mut needed = plan.others().filter(|from| plan.needs(me, *from, owner));
+        if done || needed.any(|from| state.copies[index][from].is_none()) {
             return;
         }
-        let copies = std::mem::take(&mut state.copies[block]);
+        let copies = std::mem::take(&mut state.copies[index]);
         drop(state);
-        match self.reduce(block, &copies) {
+        let added = if owner == me {
+            self.reduce(block, &copies).map(|(sent, digest)| (sent, Some(digest)))
+        } else {
+            self.add_up(owner, block, &copies).map(|sum| (sum, None))
+        };
+        match added {
             Err(failure) => self.lock().failure = Some(failure),
-            Ok((sent, digest)) => {
+            Ok((bytes, digest)) => {
+                let kind = if owner == me { Kind::Result } else { Kind::Partial };
                 let mut state = self.lock();
-                state.reduced.push((block, sent));
-                if state.reduced.len() == self.plan.blocks(self.plan.me) {
-                    state.instants.reduced = Some(Instant::now());
+                state.finished.push(Finished { kind, block: index, owner, bytes });
+                state.unreduced -= usize::from(owner == me);
+                if state.unreduced == 0 {
+                    state.instants.reduced.get_or_insert_with(Instant::now);
                 }
                 drop(state);
-                self.finish_block(self.plan.me, block, digest);
+                if let Some(digest) = digest {
+                    self.finish_block(me, block, digest);
+                }
             }
         }
         self.changed.notify_waiters();
+    }
+
+    /// Adds up what this peer's group gives to a block of another's shard.
+    fn add_up(&self, owner: usize, block: usize, copies: &[Option<Bytes>]) -> Result<Bytes, Failure> {
+        let range = self.plan.block(owner, block);
+        let own = self.input.slice(self.plan.in_input(range.clone()));
+        let given = self.given(owner, &own, copies);
+        arithmetic::add_up(&self.plan, (range.start, range.len()), &given).map(Bytes::from)
+    }
+
+    /// What there is to add up, by member: this peer's own copy, and what has come.
+    fn given<'a>(&self, owner: usize, own: &'a [u8], copies: &'a [Option<Bytes>]) -> Vec<Option<Given<'a>>> {
+        let (plan, me) = (&self.plan, self.plan.me);
+        let of = |member: usize| {
+            let own = (member == me && plan.gives(me, owner)).then_some(own);
+            let bytes = own.or_else(|| copies.get(member)?.as_deref())?;
+            Some(Given { bytes, partial: member != me && plan.collects(member, owner) })
+        };
+        (0..plan.members.len()).map(of).collect()
     }
 
     /// Reduces a block into the output; gives it as it goes on the lanes, and its hash.
@@ -170,12 +213,7 @@ impl Exchange {
             None if self.plan.gives(self.plan.me, self.plan.me) => self.input.slice(self.plan.in_input(range.clone())),
             None => Bytes::new(),
         };
-        let given: Vec<Option<&[u8]>> = (0..self.plan.members.len())
-            .map(|member| {
-                let gives = self.plan.gives(member, self.plan.me);
-                if member == self.plan.me { gives.then_some(&*own) } else { copies[member].as_deref() }
-            })
-            .collect();
+        let given = self.given(self.plan.me, &own, copies);
         let keeps = self.plan.wants(self.plan.me);
         let mut hasher = blake3::Hasher::new();
         let mut for_others = Vec::new();
@@ -246,11 +284,23 @@ impl Exchange {
     fn awaited(&self) -> Option<u32> {
         let state = self.lock();
         // Results wait for everybody's copies, so a missing copy is the nearer cause.
-        let gives = |from: &usize| self.plan.gives(*from, self.plan.me);
-        let copy = |from: &usize| gives(from) && state.copies.iter().any(|block| block.get(*from).is_some_and(Option::is_none));
-        let result = |owner: &usize| state.digests[*owner].iter().any(Option::is_none);
+        let copy = |from: &usize| self.lacks_copy(&state, *from);
+        let result = |from: &usize| self.lacks_result(&state, *from);
         let missing = self.plan.others().find(copy).or_else(|| self.plan.others().find(result));
         missing.map(|from| self.plan.members[from].slot)
+    }
+
+    /// Whether this peer waits for something of `from` that it has to add up.
+    fn lacks_copy(&self, state: &State, from: usize) -> bool {
+        (0..self.plan.members.len()).filter(|owner| self.plan.needs(self.plan.me, from, *owner)).any(|owner| {
+            state.copies[self.plan.shard_blocks(owner)].iter().any(|block| block.get(from).is_some_and(Option::is_none))
+        })
+    }
+
+    /// Whether this peer waits for results that `from` gives it.
+    fn lacks_result(&self, state: &State, from: usize) -> bool {
+        let supplied = |owner: &usize| *owner != self.plan.me && self.plan.supplier(self.plan.me, *owner) == from;
+        (0..self.plan.members.len()).filter(supplied).any(|owner| state.digests[owner].iter().any(Option::is_none))
     }
 
     async fn wait_for<T>(&self, mut ready: impl FnMut(&State) -> Option<T>) -> T {
@@ -278,10 +328,12 @@ impl Exchange {
 
 /// Bytes of a frame's payload for a block of `length` uncoded bytes.
 fn wire_length(plan: &Plan, kind: Kind, length: usize) -> usize {
+    let size = operation::size(plan.operation.data_type()) as usize;
     let codec = match kind {
         Kind::Contribution => arithmetic::contribution_codec(plan),
         Kind::Result => arithmetic::codec(plan),
         Kind::Digest => return 32,
+        Kind::Partial => return arithmetic::partial_len(plan, length / size),
     };
     codec.map_or(length, |codec| codec.encoded_len(length / 4))
 }

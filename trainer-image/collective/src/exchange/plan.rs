@@ -52,6 +52,17 @@ pub struct Plan {
     shards: Vec<Range<usize>>,
     sources: Sources,
     wanted: Wanted,
+    /// Index of each shard's first block among those of all, and of the end.
+    first_blocks: Vec<usize>,
+    groups: Option<Groups>,
+}
+
+/// Neighbours whose copies one of them adds up, so that what crosses between groups does not grow with their size.
+#[derive(Debug, Clone, PartialEq)]
+struct Groups {
+    size: usize,
+    /// By group, who may add up: those that are no contributors.
+    trusted: Vec<Vec<usize>>,
 }
 
 impl Plan {
@@ -85,12 +96,17 @@ impl Plan {
         } else {
             divide(begin, &members, &operation)?
         };
-        let shards = elements.into_iter().map(|shard| shard.start * size..shard.end * size).collect();
+        let shards: Vec<_> = elements.into_iter().map(|shard| shard.start * size..shard.end * size).collect();
+        let mut first_blocks = vec![0];
+        for shard in &shards {
+            first_blocks.push(first_blocks.last().copied().unwrap_or(0) + shard.len().div_ceil(BLOCK_BYTES));
+        }
+        let groups = groups(&operation, &members);
         let factors = begin.contributions.iter().map(|given| if given.summed { 1 } else { given.weight }).collect();
         let total = begin.contributions.iter().map(|given| u64::from(given.weight)).sum();
         let divisor = if operation.reduction() == Reduction::Mean { total } else { 0 };
         let (term, number) = (record.term, begin.number);
-        Some(Self { term, number, operation, members, me, factors, divisor, shards, sources, wanted })
+        Some(Self { term, number, operation, members, me, factors, divisor, shards, sources, wanted, first_blocks, groups })
     }
 
     /// Bytes of the result.
@@ -118,7 +134,26 @@ impl Plan {
     /// Blocks of a shard.
     #[must_use]
     pub fn blocks(&self, owner: usize) -> usize {
-        self.shards[owner].len().div_ceil(BLOCK_BYTES)
+        self.shard_blocks(owner).len()
+    }
+
+    /// Indices of a shard's blocks among those of all shards.
+    #[must_use]
+    pub fn shard_blocks(&self, owner: usize) -> Range<usize> {
+        self.first_blocks[owner]..self.first_blocks[owner + 1]
+    }
+
+    /// Blocks of all shards.
+    #[must_use]
+    pub fn all_blocks(&self) -> usize {
+        self.first_blocks.last().copied().unwrap_or(0)
+    }
+
+    /// Whose shard has the block of this index among those of all, and its index in that shard.
+    #[must_use]
+    pub fn place(&self, block: usize) -> Option<(usize, usize)> {
+        let owner = self.first_blocks.partition_point(|first| *first <= block).checked_sub(1)?;
+        (owner < self.shards.len()).then(|| (owner, block - self.first_blocks[owner]))
     }
 
     /// Range of bytes of the result that is block `block` of `owner`'s shard.
@@ -144,6 +179,35 @@ impl Plan {
             Sources::Only(source) => from == source,
             Sources::Owner => from == owner,
         }
+    }
+
+    /// Who gets `from`'s copy of `owner`'s shard: one of its group who adds up what the group gives; or the owner itself, where
+    /// the group is its own, where there are no groups, and where nobody of the group may.
+    #[must_use]
+    pub fn hop(&self, from: usize, owner: usize) -> usize {
+        let Some(Groups { size, trusted }) = &self.groups else { return owner };
+        let trusted = &trusted[from / size];
+        if from / size == owner / size || trusted.is_empty() { owner } else { trusted[owner % trusted.len()] }
+    }
+
+    /// Whether `member` adds up what its group gives to the shard of `owner`, who is another.
+    #[must_use]
+    pub fn collects(&self, member: usize, owner: usize) -> bool {
+        member != owner && self.hop(member, owner) == member
+    }
+
+    /// Whether `at` needs something of `from`, another, in order to add up or to reduce `owner`'s shard.
+    #[must_use]
+    pub fn needs(&self, at: usize, from: usize, owner: usize) -> bool {
+        let copy = self.gives(from, owner) && self.hop(from, owner) == at;
+        from != at && (copy || at == owner && self.collects(from, owner))
+    }
+
+    /// From whom `to` has the result of `owner`'s shard.
+    #[must_use]
+    pub fn supplier(&self, to: usize, owner: usize) -> usize {
+        let hop = self.hop(to, owner);
+        if hop == to { owner } else { hop }
     }
 
     /// Whether `to` gets the bytes of `owner`'s reduced shard: its hashes alone, where not.
@@ -175,6 +239,20 @@ impl Plan {
     pub fn other(&self, slot: u32) -> Option<usize> {
         self.members.iter().position(|member| member.slot == slot).filter(|member| *member != self.me)
     }
+}
+
+/// The groups of an operation that has such, and more than one.
+fn groups(operation: &Operation, members: &[Member]) -> Option<Groups> {
+    let size = operation.group_size as usize;
+    let adds_floats = operation.kind() == OperationKind::AllReduce && operation.data_type() != DataType::I64;
+    if !adds_floats || size <= 1 || members.len() <= size {
+        return None;
+    }
+    let trusted = |(group, members): (usize, &[Member])| {
+        let members = members.iter().enumerate().filter(|(_, member)| !member.contributor);
+        members.map(|(place, _)| group * size + place).collect()
+    };
+    Some(Groups { size, trusted: members.chunks(size).enumerate().map(trusted).collect() })
 }
 
 /// Shards in proportion to what links carry, where that is known; contributors own nothing. What is small has one owner.
@@ -227,6 +305,30 @@ mod tests {
         assert!(plan.gives(0, 1) && plan.gives(2, 0) && plan.wants(2));
         assert_eq!((plan.divisor, plan.factors[1]), (6, 2));
         assert_eq!(plan.others().collect::<Vec<_>>(), [2, 0]);
+    }
+
+    #[test]
+    fn between_groups_one_of_each_speaks_for_the_others() {
+        let operation = Operation { group_size: 2, ..operation::ends_round(1, 1, 1 << 20) };
+        let members = [0, 1, 2, 3, 4].map(|slot| Member { slot, contributor: slot == 2, ..Member::default() }).to_vec();
+        let contributions = [0, 1, 2, 3, 4].map(|slot| Contribution { slot, weight: 1, ..Contribution::default() }).to_vec();
+        let record = Some(EpochRecord { term: 1, epoch: 1, members, ..EpochRecord::default() });
+        let begin = Begin { operation: Some(operation), record, contributions, ..Begin::default() };
+        let plan = Plan::new(&begin, 0).unwrap();
+        let hops = |owner| [0, 1, 2, 3, 4].map(|from| plan.hop(from, owner));
+        assert_eq!((hops(0), hops(1)), ([0, 0, 3, 3, 4], [1, 1, 3, 3, 4]), "2 is a contributor and never adds");
+        assert_eq!((hops(3), hops(4)), ([1, 1, 3, 3, 4], [0, 0, 3, 3, 4]));
+        assert_eq!([0, 1, 2, 3, 4].map(|to| plan.supplier(to, 0)), [0, 0, 3, 0, 0]);
+        assert!(
+            plan.needs(0, 3, 0) && plan.needs(0, 1, 0) && plan.needs(3, 2, 0) && !plan.needs(0, 2, 0) && !plan.needs(1, 0, 0)
+        );
+    }
+
+    #[test]
+    fn blocks_of_all_shards_are_counted_through() {
+        let plan = plan(kind(OperationKind::AllGather, 0), 1, [1, 0, 70_000]).unwrap();
+        assert_eq!([0, 1, 2, 3].map(|block| plan.place(block)), [Some((0, 0)), Some((2, 0)), Some((2, 1)), None]);
+        assert_eq!((plan.all_blocks(), plan.shard_blocks(2)), (3, 1..3));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Digest, Exchange, arithmetic, wire_length};
+use super::{Digest, Exchange, Finished, arithmetic, wire_length};
 use crate::framing::Kind;
 use crate::identity::PeerName;
 use crate::peer::Failure;
@@ -44,7 +44,10 @@ pub struct Incoming {
     exchange: Arc<Exchange>,
     from: usize,
     kind: Kind,
+    /// Index among the blocks of all shards; whose shard it is of, and its index there.
     block: usize,
+    owner: usize,
+    place: usize,
     /// Its bytes are the result's, and go to the output as they come.
     straight: bool,
     length: usize,
@@ -69,20 +72,20 @@ impl Exchange {
             return Err(Refused::Stranger);
         }
         let not_expected = Refused::NotExpected { block, length };
+        let (plan, me) = (&self.plan, self.plan.me);
+        let (owner, place) = plan.place(block as usize).ok_or(not_expected)?;
         let expected = match kind {
-            Kind::Contribution => self.plan.gives(from, self.plan.me),
-            Kind::Result => self.plan.wants(self.plan.me) && !self.plan.has_all(self.plan.me),
-            Kind::Digest => !self.plan.wants(self.plan.me),
+            Kind::Contribution => plan.gives(from, owner) && plan.hop(from, owner) == me && !plan.collects(from, owner),
+            Kind::Partial => owner == me && plan.collects(from, me),
+            Kind::Result => owner != me && plan.wants(me) && !plan.has_all(me) && plan.supplier(me, owner) == from,
+            Kind::Digest => owner == from && !plan.wants(me),
         };
-        let owner = if kind == Kind::Contribution { self.plan.me } else { from };
-        let index = block as usize;
-        if !expected
-            || index >= self.plan.blocks(owner)
-            || wire_length(&self.plan, kind, self.plan.block(owner, index).len()) != length
-        {
+        if !expected || wire_length(plan, kind, plan.block(owner, place).len()) != length {
             return Err(not_expected);
         }
-        if std::mem::replace(&mut self.lock().begun[from][kind as usize][index], true) {
+        let begun = &mut self.lock().begun[from][block as usize];
+        let bit = 1 << kind as u8;
+        if std::mem::replace(begun, *begun | bit) & bit != 0 {
             return Err(Refused::Twice(block));
         }
         let straight = kind == Kind::Result && arithmetic::codec(&self.plan).is_none();
@@ -90,7 +93,9 @@ impl Exchange {
             exchange: Arc::clone(self),
             from,
             kind,
-            block: index,
+            block: block as usize,
+            owner,
+            place,
             straight,
             length,
             came: 0,
@@ -106,9 +111,7 @@ impl Exchange {
     pub fn lose(&self, slot: u32, detail: &str) {
         let Some(from) = self.plan.other(slot) else { return };
         let mut state = self.lock();
-        let gives = self.plan.gives(from, self.plan.me);
-        let copy = gives && state.copies.iter().any(|block| block.get(from).is_some_and(Option::is_none));
-        if copy || state.digests[from].iter().any(Option::is_none) {
+        if self.lacks_copy(&state, from) || self.lacks_result(&state, from) {
             let failure = Failure { reason: AbortReason::LaneFailed, culprit: slot, detail: detail.to_owned() };
             state.failure.get_or_insert(failure);
             drop(state);
@@ -127,7 +130,7 @@ impl Incoming {
         }
         state.progress = Instant::now();
         if self.straight {
-            let start = exchange.plan.block(self.from, self.block).start + self.came;
+            let start = exchange.plan.block(self.owner, self.place).start + self.came;
             // Under the lock: the output is not written after the attempt was closed. Its length was checked at the start.
             let _fits = exchange.output.write(start, &bytes);
             drop(state);
@@ -143,7 +146,7 @@ impl Incoming {
 
     /// All bytes have come.
     pub fn finish(self) {
-        let Self { exchange, from, kind, block, straight, whole, buffer, hasher, .. } = self;
+        let Self { exchange, from, kind, block, owner, place, straight, whole, buffer, hasher, .. } = self;
         let payload = if whole.is_empty() { Bytes::from(buffer) } else { whole };
         {
             let mut state = exchange.lock();
@@ -153,21 +156,35 @@ impl Incoming {
             state.instants.came(exchange.plan.members[from].slot, kind);
         }
         match kind {
-            Kind::Contribution => {
-                if let Some(place) = exchange.lock().copies[block].get_mut(from) {
-                    *place = Some(payload);
+            Kind::Contribution | Kind::Partial => {
+                if let Some(copy) = exchange.lock().copies[block].get_mut(from) {
+                    *copy = Some(payload);
                 }
-                exchange.reduce_if_ready(block);
+                exchange.add_up_if_ready(block);
             }
-            Kind::Result if straight => exchange.finish_block(from, block, *hasher.finalize().as_bytes()),
-            Kind::Result => exchange.take_coded(from, block, &payload),
-            Kind::Digest => exchange.finish_block(from, block, Digest::try_from(&*payload).unwrap_or_default()),
+            Kind::Result if straight => {
+                let range = exchange.plan.block(owner, place);
+                exchange.finish_block(owner, place, *hasher.finalize().as_bytes());
+                exchange.pass_on(block, owner, exchange.output.shared(range.start, range.end));
+            }
+            Kind::Result => {
+                exchange.take_coded(owner, place, &payload);
+                exchange.pass_on(block, owner, payload);
+            }
+            Kind::Digest => exchange.finish_block(owner, place, Digest::try_from(&*payload).unwrap_or_default()),
         }
         exchange.changed.notify_waiters();
     }
 }
 
 impl Exchange {
+    /// A result has come that others of this peer's group have from this peer.
+    fn pass_on(&self, block: usize, owner: usize, bytes: Bytes) {
+        if self.plan.collects(self.plan.me, owner) {
+            self.lock().finished.push(Finished { kind: Kind::Result, block, owner, bytes });
+        }
+    }
+
     /// A coded result has come.
     fn take_coded(&self, owner: usize, block: usize, coded: &[u8]) {
         let range = self.plan.block(owner, block);

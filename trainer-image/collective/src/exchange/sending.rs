@@ -1,27 +1,32 @@
 //! The sending side of an exchange: for each other member, copies of its shard and results of this peer's.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 
-use super::{Exchange, PoisonError};
+use super::{Exchange, Finished, PoisonError};
 use crate::framing::{Header, Kind};
 use crate::lane::Lanes;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
 
-/// What was sent to one member.
-#[derive(Debug, Default)]
-struct Sent {
-    copies: usize,
-    results: usize,
+/// What is yet to be sent to one member.
+#[derive(Debug)]
+struct Rest {
+    /// Copies, by the index of their block among those of all shards.
+    copies: Vec<Range<usize>>,
+    /// How many of what is finished were looked at.
+    seen: usize,
+    /// How many of what will be finished are for the member.
+    finished: usize,
 }
 
 /// A frame to send.
 enum Next {
     Ready(Header, Bytes),
-    /// This peer's copy of a block, which is yet to be coded.
-    Copy(Header),
+    /// This peer's copy of a block of an owner's shard, which is yet to be coded.
+    Copy(Header, usize, usize),
 }
 
 impl Exchange {
@@ -29,16 +34,17 @@ impl Exchange {
     pub(super) async fn send(self: Arc<Self>, lanes: Lanes, to: usize) -> Result<(), Failure> {
         let member = &self.plan.members[to];
         let lost = |detail| Failure { reason: AbortReason::LaneFailed, culprit: member.slot, detail };
-        if self.frames_to(to) == 0 {
+        let rest = self.rest(to);
+        if rest.copies.is_empty() && rest.finished == 0 {
             return Ok(());
         }
         let lane = lanes.lane(member).await.map_err(lost)?;
-        let sent = Mutex::new(Sent::default());
+        let rest = Mutex::new(rest);
         let channels = lane.channels().iter().map(|channel| async {
-            while let Some(next) = self.next_for(to, &sent).await {
+            while let Some(next) = self.next_for(to, &rest).await {
                 let (header, payload) = match next {
                     Next::Ready(header, payload) => (header, payload),
-                    Next::Copy(header) => (header, self.own_copy(to, header.block as usize)?),
+                    Next::Copy(header, owner, block) => (header, self.own_copy(owner, block)?),
                 };
                 channel.send(header, payload).await.map_err(lost)?;
             }
@@ -56,35 +62,58 @@ impl Exchange {
         }
     }
 
-    /// Frames that a member gets from this peer.
-    fn frames_to(&self, to: usize) -> usize {
-        let copies = if self.plan.gives(self.plan.me, to) { self.plan.blocks(to) } else { 0 };
-        let results = if self.plan.has_all(to) { 0 } else { self.plan.blocks(self.plan.me) };
-        copies + results
+    /// All that a member gets from this peer.
+    fn rest(&self, to: usize) -> Rest {
+        let (plan, me) = (&self.plan, self.plan.me);
+        let owners = || 0..plan.members.len();
+        let copied = owners().filter(|owner| plan.gives(me, *owner) && plan.hop(me, *owner) == to);
+        let copies = copied.map(|owner| plan.shard_blocks(owner)).filter(|blocks| !blocks.is_empty()).collect();
+        let finished = owners().map(|owner| {
+            let times = usize::from(self.is_for(to, Kind::Partial, owner)) + usize::from(self.is_for(to, Kind::Result, owner));
+            times * plan.blocks(owner)
+        });
+        Rest { copies, seen: 0, finished: finished.sum() }
     }
 
-    /// The next frame for a member, as soon as there is one; results go first, because others wait for them. None when it
-    /// has got all.
-    async fn next_for(&self, to: usize, sent: &Mutex<Sent>) -> Option<Next> {
-        let copies = if self.plan.gives(self.plan.me, to) { self.plan.blocks(to) } else { 0 };
-        let results = if self.plan.has_all(to) { 0 } else { self.plan.blocks(self.plan.me) };
+    /// Whether a member gets from this peer what it finished of `owner`'s shard.
+    fn is_for(&self, to: usize, kind: Kind, owner: usize) -> bool {
+        let (plan, me) = (&self.plan, self.plan.me);
+        match kind {
+            Kind::Partial => owner == to && plan.collects(me, owner),
+            _ => owner != to && !plan.has_all(to) && plan.supplier(to, owner) == me,
+        }
+    }
+
+    /// The next frame for a member, as soon as there is one; what is finished goes first, because others wait for it. None when
+    /// it has got all.
+    async fn next_for(&self, to: usize, rest: &Mutex<Rest>) -> Option<Next> {
         let header = |kind, block: usize| Header { term: self.plan.term, number: self.plan.number, block: block as u32, kind };
         self.wait_for(|state| {
-            let mut sent = sent.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((block, bytes)) = state.reduced.get(sent.results).filter(|_| sent.results < results) {
-                sent.results += 1;
-                if self.plan.wants(to) {
-                    return Some(Some(Next::Ready(header(Kind::Result, *block), bytes.clone())));
+            let mut rest = rest.lock().unwrap_or_else(PoisonError::into_inner);
+            while let Some(finished) = state.finished.get(rest.seen) {
+                let Finished { kind, block, owner, ref bytes } = *finished;
+                rest.seen += 1;
+                if !self.is_for(to, kind, owner) {
+                    continue;
                 }
-                let digest = state.digests[self.plan.me][*block].unwrap_or_default();
-                return Some(Some(Next::Ready(header(Kind::Digest, *block), Bytes::copy_from_slice(&digest))));
+                rest.finished -= 1;
+                if kind == Kind::Partial || self.plan.wants(to) {
+                    return Some(Some(Next::Ready(header(kind, block), bytes.clone())));
+                }
+                let place = self.plan.place(block).map_or(0, |(_, place)| place);
+                let digest = state.digests[owner][place].unwrap_or_default();
+                return Some(Some(Next::Ready(header(Kind::Digest, block), Bytes::copy_from_slice(&digest))));
             }
-            if sent.copies < copies {
-                let block = sent.copies;
-                sent.copies += 1;
-                return Some(Some(Next::Copy(header(Kind::Contribution, block))));
+            while let Some(blocks) = rest.copies.first_mut() {
+                if let Some(block) = blocks.next() {
+                    return self
+                        .plan
+                        .place(block)
+                        .map(|(owner, place)| Some(Next::Copy(header(Kind::Contribution, block), owner, place)));
+                }
+                rest.copies.remove(0);
             }
-            (sent.results == results).then_some(None)
+            (rest.finished == 0).then_some(None)
         })
         .await
     }

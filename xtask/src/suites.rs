@@ -137,9 +137,9 @@ pub(crate) const SUITES: [Suite; 14] = [
     Suite {
         name: "bench",
         tier: Tier::Ci,
-        budget: Budget { cold: 180, warm: 180 },
+        budget: Budget { cold: 300, warm: 300 },
         needs: &[Need::Linux],
-        commands: &[&["xtask", "bench", "trainer", "--quick"]],
+        commands: &[&["xtask", "bench", "trainer", "--quick"], &["xtask", "bench", "collective", "--quick"]],
     },
     Suite {
         name: "foundations",

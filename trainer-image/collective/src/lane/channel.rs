@@ -16,16 +16,17 @@ use super::{Lanes, PUSH};
 use crate::framing::{Deframer, Header};
 use crate::v1::Member;
 
-/// Bytes per second that one lane is to be able to carry, whatever the distance: a gigabit.
-const RATE: f64 = 125e6;
+/// Bytes per second that one lane is to be able to carry at least, whatever the distance: a gigabit.
+const RATE: u64 = 125_000_000;
 /// Bytes that one connection has on the way at most, by the system's usual limits.
 const IN_FLIGHT: f64 = (4 << 20) as f64;
 /// Most channels of a lane.
 const MOST: usize = 16;
 
-/// How many connections fill a link with this round-trip time.
-fn channels(round_trip: Duration) -> usize {
-    ((round_trip.as_secs_f64() * RATE / IN_FLIGHT).ceil() as usize).clamp(1, MOST)
+/// How many connections fill a link with this round-trip time and bandwidth, where that was measured.
+fn channels(round_trip: Duration, bandwidth: Option<u64>) -> usize {
+    let rate = bandwidth.unwrap_or(RATE).max(RATE) as f64;
+    ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).clamp(1, MOST)
 }
 
 /// A lane to one peer.
@@ -59,8 +60,8 @@ impl Lane {
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
-        let more =
-            (1..channels(round_trip)).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
+        let channels = channels(round_trip, lanes.bandwidth());
+        let more = (1..channels).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
         Ok(Self { channels, broken })
@@ -143,7 +144,9 @@ mod tests {
 
     #[test]
     fn far_peers_get_more_connections() {
-        let at = |milliseconds| channels(Duration::from_millis(milliseconds));
+        let at = |milliseconds| channels(Duration::from_millis(milliseconds), None);
         assert_eq!((at(0), at(1), at(100), at(10_000)), (1, 1, 3, 16));
+        let measured = |bandwidth| channels(Duration::from_millis(20), Some(bandwidth));
+        assert_eq!((measured(1_000_000), measured(1_250_000_000)), (1, 6));
     }
 }

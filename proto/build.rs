@@ -1,7 +1,7 @@
 //! Generates the messages and services from the .proto files, without protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["run", "session", "arbiter", "sidecar", "state"].map(|name| format!("proto/atoll/v1/{name}.proto"));
+    let files = ["run", "session", "arbiter", "sidecar", "state", "recovery"].map(|name| format!("proto/atoll/v1/{name}.proto"));
     for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }

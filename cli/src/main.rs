@@ -4,6 +4,8 @@ mod bench;
 mod commands;
 mod logging;
 mod process;
+mod recover;
+mod relay;
 mod replay;
 mod run;
 mod sidecars;
@@ -33,6 +35,8 @@ enum Command {
     Run(run::Arguments),
     /// Start the sidecars of a run whose trainers you start yourself
     Sidecars(sidecars::Arguments),
+    /// Have a run go on that lost the majority of its voters for ever
+    Recover(recover::Arguments),
     /// Check a TrainingRun file and say what is wrong with it
     Validate(commands::Validate),
     /// Feed what a sidecar recorded to the protocol again, and say what happened and whether anything differs
@@ -55,6 +59,9 @@ enum Command {
     /// A trainer of a run; its configuration comes on standard input
     #[command(hide = true)]
     Trainer,
+    /// A relay of a run; its configuration comes on standard input
+    #[command(hide = true)]
+    Relay,
     /// A rank of a benchmark; its configuration comes on standard input
     #[command(hide = true)]
     Rank,
@@ -98,6 +105,7 @@ fn main() -> ExitCode {
     let ending = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Sidecars(arguments) => sidecars::sidecars(&arguments),
+        Command::Recover(arguments) => recover::recover(&arguments),
         Command::Validate(arguments) => commands::validate(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
         Command::Version => commands::version(),
@@ -105,6 +113,7 @@ fn main() -> ExitCode {
         Command::Bench { what } => bench::bench(&what),
         Command::Sidecar => process::sidecar(),
         Command::Trainer => process::trainer(),
+        Command::Relay => relay::relay(),
         Command::Rank => bench::rank(),
     };
     ending.report()

@@ -7,28 +7,29 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use atoll_collective::coordinator::{IN_FLIGHT, Settings};
 use atoll_collective::lane::Bounds;
+use atoll_sdk::events::Event;
 use atoll_sdk::regions_socket;
 use atoll_sidecar::ARBITER;
 use clap::Args;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
-use crate::supervision::arbiter::{ArbiterService, Serving};
+use crate::supervision::arbiter::{ArbiterService, Serving, Wanted};
 use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::child::{Child, Role, Told, What, own};
 use crate::supervision::interrupts::Interrupts;
 use crate::supervision::processors::Processors;
+use crate::supervision::relay::Relay;
 use crate::supervision::sockets::Sockets;
 use crate::supervision::{loopback, token};
 use crate::{Ending, print, say};
 
-/// Silence after which a worker is lost: as in a cluster, because nobody knows what else a trainer started by hand waits for.
-const LIVENESS: Duration = Duration::from_secs(10);
 /// How long a peer may deliver nothing within an operation.
 const PROGRESS: Duration = Duration::from_secs(30);
 /// How long a sidecar may take to listen.
@@ -47,13 +48,23 @@ pub(crate) struct Arguments {
     /// Name of the run, by which trainers attach
     #[arg(long, value_name = "NAME", default_value = "try")]
     run: String,
+    /// Silence after which a worker is lost, in seconds: as in a cluster unless set, because nobody knows what else a trainer
+    /// that is started by hand waits for
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    liveness: u64,
+    /// Who grants terms and changes of membership
+    #[arg(long, value_enum, default_value = "single", hide = true)]
+    arbiter: Wanted,
+    /// Workers, by index, that listen on no port and are reached through a relay, as in `--behind-relay 1,2`
+    #[arg(long, value_name = "INDEX", value_delimiter = ',')]
+    behind_relay: Vec<u32>,
     /// Folder for the sockets; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
 }
 
 pub(crate) fn sidecars(arguments: &Arguments) -> Ending {
-    let sockets = match Sockets::new(arguments.socket_dir.as_deref(), arguments.workers) {
+    let sockets = match checked(arguments).and_then(|()| Sockets::new(arguments.socket_dir.as_deref(), arguments.workers)) {
         Ok(sockets) => sockets,
         Err(problem) => return Ending::BadInput(problem),
     };
@@ -65,9 +76,19 @@ pub(crate) fn sidecars(arguments: &Arguments) -> Ending {
     }
 }
 
+/// A worker behind the relay is one of the workers.
+fn checked(arguments: &Arguments) -> Result<(), String> {
+    match arguments.behind_relay.iter().find(|slot| **slot >= arguments.workers) {
+        Some(slot) => {
+            Err(format!("--behind-relay {slot}: there are {} workers; give 0 to {}", arguments.workers, arguments.workers - 1))
+        }
+        None => Ok(()),
+    }
+}
+
 async fn supervise(arguments: &Arguments, sockets: Sockets) -> Result<Ending> {
     let mut interrupts = Interrupts::new()?;
-    let mut sidecars = Sidecars::new(&arguments.run, arguments.workers, sockets).await?;
+    let mut sidecars = Sidecars::new(arguments, sockets).await?;
     let ended = tokio::select! {
         ended = sidecars.serve() => ended,
         () = interrupts.next() => Ok(Ending::Interrupted),
@@ -83,6 +104,9 @@ struct Sidecars {
     authority: Authority,
     arbiter: ArbiterService,
     serving: Serving,
+    relay: Option<Relay>,
+    /// Slots of those that are reached through it.
+    behind: Vec<u32>,
     /// By slot; none once it has ended.
     children: Vec<Option<Child>>,
     teller: mpsc::Sender<Told>,
@@ -93,14 +117,14 @@ fn name(slot: u32) -> String {
     format!("w{slot}")
 }
 
-fn settings(run: &str, workers: u32) -> Settings {
+fn settings(arguments: &Arguments) -> Settings {
     Settings {
-        run: run.to_owned(),
-        minimum: workers as usize,
-        target: workers as usize,
+        run: arguments.run.clone(),
+        minimum: arguments.workers as usize,
+        target: arguments.workers as usize,
         quorum: 1,
         join_window: 0,
-        liveness: LIVENESS.as_millis() as u64,
+        liveness: arguments.liveness * 1000,
         // A person may stop a trainer and look at it.
         round_timeout: u64::MAX,
         drop_stragglers: false,
@@ -109,15 +133,17 @@ fn settings(run: &str, workers: u32) -> Settings {
 }
 
 impl Sidecars {
-    async fn new(run: &str, workers: u32, sockets: Sockets) -> Result<Self> {
-        let settings = settings(run, workers);
+    async fn new(arguments: &Arguments, sockets: Sockets) -> Result<Self> {
+        let (run, settings) = (&*arguments.run, settings(arguments));
         let token = token()?;
-        let arbiter = ArbiterService::new(run, settings.liveness);
+        let arbiter = ArbiterService::new(settings.liveness, arguments.arbiter);
         let authority = Authority::new(run)?;
-        let serving = arbiter.serve(loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
-        let children = (0..workers).map(|_| None).collect();
+        let serving = arbiter.serve(run, loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
+        let behind = arguments.behind_relay.clone();
+        let relay = if behind.is_empty() { None } else { Some(Relay::start().await?) };
+        let children = (0..arguments.workers).map(|_| None).collect();
         let (teller, told) = mpsc::channel(4096);
-        Ok(Self { settings, sockets, token, authority, arbiter, serving, children, teller, told })
+        Ok(Self { settings, sockets, token, authority, arbiter, serving, relay, behind, children, teller, told })
     }
 
     fn config(&self, slot: u32, incarnation: u64) -> Result<atoll_sidecar::Config> {
@@ -138,7 +164,13 @@ impl Sidecars {
             identity: Some(self.authority.identity(&name(slot))?),
             metrics: Some(loopback(0)),
             record: None,
+            relay: self.relay_of(slot)?,
         })
+    }
+
+    fn relay_of(&self, slot: u32) -> Result<Option<atoll_sidecar::Relay>> {
+        let behind = self.behind.contains(&slot);
+        self.relay.as_ref().map(|relay| relay.used_by(&self.settings.run, &name(slot), behind)).transpose()
     }
 
     fn slots(&self) -> std::ops::Range<u32> {
@@ -147,6 +179,11 @@ impl Sidecars {
 
     /// Starts all, says where they listen, and keeps them running.
     async fn serve(&mut self) -> Result<Ending> {
+        if let Some(relay) = &self.relay {
+            let behind: Vec<String> = self.behind.iter().copied().map(name).collect();
+            let place = format!("process {}, at {}", relay.pid().unwrap_or_default(), relay.address());
+            say(&format!("{} are reached through the relay: {place}", behind.join(", ")));
+        }
         for slot in self.slots() {
             self.start(slot, 1).await?;
         }
@@ -158,8 +195,10 @@ impl Sidecars {
         }
         say(&format!("run {}: start a trainer for each of these sockets; Ctrl-C ends their sidecars", self.settings.run));
         loop {
-            let told = self.told.recv().await.context("no sidecar is left")?;
-            self.hear(told).await?;
+            tokio::select! {
+                told = self.told.recv() => self.hear(told.context("no sidecar is left")?).await?,
+                status = ended(self.relay.as_mut()) => self.restart_relay(status?).await?,
+            }
         }
     }
 
@@ -169,7 +208,18 @@ impl Sidecars {
         let processors = Processors { threads: 1, pinned: Vec::new() };
         let (who, config) = ((slot, Role::Sidecar, incarnation), self.config(slot, incarnation)?);
         let child = Child::start(who, &own("sidecar")?, config, log, &processors, self.teller.clone()).await;
-        self.children[slot as usize] = Some(child.with_context(failed)?);
+        let child = child.with_context(failed)?;
+        let started = Event::now(&name(slot), "ProcessStarted").with("process", Role::Sidecar.name()).with("pid", child.pid);
+        self.children[slot as usize] = Some(child);
+        say(&serde_json::to_string(&started.with("incarnation", incarnation))?);
+        Ok(())
+    }
+
+    async fn restart_relay(&mut self, status: ExitStatus) -> Result<()> {
+        if let Some(relay) = &mut self.relay {
+            relay.restart(status).await?;
+            say(&format!("the relay ended with {status} and was started again: process {}", relay.pid().unwrap_or_default()));
+        }
         Ok(())
     }
 
@@ -202,8 +252,11 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Ends every sidecar; each removes its sockets.
+    /// Ends the relay and every sidecar; each removes its sockets.
     async fn stop(&mut self) {
+        if let Some(relay) = &mut self.relay {
+            relay.stop(ENDING).await;
+        }
         for signal in [Signal::TERM, Signal::KILL] {
             self.children.iter().flatten().for_each(|sidecar| sidecar.signal(signal));
             let until = tokio::time::Instant::now() + ENDING;
@@ -215,5 +268,13 @@ impl Sidecars {
             }
         }
         self.sockets.clear(self.children.len() as u32);
+    }
+}
+
+/// Waits until the relay ends; without one for ever.
+async fn ended(relay: Option<&mut Relay>) -> Result<ExitStatus> {
+    match relay {
+        Some(relay) => relay.ended().await,
+        None => std::future::pending().await,
     }
 }

@@ -17,6 +17,7 @@ use atoll_crds::RunFile;
 use clap::Args;
 
 use crate::commands::assignment;
+use crate::supervision::arbiter::Wanted;
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, print, read_file, say};
 use output::Output;
@@ -45,6 +46,9 @@ pub(crate) struct Arguments {
     /// Folder for the workers' Unix sockets; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
+    /// Who grants terms and changes of membership
+    #[arg(long, value_enum, default_value = "single", hide = true)]
+    arbiter: Wanted,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Ending {
@@ -92,7 +96,7 @@ async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output, inter
         say(&format!("{}: {workers} workers, results in {}", file.name, output.path().display()));
     }
     output.keep();
-    match supervisor::supervise(&ready, file, output, arguments.json, interrupts).await {
+    match supervisor::supervise(&ready, file, output, arguments, interrupts).await {
         Ok(report) => finish(&report, output, arguments.json),
         Err(error) => Ending::failed(&error),
     }

@@ -15,6 +15,7 @@ use atoll_trainer::process::Job;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+use super::Arguments;
 use super::output::Output;
 use super::preflight::Ready;
 use super::progress::Progress;
@@ -47,10 +48,10 @@ pub(crate) async fn supervise(
     ready: &Ready,
     file: &RunFile,
     output: &Output,
-    silent: bool,
+    arguments: &Arguments,
     interrupts: &mut Interrupts,
 ) -> Result<Report> {
-    let mut supervisor = Supervisor::new(ready, file, output, silent).await?;
+    let mut supervisor = Supervisor::new(ready, file, output, arguments).await?;
     let outcome = supervisor.run(interrupts).await;
     supervisor.stop().await;
     supervisor.remove_partial();
@@ -154,12 +155,12 @@ fn settings(file: &RunFile) -> Settings {
 }
 
 impl<'a> Supervisor<'a> {
-    async fn new(ready: &'a Ready, file: &'a RunFile, output: &'a Output, silent: bool) -> Result<Self> {
+    async fn new(ready: &'a Ready, file: &'a RunFile, output: &'a Output, arguments: &Arguments) -> Result<Self> {
         let settings = settings(file);
         let token = token()?;
-        let arbiter = ArbiterService::new(&file.name, settings.liveness);
+        let arbiter = ArbiterService::new(settings.liveness, arguments.arbiter);
         let authority = Authority::new(&file.name)?;
-        let serving = arbiter.serve(loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
+        let serving = arbiter.serve(&file.name, loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
         let logs = output.path().join("logs");
         std::fs::create_dir(&logs).with_context(|| format!("cannot create {}", logs.display()))?;
         if ready.record {
@@ -174,7 +175,7 @@ impl<'a> Supervisor<'a> {
             processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
             progress: Progress::new((0..workers.target).map(name)),
             workers: (0..workers.target).map(|_| Worker::default()).collect(),
-            view: View::new(silent, file.spec.stop.steps),
+            view: View::new(arguments.json, file.spec.stop.steps),
             started: Instant::now(),
             first_epoch: None,
             last_round: None,
@@ -275,6 +276,7 @@ impl<'a> Supervisor<'a> {
             identity: Some(self.authority.identity(&name(slot))?),
             metrics: Some(loopback(0)),
             record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),
+            relay: None,
         })
     }
 

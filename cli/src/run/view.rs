@@ -68,6 +68,8 @@ impl View {
             "RecordingEnded" => format!("{} is not recorded any more: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
             "HistoryMissing" => "nobody who is here knows the newest round: the run waits".to_owned(),
+            "NoMajority" => format!("{} reaches no majority of the voters: the run waits", event.worker),
+            "TermForced" => format!("{} was told to go on without the voters that are lost", event.worker),
             _ => return,
         };
         match self {

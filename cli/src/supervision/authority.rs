@@ -8,9 +8,9 @@ use atoll_collective::identity::{Identity, IslandAuthority, RunAuthority, Validi
 /// The island of every worker on this machine.
 pub(crate) const ISLAND: &str = "local";
 /// Certificates end with the run: no run on one machine takes longer.
-const YEAR: Duration = Duration::from_hours(366 * 24);
+pub(crate) const YEAR: Duration = Duration::from_hours(366 * 24);
 /// How far clocks may be apart.
-const SKEW: Duration = Duration::from_hours(1);
+pub(crate) const SKEW: Duration = Duration::from_hours(1);
 
 /// Signs identities of a run.
 pub(crate) struct Authority {

@@ -5,6 +5,7 @@ pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod interrupts;
 pub(crate) mod processors;
+pub(crate) mod relay;
 pub(crate) mod sockets;
 
 use std::fs::File;

@@ -79,9 +79,9 @@ fn bytes_come_from_counters_in_the_transport() {
 }
 
 /// Kills one process in the third round; the run must end well all the same.
-fn survives(process: &str, of_the_coordinator: bool) -> (Laboratory, Value) {
+fn survives(process: &str, of_the_coordinator: bool, arbiter: &str) -> (Laboratory, Value) {
     let laboratory = Laboratory::new(DILOCO, 2000);
-    let mut run = laboratory.start(&["--set", "workers.min=3", "--set", "workers.target=3"]);
+    let mut run = laboratory.start(&["--set", "workers.min=3", "--set", "workers.target=3", "--arbiter", arbiter]);
     laboratory.wait_for(|event| event["event"] == "SyncEnd" && event["round"] == 3);
     let coordinator = laboratory.wait_for(|event| event["event"] == "Coordinator")["worker"].as_str().unwrap().to_owned();
     let victim = (0..3).map(|slot| format!("w{slot}")).find(|worker| (*worker == coordinator) == of_the_coordinator).unwrap();
@@ -101,19 +101,28 @@ fn survives(process: &str, of_the_coordinator: bool) -> (Laboratory, Value) {
 
 #[test]
 fn a_killed_sidecar_is_started_again_and_its_worker_rejoins() {
-    let (_laboratory, report) = survives("sidecar", false);
+    let (_laboratory, report) = survives("sidecar", false, "single");
     assert_eq!(hashes(&report).len(), 3, "the worker rejoined and finished");
 }
 
 #[test]
 fn a_killed_coordinator_is_replaced() {
-    let (laboratory, _) = survives("sidecar", true);
+    let (laboratory, _) = survives("sidecar", true, "single");
     assert!(laboratory.events().iter().filter(|event| event["event"] == "Coordinator").count() > 1);
 }
 
 #[test]
+fn a_killed_coordinator_is_replaced_by_the_peers_where_they_are_the_arbiter() {
+    let (laboratory, _) = survives("sidecar", true, "peers");
+    let events = laboratory.events();
+    assert!(events.iter().filter(|event| event["event"] == "Coordinator").count() > 1);
+    let last = events.iter().rfind(|event| event["event"] == "Epoch").unwrap();
+    assert_eq!(last["arbiter"], "Peers");
+}
+
+#[test]
 fn a_killed_trainer_comes_back_as_a_joiner() {
-    let (laboratory, report) = survives("trainer", false);
+    let (laboratory, report) = survives("trainer", false, "single");
     assert_eq!(hashes(&report).len(), 3, "the worker rejoined and finished");
     let events = laboratory.events();
     assert!(events.iter().any(|event| event["event"] == "Synchronised"));

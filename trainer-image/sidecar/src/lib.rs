@@ -10,26 +10,34 @@ mod metrics;
 mod operation;
 mod ranks;
 pub mod recording;
+mod recovery;
 mod regions;
 mod report;
 mod trainer;
+mod votes;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_collective::arbiter::Service;
 use atoll_collective::coordinator::Settings;
 use atoll_collective::identity::{Identity, IdentityError};
 use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
+use atoll_collective::relay::Pass;
 use atoll_collective::secret::Secret;
-use atoll_collective::transport::{Security, Transport};
+use atoll_collective::transport::{self, Address, AddressError, HostPort, Security, Transport, TransportError};
 use atoll_collective::v1::Member;
+use atoll_collective::v1::arbiter_server::ArbiterServer;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
+use atoll_collective::v1::recovery_server::RecoveryServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 
@@ -71,6 +79,21 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// A file for what its state machines hear and do, to be replayed; without it nothing is recorded.
     pub record: Option<PathBuf>,
+    /// The relay of the run, where it has one.
+    pub relay: Option<Relay>,
+}
+
+/// How a sidecar uses the relay of its run.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Relay {
+    /// `HOST:PORT` of the relay.
+    pub address: String,
+    /// What it shows the relay.
+    pub pass: Pass,
+    /// Certificates that the relay's is signed by, PEM.
+    pub roots: String,
+    /// This sidecar cannot be dialled: it listens on no port, and is reached through the relay alone.
+    pub behind: bool,
 }
 
 /// Errors that end a sidecar.
@@ -87,6 +110,12 @@ pub enum SidecarError {
     /// A server ended.
     #[error("a server of the sidecar ended: {0}")]
     Server(#[from] tonic::transport::Error),
+    /// Its relay cannot be used.
+    #[error("the sidecar's relay: {0}")]
+    Relay(#[from] AddressError),
+    /// It has no pass for its relay.
+    #[error(transparent)]
+    NoPass(#[from] TransportError),
     /// Its identity cannot be used.
     #[error("the sidecar's identity: {0}")]
     Identity(#[from] IdentityError),
@@ -116,13 +145,12 @@ pub fn run(config: Config) -> Result<(), SidecarError> {
 async fn serve(config: Config) -> Result<(), SidecarError> {
     // Heard before there is a socket to remove.
     let stop = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
-    let listener = listen(config.listen).await?;
-    let address = listener.local_addr().map_err(SidecarError::Process)?;
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let meter = Arc::new(Meter::default());
     let secret = Secret::new(&config.token);
     let security = config.identity.as_ref().map(Security::new).transpose()?;
-    let transport = Transport::new(security, Arc::clone(&meter));
+    let transport = through_relay(Transport::new(security, Arc::clone(&meter)), config.relay.as_ref())?;
+    let (incoming, address) = incoming(&config, &transport).await?;
     let bounds = config.bounds;
     let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone()).within(bounds);
     let (inbox, events) = mpsc::channel(1024);
@@ -133,7 +161,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         slot: config.slot,
         worker: config.worker.clone(),
         incarnation: config.incarnation,
-        address: config.announce.clone().unwrap_or_else(|| address.to_string()),
+        address: config.announce.clone().unwrap_or(address),
         contributor: false,
         island: config.island.clone(),
     };
@@ -144,16 +172,19 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
         secret: secret.clone(),
         patience: config.progress,
     };
-    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.guard());
+    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.clone().guard());
+    let voter = Service::new(config.settings.run.clone(), votes::Votes::new(inbox.clone()));
     let network = Server::builder()
         .initial_stream_window_size(bounds.stream_window)
         .initial_connection_window_size(bounds.connection_window)
         .max_frame_size(bounds.frame)
         .add_service(lane_service)
         .add_service(control)
-        .serve_with_incoming(transport.incoming(listener));
+        .add_optional_service((!me.contributor).then(|| ArbiterServer::with_interceptor(voter, secret.guard())))
+        .serve_with_incoming(incoming);
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
+        .add_service(RecoveryServer::new(recovery::HumanWord::new(inbox.clone())))
         .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
     let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
     let watched = watched(&config, Arc::clone(&metrics), lanes.clone()).await?;
@@ -190,6 +221,26 @@ async fn watched(
 
 async fn listen(place: SocketAddr) -> Result<TcpListener, SidecarError> {
     TcpListener::bind(place).await.map_err(|source| SidecarError::Listen { place: place.to_string(), source })
+}
+
+/// Those who dial a sidecar.
+type Incoming = Pin<Box<dyn Stream<Item = std::io::Result<transport::Stream>> + Send>>;
+
+fn through_relay(transport: Transport, relay: Option<&Relay>) -> Result<Transport, SidecarError> {
+    let Some(relay) = relay else { return Ok(transport) };
+    Ok(transport.through_relays(relay.pass.clone(), Some(transport::outer(&relay.roots)?)))
+}
+
+/// Those who dial this sidecar, and where: at a port of its own, or through the relay that it is behind.
+async fn incoming(config: &Config, transport: &Transport) -> Result<(Incoming, String), SidecarError> {
+    if let Some(relay) = config.relay.as_ref().filter(|relay| relay.behind) {
+        let place: HostPort = relay.address.parse()?;
+        let address = Address::Relayed(place.clone()).to_string();
+        return Ok((Box::pin(transport.incoming_through(place)?), address));
+    }
+    let listener = listen(config.listen).await?;
+    let address = listener.local_addr().map_err(SidecarError::Process)?.to_string();
+    Ok((Box::pin(transport.incoming(listener)), address))
 }
 
 /// The two sockets for the trainer, and the paths to remove in the end.

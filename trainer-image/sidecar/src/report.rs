@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use atoll_collective::Notice;
-use atoll_collective::v1::{AbortReason, EpochRecord};
+use atoll_collective::v1::{AbortReason, ArbiterKind, Member};
 use atoll_sdk::events::Event;
 
 /// This worker's sidecar has the coordinator's role.
@@ -33,6 +33,12 @@ pub(crate) fn recording_ended(worker: &str, error: &io::Error) {
     Event::now(worker, "RecordingEnded").with("reason", error.to_string()).emit();
 }
 
+/// A human had this worker's sidecar ask for the term after `term`, with these voters alone.
+pub(crate) fn forced(worker: &str, term: u64, survivors: &[Member]) {
+    let survivors: Vec<_> = survivors.iter().map(|survivor| survivor.worker.clone()).collect();
+    Event::now(worker, "TermForced").with("after", term).with("survivors", survivors).emit();
+}
+
 /// A notice of the coordinator of `worker`.
 pub(crate) fn notice(worker: &str, notice: &Notice) {
     event(worker, notice).emit();
@@ -40,9 +46,14 @@ pub(crate) fn notice(worker: &str, notice: &Notice) {
 
 fn event(worker: &str, notice: &Notice) -> Event {
     match notice {
-        Notice::Epoch(EpochRecord { epoch, term, members, .. }) => {
-            let members: Vec<_> = members.iter().map(|member| member.worker.clone()).collect();
-            Event::now("", "Epoch").with("epoch", *epoch).with("term", *term).with("members", members)
+        Notice::Epoch(record) => {
+            let members: Vec<_> = record.members.iter().map(|member| member.worker.clone()).collect();
+            let arbiter = match record.arbiter() {
+                ArbiterKind::Single => "Single",
+                ArbiterKind::Peers => "Peers",
+            };
+            let event = Event::now("", "Epoch").with("epoch", record.epoch).with("term", record.term);
+            event.with("members", members).with("arbiter", arbiter)
         }
         Notice::Evicted { worker, reason, detail, .. } => {
             Event::now(worker, "Evicted").with("reason", name(*reason)).with("detail", detail.as_str())
@@ -72,7 +83,7 @@ fn event(worker: &str, notice: &Notice) -> Event {
         }
         Notice::NoMajority { reached, needed, absent } => {
             let absent: Vec<_> = absent.iter().map(|member| member.worker.clone()).collect();
-            Event::now("", "NoMajority").with("reached", *reached).with("needed", *needed).with("absent", absent)
+            Event::now(worker, "NoMajority").with("reached", *reached).with("needed", *needed).with("absent", absent)
         }
         Notice::Deposed => Event::now(worker, "Deposed"),
     }

@@ -15,7 +15,7 @@ use super::links::Links;
 use super::measure::{Measured, measure};
 use super::processes::Processes;
 use super::rank::{AtollConfig, Config, Work};
-use crate::supervision::arbiter::ArbiterService;
+use crate::supervision::arbiter::{ArbiterService, Wanted};
 use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::child::own;
 use crate::supervision::token;
@@ -33,7 +33,8 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
     let liveness = LIVENESS.as_millis() as u64;
     let authority = case.tls.then(|| Authority::new(RUN)).transpose()?;
     let identity = |name: &str| authority.as_ref().map(|authority| authority.identity(name)).transpose();
-    let serving = ArbiterService::new(RUN, liveness).serve(links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
+    let arbiter = ArbiterService::new(liveness, Wanted::Single);
+    let serving = arbiter.serve(RUN, links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
     let shared = case.path == Path::Shm;
     let sidecars = if shared { 1 } else { case.peers };
     let settings = Settings {
@@ -65,6 +66,7 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
             identity: identity(&format!("w{slot}"))?,
             metrics: None,
             record: None,
+            relay: None,
         };
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;
     }

@@ -7,11 +7,13 @@
 mod hub;
 mod peers;
 mod petition;
+mod service;
 mod single;
 
 pub use hub::Hub;
 pub use peers::Acceptor;
 pub use petition::{Action, Event, ForceError, Petition, Question};
+pub use service::{Answers, Service};
 pub use single::Single;
 
 use crate::v1::{Ballot, EpochRecord, Member};

@@ -206,6 +206,12 @@ impl Petition {
         self.acceptor.record()
     }
 
+    /// It asks for something, and too few voters have answered for too long.
+    #[must_use]
+    pub fn is_without_majority(&self) -> bool {
+        self.told
+    }
+
     /// The other members, where this sidecar coordinates under `Peers`: those that have to hear it, besides the hub.
     #[must_use]
     pub fn listeners(&self) -> Vec<Member> {
@@ -450,7 +456,8 @@ impl Petition {
             })),
             Stage::Accepting { number, record, .. } => {
                 let (proposed, ballot) = (Some(record.as_ref().clone()), Some(self.ballot(*number)));
-                Some(Question::Epoch(EpochRequest { run, proposed, after, ballot }))
+                let proposer = Some(self.acceptor.me().clone());
+                Some(Question::Epoch(EpochRequest { run, proposed, after, ballot, proposer }))
             }
         }
     }

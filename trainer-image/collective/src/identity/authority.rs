@@ -12,7 +12,7 @@ use rcgen::{
 };
 
 use super::name::{island_domain, run_domain};
-use super::{Identity, IdentityError, PeerName};
+use super::{HostIdentity, Identity, IdentityError, PeerName};
 
 /// Last second that a certificate can express: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -98,6 +98,25 @@ impl IslandAuthority {
             private_key: key.serialize_pem(),
             run_root: self.run_root.clone(),
         })
+    }
+}
+
+impl HostIdentity {
+    /// A new key for `host`, a DNS name or an IP address, and a certificate that it signs itself.
+    ///
+    /// # Errors
+    /// [`IdentityError::Validity`], [`IdentityError::Signing`].
+    pub fn self_signed(host: &str, validity: Validity) -> Result<Self, IdentityError> {
+        let mut certificate = parameters(validity)?;
+        certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        certificate.distinguished_name = subject(&[(DnType::CommonName, host)]);
+        certificate.subject_alt_names = vec![match host.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(Ia5String::try_from(host)?),
+        }];
+        let key = KeyPair::generate()?;
+        let certificate = certificate.self_signed(&key)?;
+        Ok(Self { certificate_chain: certificate.pem(), private_key: key.serialize_pem() })
     }
 }
 

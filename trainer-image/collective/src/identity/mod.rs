@@ -70,19 +70,59 @@ impl Identity {
 
     /// The chain, the peer's own certificate first.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        let read = CertificateDer::pem_slice_iter(self.certificate_chain.as_bytes()).collect::<Result<_, _>>();
-        read.map_err(|source| IdentityError::Pem { part: "certificate chain", source })
+        certificates(&self.certificate_chain)
     }
 
     pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
-        let read = PrivateKeyDer::from_pem_slice(self.private_key.as_bytes());
-        read.map_err(|source| IdentityError::Pem { part: "private key", source })
+        key(&self.private_key)
     }
 
     pub(crate) fn root(&self) -> Result<CertificateDer<'static>, IdentityError> {
         let read = CertificateDer::from_pem_slice(self.run_root.as_bytes());
         read.map_err(|source| IdentityError::Pem { part: "run root", source })
     }
+}
+
+/// What a host shows to all who dial it, a relay for example: it is no peer of a run. Given to a process over its standard
+/// input, never in its arguments.
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
+pub struct HostIdentity {
+    /// Its certificate and those of its authorities, PEM.
+    certificate_chain: String,
+    /// The key of its certificate, PKCS#8 PEM.
+    private_key: String,
+}
+
+impl HostIdentity {
+    /// The chain, PEM: where it is signed by itself, what others trust.
+    #[must_use]
+    pub fn certificate_chain(&self) -> &str {
+        &self.certificate_chain
+    }
+
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+        certificates(&self.certificate_chain)
+    }
+
+    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
+        key(&self.private_key)
+    }
+}
+
+impl std::fmt::Debug for HostIdentity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("HostIdentity")
+    }
+}
+
+fn certificates(chain: &str) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    let read = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>();
+    read.map_err(|source| IdentityError::Pem { part: "certificate chain", source })
+}
+
+fn key(key: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let read = PrivateKeyDer::from_pem_slice(key.as_bytes());
+    read.map_err(|source| IdentityError::Pem { part: "private key", source })
 }
 
 impl std::fmt::Debug for Identity {

@@ -45,15 +45,15 @@ const PUSH: &str = "/atoll.v1.Lane/Push";
 /// Path of the method that fetches a donor's state.
 const FETCH: &str = "/atoll.v1.Lane/Fetch";
 
-/// Lanes by address; one that is being opened is waited for.
-type ByAddress = BTreeMap<String, Arc<OnceCell<Arc<Lane>>>>;
+/// Lanes by slot and address (of a relay it is the same for all who are behind it); one that is being opened is waited for.
+type ByMember = BTreeMap<(u32, String), Arc<OnceCell<Arc<Lane>>>>;
 
 /// This sidecar's lanes to all others.
 #[derive(Clone)]
 pub struct Lanes {
     run: String,
     slot: u32,
-    open: Arc<Mutex<ByAddress>>,
+    open: Arc<Mutex<ByMember>>,
     transport: Transport,
     secret: Secret,
     started: Instant,
@@ -152,7 +152,7 @@ impl Lanes {
     pub async fn lane(&self, member: &Member) -> Result<Arc<Lane>, String> {
         let cell = {
             let mut lanes = self.lock();
-            let cell = lanes.entry(member.address.clone()).or_default();
+            let cell = lanes.entry((member.slot, member.address.clone())).or_default();
             if cell.get().is_some_and(|lane| lane.is_broken()) {
                 *cell = Arc::default();
             }
@@ -164,7 +164,8 @@ impl Lanes {
 
     /// Closes the lanes to all but these members.
     pub fn keep(&self, members: &[Member]) {
-        self.lock().retain(|address, _| members.iter().any(|member| member.address == *address));
+        let stays = |slot, address: &str| members.iter().any(|member| member.slot == slot && member.address == address);
+        self.lock().retain(|(slot, address), _| stays(*slot, address));
     }
 
     /// Fetches the state with this hash from a donor that is never silent for `patience`; `take` gets `length` bytes, piece by
@@ -229,7 +230,7 @@ impl Lanes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, ByAddress> {
+    fn lock(&self) -> MutexGuard<'_, ByMember> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

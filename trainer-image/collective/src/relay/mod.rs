@@ -5,6 +5,7 @@
 //! through buffers of fixed size: what the one end is slow to take, the other is slow to send, and no other lane is.
 
 mod client;
+mod figures;
 mod header;
 mod listener;
 mod serve;
@@ -14,6 +15,7 @@ use std::io;
 use std::time::Duration;
 
 pub use client::dial;
+pub use figures::{Figures, Snapshot};
 pub use header::{Pass, Role, Token, Tokens};
 pub use listener::Listener;
 pub use serve::{Limits, serve};

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout};
 
+use super::figures::Figures;
 use super::header::{Header, Purpose};
 use super::table::Table;
 use super::{ACCEPTED, BUFFER, DIALLED, KEEP_ALIVE, Refusal, RelayError, SILENCE, Tokens};
@@ -60,6 +61,7 @@ struct Guest<S> {
     stream: S,
     run: String,
     table: SharedTable<S>,
+    figures: Figures,
 }
 
 impl<S> Guest<S> {
@@ -74,20 +76,24 @@ impl<S> Drop for Guest<S> {
     }
 }
 
-/// Serves `connections` until they end; those that are open are closed when the future is dropped.
-pub async fn serve<S>(connections: impl Stream<Item = io::Result<S>> + Send + Unpin, tokens: Tokens, limits: Limits)
-where
+/// Serves `connections` until they end, and counts in `figures`; those that are open are closed when the future is dropped.
+pub async fn serve<S>(
+    connections: impl Stream<Item = io::Result<S>> + Send + Unpin,
+    tokens: Tokens,
+    limits: Limits,
+    figures: Figures,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let table = Arc::new(Mutex::new(Table::new(limits.connections, limits.connections_per_run)));
-    let read = |stream| read_header(stream, tokens.clone());
+    let read = |stream| read_header(stream, tokens.clone(), figures.clone());
     let mut newcomers = std::pin::pin!(admission::admit(connections, read, limits.newcomers, TurnedAway::default()));
     let mut served = JoinSet::new();
     loop {
         tokio::select! {
             newcomer = newcomers.next() => {
                 let Some((stream, header)) = newcomer else { break };
-                served.spawn(visit(stream, header, Arc::clone(&table), limits));
+                served.spawn(visit(stream, header, Arc::clone(&table), (limits, figures.clone())));
             }
             Some(_ended) = served.join_next() => {}
         }
@@ -95,13 +101,13 @@ where
     while served.join_next().await.is_some() {}
 }
 
-async fn read_header<S>(mut stream: S, tokens: Tokens) -> Result<(S, Header), RelayError>
+async fn read_header<S>(mut stream: S, tokens: Tokens, figures: Figures) -> Result<(S, Header), RelayError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let checked = Header::read(&mut stream).await.and_then(|header| check(&tokens, header));
     if let Err(RelayError::Refused(refusal)) = checked {
-        refuse(&mut stream, refusal).await;
+        refuse(&mut stream, refusal, &figures).await;
     }
     checked.map(|header| (stream, header))
 }
@@ -116,16 +122,16 @@ fn check(tokens: &Tokens, header: Header) -> Result<Header, RelayError> {
     }
 }
 
-async fn visit<S>(mut stream: S, header: Header, table: SharedTable<S>, limits: Limits)
+async fn visit<S>(mut stream: S, header: Header, table: SharedTable<S>, (limits, figures): (Limits, Figures))
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let Header { from, purpose, .. } = header;
     let entered = table.lock().unwrap_or_else(PoisonError::into_inner).enter(from.run());
     if let Err(refusal) = entered {
-        return refuse(&mut stream, refusal).await;
+        return refuse(&mut stream, refusal, &figures).await;
     }
-    let guest = Guest { stream, run: from.run().to_owned(), table };
+    let guest = Guest { stream, run: from.run().to_owned(), table, figures };
     match purpose {
         Purpose::Dial(to) => tunnel(guest, &to, limits).await,
         Purpose::Listen => keep_registered(guest, from).await,
@@ -148,10 +154,11 @@ where
         dialler.table().forget(number);
         return refuse_guest(dialler, Refusal::Unanswered).await;
     };
+    let (_open, carried) = (dialler.figures.tunnel(), dialler.figures.carried());
     let copied = async {
         say(&mut answerer.stream, &[ACCEPTED]).await?;
         say(&mut dialler.stream, &[ACCEPTED]).await?;
-        splice(&mut dialler.stream, &mut answerer.stream, limits.idle).await
+        splice(&mut Metered::new(&mut dialler.stream, carried), &mut answerer.stream, limits.idle).await
     };
     match copied.await {
         Ok((sent, received)) => tracing::debug!(number, %to, sent, received, "a tunnel ended"),
@@ -189,8 +196,10 @@ where
 {
     let (tell, mut numbers) = mpsc::channel(UNTOLD);
     let registration = guest.table().register(peer.clone(), tell);
+    let registered = guest.figures.registered();
     let Err(ended) = tell_numbers(&mut guest.stream, &mut numbers).await;
     guest.table().unregister(&peer, registration);
+    drop(registered);
     tracing::debug!(%peer, %ended, "a registration ended");
     if let RelayError::Refused(refusal) = ended {
         refuse_guest(guest, refusal).await;
@@ -223,9 +232,10 @@ async fn tell_numbers(
 }
 
 /// Copies both ways, and forwards the end of each; returns the bytes of both.
-async fn splice<S>(one: &mut S, other: &mut S, idle: Duration) -> io::Result<(u64, u64)>
+async fn splice<O, A>(one: &mut O, other: &mut A, idle: Duration) -> io::Result<(u64, u64)>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    O: AsyncRead + AsyncWrite + Unpin,
+    A: AsyncRead + AsyncWrite + Unpin,
 {
     let meter = Arc::new(Meter::default());
     let mut one = Metered::new(one, Arc::clone(&meter));
@@ -252,12 +262,13 @@ async fn refuse_guest<S>(mut guest: Guest<S>, refusal: Refusal)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    refuse(&mut guest.stream, refusal).await;
+    refuse(&mut guest.stream, refusal, &guest.figures).await;
 }
 
 /// Says why, and closes. What the other still sends is read first, within a bound, because TCP takes back what was said when it
 /// is closed with something unread.
-async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), refusal: Refusal) {
+async fn refuse(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), refusal: Refusal, figures: &Figures) {
+    figures.refused();
     let refused = async {
         say(stream, &[refusal as u8]).await?;
         stream.shutdown().await?;

@@ -27,7 +27,7 @@ use crate::relay::{self, Pass};
 
 pub use address::{Address, AddressError, HostPort};
 pub use error::TransportError;
-pub use security::{Security, outer};
+pub use security::{Security, outer, outer_acceptor};
 
 /// The time from dialling to a connection on which both ends know each other.
 pub const DEADLINE: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 use super::TransportError;
-use crate::identity::{Identity, IdentityError, PeerName, peer_name};
+use crate::identity::{HostIdentity, Identity, IdentityError, PeerName, peer_name};
 use crate::relay;
 
 /// HTTP/2, the only protocol that is spoken inside.
@@ -90,6 +90,19 @@ pub fn outer(roots: &str) -> Result<TlsConnector, IdentityError> {
         .with_no_client_auth();
     client.alpn_protocols = vec![relay::ALPN.to_vec()];
     Ok(Arc::new(client).into())
+}
+
+/// TLS of a relay with this identity, towards those who dial it.
+///
+/// # Errors
+/// [`IdentityError::Pem`] and [`IdentityError::Unfit`].
+pub fn outer_acceptor(identity: &HostIdentity) -> Result<TlsAcceptor, IdentityError> {
+    let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(identity.certificates()?, identity.key()?)?;
+    server.alpn_protocols = vec![relay::ALPN.to_vec()];
+    Ok(Arc::new(server).into())
 }
 
 /// The name to expect in a server's certificate.

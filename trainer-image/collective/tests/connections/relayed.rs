@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 
 use atoll_collective::admission::accepted;
-use atoll_collective::relay::{Limits, Tokens, serve as serve_relay};
-use atoll_collective::transport::{Address, HostPort, Transport, TransportError, outer};
+use atoll_collective::identity::HostIdentity;
+use atoll_collective::relay::{Figures, Limits, Tokens, serve as serve_relay};
+use atoll_collective::transport::{Address, HostPort, Transport, TransportError, outer, outer_acceptor};
 use futures::{Stream, StreamExt};
-use rcgen::generate_simple_self_signed;
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 use crate::echo::{an_hour, channel, exchange, island, name, plain, secured, serve, tells};
 
@@ -62,7 +60,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut serving = JoinSet::new();
-    serving.spawn(serve_relay(connections, tokens(), Limits::default()));
+    serving.spawn(serve_relay(connections, tokens(), Limits::default(), Figures::default()));
     serving
 }
 
@@ -109,21 +107,13 @@ async fn peers_know_each_other_through_a_relay_that_reads_nothing() {
 #[tokio::test]
 async fn the_way_to_the_relay_can_be_tls_too() {
     let (listening, place) = bound().await;
-    let certificate = generate_simple_self_signed(vec![place.host().to_owned()]).unwrap();
-    let key = certificate.signing_key.serialize_der().try_into().unwrap();
-    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.cert.der().clone()], key)
-        .unwrap();
-    config.alpn_protocols = vec![atoll_collective::relay::ALPN.to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let identity = HostIdentity::self_signed(place.host(), an_hour()).unwrap();
+    let acceptor = outer_acceptor(&identity).unwrap();
     let _relay = relay(accepted(listening).then(move |stream| acceptor.accept(stream.unwrap())).boxed());
 
     let island = island();
     let [caller, listener] = ["0", "1"].map(|worker| {
-        let outer = outer(&certificate.cert.pem()).unwrap();
+        let outer = outer(identity.certificate_chain()).unwrap();
         secured(&island.peer(worker, an_hour()).unwrap()).through_relays(tokens().pass(&name(worker)), Some(outer))
     });
     let _serving = serve(listener.incoming_through(place.clone()).unwrap());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atoll_collective::identity::PeerName;
-use atoll_collective::relay::{BUFFER, Limits, Listener, Refusal, RelayError, Tokens, dial, serve};
+use atoll_collective::relay::{BUFFER, Figures, Limits, Listener, Refusal, RelayError, Tokens, dial, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ impl Relay {
     fn start(limits: Limits) -> Self {
         let (door, connections) = mpsc::unbounded_channel();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(UnboundedReceiverStream::new(connections), tokens(), limits));
+        serving.spawn(serve(UnboundedReceiverStream::new(connections), tokens(), limits, Figures::default()));
         Self { door: Arc::new(Mutex::new(door)), serving: Arc::new(Mutex::new(serving)), opened: Arc::default() }
     }
 

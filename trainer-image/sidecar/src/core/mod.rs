@@ -1,5 +1,6 @@
 //! The one task that owns the sidecar's two state machines: it feeds them events and carries out their actions.
 
+mod arbitration;
 mod calls;
 mod observation;
 mod sessions;
@@ -9,26 +10,29 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use atoll_collective::arbiter::{self, Petition};
 use atoll_collective::coordinator::{self, Coordinator};
 use atoll_collective::lane::{Lanes, Offer, Operations};
 use atoll_collective::operation::Key;
 use atoll_collective::peer::{self, Failure, Peer};
 use atoll_collective::v1::{
-    AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, CoordinatorMessage, EpochRecord, FinishReply, Hello, Member,
-    OperateReply, OperateRequest, PeerMessage, Ruling, Start,
+    AttachReply, AttachRequest, BeatReply, BeatRequest, BeginRoundReply, BeginRoundRequest, CoordinatorMessage, EpochRecord,
+    EpochRequest, FinishReply, ForceReply, ForceRequest, Hello, Hub, Member, OperateReply, OperateRequest, PeerMessage, Ruling,
+    Standing, Start, TermRequest,
 };
 use atoll_collective::{Millis, chain};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::arbiter::Arbiter;
+use crate::arbiter::Arbiters;
 use crate::control::ToPeer;
 use crate::metrics::Metrics;
 use crate::recording::Recorder;
 use crate::regions::Regions;
 use crate::trainer::Answer;
-use crate::{ARBITER, Config, operation, report};
+use crate::votes::Vote;
+use crate::{Config, operation, report};
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
 use observation::Observation;
@@ -42,20 +46,94 @@ const TICK: Duration = Duration::from_millis(25);
 // Moved once, from a task to the core.
 #[allow(clippy::large_enum_variant)]
 pub(crate) enum Input {
-    Attach { request: AttachRequest, protocol: u32, answer: Answer<AttachReply> },
-    Pulse { incarnation: u64, rank: u32 },
-    PulseEnded { incarnation: u64 },
-    BeginRound { request: Box<BeginRoundRequest>, answer: Answer<BeginRoundReply> },
-    Operate { request: Box<OperateRequest>, answer: Answer<OperateReply> },
-    Finish { incarnation: u64, rank: u32, answer: Answer<FinishReply> },
-    SessionOpened { session: u64, term: u64, hello: Box<Hello>, sender: ToPeer },
-    SessionMessage { session: u64, slot: u32, incarnation: u64, message: Box<PeerMessage> },
-    SessionClosed { session: u64, slot: u32, incarnation: u64 },
-    Opened { dial: u64, term: u64, sender: mpsc::Sender<PeerMessage> },
-    Message { dial: u64, message: Box<CoordinatorMessage> },
-    Closed { dial: u64, term: u64 },
-    Located(EpochRecord),
+    Attach {
+        request: AttachRequest,
+        protocol: u32,
+        answer: Answer<AttachReply>,
+    },
+    Pulse {
+        incarnation: u64,
+        rank: u32,
+    },
+    PulseEnded {
+        incarnation: u64,
+    },
+    BeginRound {
+        request: Box<BeginRoundRequest>,
+        answer: Answer<BeginRoundReply>,
+    },
+    Operate {
+        request: Box<OperateRequest>,
+        answer: Answer<OperateReply>,
+    },
+    Finish {
+        incarnation: u64,
+        rank: u32,
+        answer: Answer<FinishReply>,
+    },
+    SessionOpened {
+        session: u64,
+        term: u64,
+        hello: Box<Hello>,
+        sender: ToPeer,
+    },
+    SessionMessage {
+        session: u64,
+        slot: u32,
+        incarnation: u64,
+        message: Box<PeerMessage>,
+    },
+    SessionClosed {
+        session: u64,
+        slot: u32,
+        incarnation: u64,
+    },
+    Opened {
+        dial: u64,
+        term: u64,
+        sender: mpsc::Sender<PeerMessage>,
+    },
+    Message {
+        dial: u64,
+        message: Box<CoordinatorMessage>,
+    },
+    Closed {
+        dial: u64,
+        term: u64,
+    },
+    /// A granted record that an arbiter told.
+    Learned(EpochRecord),
+    /// The hub answered as `Single`.
     Ruled(Ruling),
+    /// A voter answered.
+    Answered {
+        question: u64,
+        voter: Member,
+        ruling: Ruling,
+    },
+    /// What the hub alone knows.
+    Hub(Hub),
+    /// Questions to this sidecar as a voter.
+    Beat {
+        request: BeatRequest,
+        vote: Vote<BeatReply>,
+    },
+    Promise {
+        request: TermRequest,
+        vote: Vote<Ruling>,
+    },
+    Accept {
+        request: EpochRequest,
+        vote: Vote<Ruling>,
+    },
+    /// A human asks, or says that voters are lost for ever.
+    Stand {
+        answer: Answer<Standing>,
+    },
+    Force {
+        request: ForceRequest,
+        answer: Answer<ForceReply>,
+    },
     Moved(Key, u64, Result<Vec<u8>, Failure>),
     Fetched(u64, Result<(), String>),
 }
@@ -77,7 +155,10 @@ pub(crate) struct Core {
     coordinator: Option<Coordinator>,
     inbox: mpsc::Sender<Input>,
     lanes: Lanes,
-    arbiter: Option<Arbiter>,
+    arbiters: Arbiters,
+    petition: Petition,
+    /// What the hub said last, and when.
+    hub: Option<(Hub, Instant)>,
     shared: Shared,
     trainer: Option<Trainer>,
     /// Operations that the trainer waits for, by its own name of them, and attempts under way.
@@ -99,17 +180,10 @@ pub(crate) struct Core {
 
 impl Core {
     pub(crate) fn new(config: Config, me: Member, lanes: Lanes, inbox: mpsc::Sender<Input>, shared: Shared) -> Self {
-        let arbiter = match lanes.connection(&config.arbiter, &config.island, ARBITER) {
-            Ok(channel) => {
-                let run = config.settings.run.clone();
-                Some(Arbiter::new(channel, lanes.secret().clone(), run, me.clone(), inbox.clone()))
-            }
-            Err(error) => {
-                tracing::error!(%error, "no arbiter");
-                None
-            }
-        };
-        let peer = Peer::new(config.settings.run.clone(), me.clone(), config.settings.liveness);
+        let (run, liveness) = (config.settings.run.clone(), config.settings.liveness);
+        let arbiters = Arbiters::new(&config.arbiter, lanes.clone(), run.clone(), me.clone(), inbox.clone());
+        let petition = Petition::new(run.clone(), me.clone(), liveness, 2 * liveness);
+        let peer = Peer::new(run, me.clone(), liveness);
         let recorder = recorder(&config, &peer);
         let observation = Observation::new(Arc::clone(&shared.metrics), lanes.clone(), me.clone(), recorder);
         Self {
@@ -121,7 +195,9 @@ impl Core {
             coordinator: None,
             inbox,
             lanes,
-            arbiter,
+            arbiters,
+            petition,
+            hub: None,
             shared,
             trainer: None,
             calls: BTreeMap::new(),
@@ -153,6 +229,10 @@ impl Core {
         self.talk_to_itself();
         // Lets the farewell leave; the coordinator does not depend on it.
         tokio::task::yield_now().await;
+    }
+
+    fn liveness(&self) -> Duration {
+        Duration::from_millis(self.config.settings.liveness)
     }
 
     fn now(&self) -> Millis {
@@ -187,13 +267,15 @@ impl Core {
                 }
             }
             Input::Opened { .. } | Input::Message { .. } | Input::Closed { .. } => self.take_from_coordinator(input),
-            Input::Located(record) => self.locate(record),
-            Input::Ruled(ruling) => {
-                if let Some(record) = ruling.record.clone() {
-                    self.locate(record);
-                }
-                self.coordinator_event(coordinator::Event::Ruled(ruling));
-            }
+            Input::Learned(_)
+            | Input::Ruled(_)
+            | Input::Answered { .. }
+            | Input::Hub(_)
+            | Input::Beat { .. }
+            | Input::Promise { .. }
+            | Input::Accept { .. }
+            | Input::Stand { .. }
+            | Input::Force { .. } => self.take_from_arbiter(input),
             Input::Moved(key, number, result) => self.peer_event(peer::Event::Moved(key, number, result)),
             Input::Fetched(fetch, result) => {
                 if fetch != self.fetches {
@@ -208,16 +290,10 @@ impl Core {
     }
 
     fn tick(&mut self) {
-        let liveness = Duration::from_millis(self.config.settings.liveness);
+        let liveness = self.liveness();
         let slept = self.last_tick.elapsed() > liveness / 2;
         self.last_tick = Instant::now();
-        if self.last_beat.is_none_or(|beat| beat.elapsed() >= liveness / 8) {
-            self.last_beat = Some(Instant::now());
-            if let Some(arbiter) = &self.arbiter {
-                arbiter.beat();
-            }
-            self.beat_peers();
-        }
+        self.beat();
         if let Some(trainer) = &mut self.trainer {
             // A sidecar that was stopped itself has heard nobody.
             if slept {
@@ -227,26 +303,9 @@ impl Core {
                 self.lose_trainer();
             }
         }
+        self.petition_event(arbiter::Event::Tick);
         self.peer_event(peer::Event::Tick);
         self.coordinator_event(coordinator::Event::Tick);
-    }
-
-    /// Learns the arbiter's newest record: takes the coordinator's role when it is this sidecar's, and gives it back.
-    fn locate(&mut self, record: EpochRecord) {
-        let newer = self.coordinator.as_ref().is_none_or(|coordinator| coordinator.term() < record.term);
-        if newer {
-            let mine = record.coordinator.as_ref() == Some(&self.me);
-            if mine || self.coordinator.is_some() {
-                self.step_down();
-            }
-            if mine {
-                let coordinator = Coordinator::new(self.config.settings.clone(), record.clone(), self.now());
-                self.observation.coordinates(Some(&coordinator));
-                self.coordinator = Some(coordinator);
-                report::coordinator(&self.me.worker, record.term);
-            }
-        }
-        self.peer_event(peer::Event::Located(record));
     }
 
     fn coordinator_event(&mut self, event: coordinator::Event) {
@@ -257,14 +316,11 @@ impl Core {
         let actions = coordinator.tick(event, now);
         self.observation.coordinator_does(told.as_ref(), now, &actions);
         self.observation.turn_page(&self.peer, self.coordinator.as_ref());
+        let mut proposals = Vec::new();
         for action in actions {
             match action {
                 coordinator::Action::Send { slot, message } => self.send_to_peer(slot, *message),
-                coordinator::Action::Propose(record) => {
-                    if let Some(arbiter) = &self.arbiter {
-                        arbiter.propose(record);
-                    }
-                }
+                coordinator::Action::Propose(record) => proposals.push(record),
                 coordinator::Action::Close { slot } => self.close_served(slot),
                 coordinator::Action::Report(notice) => report::notice(&self.me.worker, &notice),
                 coordinator::Action::StepDown => {
@@ -272,6 +328,9 @@ impl Core {
                     return;
                 }
             }
+        }
+        for record in proposals {
+            self.petition_event(arbiter::Event::Propose(record));
         }
     }
 
@@ -282,16 +341,13 @@ impl Core {
         let actions = self.peer.tick(event, now);
         self.observation.peer_does(told.as_ref(), now, &self.peer, &actions);
         self.observation.turn_page(&self.peer, self.coordinator.as_ref());
+        let mut wished = None;
         for action in actions {
             match action {
                 peer::Action::Dial(coordinator, term) => self.dial(coordinator, term),
                 peer::Action::Send(message) => self.send_to_coordinator(*message),
                 peer::Action::Hang(_) => self.hang_up(),
-                peer::Action::RequestTerm(observed) => {
-                    if let Some(arbiter) = &self.arbiter {
-                        arbiter.request_term(observed);
-                    }
-                }
+                peer::Action::RequestTerm(observed) => wished = Some(observed),
                 peer::Action::Move(begin) => self.start_moving(&begin),
                 peer::Action::Halt(key) => self.halt(&key),
                 peer::Action::StopFetching => self.stop_fetching(),
@@ -299,6 +355,10 @@ impl Core {
                 peer::Action::Begun(result) => self.begun(&result),
                 peer::Action::Ended(key, outcome) => self.ended(&key, outcome),
             }
+        }
+        // Last: its answer may change what is done here.
+        if let Some(observed) = wished {
+            self.petition_event(arbiter::Event::RequestTerm(observed));
         }
     }
 

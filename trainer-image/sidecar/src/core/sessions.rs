@@ -1,5 +1,6 @@
 //! Control sessions: to the coordinator, from the peers that this sidecar serves, and from itself to itself without a wire.
 
+use atoll_collective::arbiter::{self, is_newer};
 use atoll_collective::coordinator;
 use atoll_collective::peer;
 use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
@@ -140,6 +141,7 @@ impl Core {
             Input::Message { dial, message } if *open == dial => {
                 let heartbeat = matches!(message.body, Some(coordinator_message::Body::Heartbeat(_)));
                 self.observation.metrics().control_messages.inc_by(u64::from(!heartbeat));
+                self.learn_from(&message);
                 self.peer_event(peer::Event::Message(message));
             }
             Input::Closed { dial, term } if *open == dial => {
@@ -147,6 +149,18 @@ impl Core {
                 self.peer_event(peer::Event::Closed(term));
             }
             _ => {}
+        }
+    }
+
+    /// A coordinator tells only of records that were granted: who is to vote next must not wait for a heartbeat to know it.
+    fn learn_from(&mut self, message: &CoordinatorMessage) {
+        let told = match &message.body {
+            Some(coordinator_message::Body::Start(start)) => start.record.as_ref(),
+            Some(coordinator_message::Body::Begin(begin)) => begin.record.as_ref(),
+            _ => None,
+        };
+        if let Some(record) = told.filter(|record| is_newer(record, self.petition.record())) {
+            self.petition_event(arbiter::Event::Learned(record.clone()));
         }
     }
 

@@ -14,7 +14,7 @@ fn with_hub_and_coordinator_lost_the_others_go_on_in_a_new_term() {
     let run = Sidecars::start(3, &[]);
     let coordinator = run.coordinator();
     run.signal_hub(Signal::STOP);
-    run.signal(coordinator, Signal::KILL);
+    run.signal(&[coordinator], Signal::KILL);
     let before = run.round_of(&[0, 1, 2], 0).record.term;
     let alone = run.round_of(&but(coordinator), 0);
     assert!(alone.record.term > before, "{} after {before}", alone.record.term);
@@ -29,7 +29,7 @@ fn without_a_majority_nobody_commits_until_it_is_back() {
     for left in [run.coordinator(), but(run.coordinator())[0]] {
         let lost = but(left);
         let said_before = run.events().len();
-        lost.iter().for_each(|slot| run.signal(*slot, Signal::STOP));
+        run.signal(&lost, Signal::STOP);
         let stopped = run.newest();
         let holds = run.until(|| run.events().into_iter().skip(said_before).find(|event| event["event"] == "NoMajority"));
         assert_eq!(holds["worker"], format!("w{left}"));
@@ -37,7 +37,7 @@ fn without_a_majority_nobody_commits_until_it_is_back() {
         assert_eq!(holds["absent"], serde_json::json!(lost.map(|slot| format!("w{slot}"))));
         // What was voted by all before counts; whoever went on alone would be hundreds of rounds ahead.
         assert!(run.newest() <= stopped + 1);
-        lost.iter().for_each(|slot| run.signal(*slot, Signal::CONT));
+        run.signal(&lost, Signal::CONT);
         run.round_of(&[0, 1, 2], stopped + 1);
     }
     run.assert_one_history();
@@ -51,7 +51,7 @@ fn what_is_lost_for_ever_is_given_up_by_a_human_alone() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("3 of 3 voters are left"), "{refused:?}");
     let left = but(run.coordinator())[0];
     let lost = but(left);
-    lost.iter().for_each(|slot| run.signal(*slot, Signal::KILL));
+    run.signal(&lost, Signal::KILL);
     run.event(|event| event["event"] == "NoMajority" && event["worker"] == format!("w{left}"));
     let held = run.newest();
     let forced = run.recover(&[0, 1, 2]);
@@ -69,7 +69,7 @@ fn the_hub_is_the_third_voter_of_two() {
     let run = Sidecars::start(2, &[]);
     let coordinator = run.coordinator();
     let before = run.newest();
-    run.signal(coordinator, Signal::KILL);
+    run.signal(&[coordinator], Signal::KILL);
     let alone = run.round_of(&[1 - coordinator], 0);
     let both = run.round_of(&[0, 1], alone.number().max(before));
     assert!(both.record.term > 1 && both.record.epoch > 1);

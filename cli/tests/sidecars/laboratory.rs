@@ -148,6 +148,13 @@ impl Sidecars {
         self.events().iter().rfind(started).unwrap()["pid"].as_i64().unwrap() as i32
     }
 
+    /// Whether others can dial a worker's sidecar: it listens on a port beside that of its metrics.
+    pub(crate) fn can_be_dialled(&self, slot: u32) -> bool {
+        let told = self.event(|event| event["event"] == "Metrics" && event["worker"] == format!("w{slot}"));
+        let metrics = told["url"].as_str().unwrap().to_owned();
+        ports(self.pid(slot)).iter().any(|port| !metrics.contains(&format!(":{port}/")))
+    }
+
     /// Sends a signal to these workers' sidecars.
     pub(crate) fn signal(&self, slots: &[u32], signal: Signal) {
         for slot in slots {
@@ -264,17 +271,18 @@ fn train_once(
     }
 }
 
-/// Whether a process listens on a TCP port.
-pub(crate) fn listens(pid: i32) -> bool {
+/// TCP ports on which a process listens.
+fn ports(pid: i32) -> Vec<u16> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let links = descriptors.filter_map(|entry| fs::read_link(entry.path()).ok());
     let sockets: Vec<String> =
         links.filter_map(|link| Some(link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())).collect();
     let tables = ["tcp", "tcp6"].map(|table| fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default());
-    // State 0A is LISTEN; the tenth column is the socket.
-    let listening = |line: &str| {
+    // State 0A is LISTEN; the tenth column is the socket, the second the address, in hexadecimal.
+    let port = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        columns.get(3) == Some(&"0A") && columns.get(9).is_some_and(|inode| sockets.iter().any(|socket| socket == inode))
+        let listens = *columns.get(3)? == "0A" && sockets.iter().any(|socket| Some(&&**socket) == columns.get(9));
+        u16::from_str_radix(columns[1].rsplit(':').next()?, 16).ok().filter(|_| listens)
     };
-    tables.iter().any(|table| table.lines().any(listening))
+    tables.iter().flat_map(|table| table.lines()).filter_map(port).collect()
 }

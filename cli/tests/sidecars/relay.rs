@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::laboratory::{ELEMENTS, Sidecars, listens};
+use crate::laboratory::{ELEMENTS, Sidecars};
 
 /// The relay's process, as the supervisor names it last.
 fn relay(run: &Sidecars) -> i32 {
@@ -19,7 +19,7 @@ fn carried(said: &[String]) -> u64 {
 #[test]
 fn who_listens_nowhere_reduces_with_the_others_through_the_relay() {
     let run = Sidecars::start(3, &["--behind-relay", "2"]);
-    assert_eq!([0, 1, 2].map(|slot| listens(run.pid(slot))), [true, true, false]);
+    assert_eq!([0, 1, 2].map(|slot| run.can_be_dialled(slot)), [true, true, false]);
     let rounds = run.round_of(&[0, 1, 2], 20).number();
     run.assert_one_history();
     let bytes = carried(&run.end());
@@ -30,7 +30,7 @@ fn who_listens_nowhere_reduces_with_the_others_through_the_relay() {
 #[test]
 fn two_behind_one_relay_are_told_apart() {
     let run = Sidecars::start(3, &["--behind-relay", "1,2"]);
-    assert_eq!([0, 1, 2].map(|slot| listens(run.pid(slot))), [true, false, false]);
+    assert_eq!([0, 1, 2].map(|slot| run.can_be_dialled(slot)), [true, false, false]);
     run.round_of(&[0, 1, 2], 20);
     run.assert_one_history();
 }

@@ -173,15 +173,15 @@ impl Sidecars {
         Command::new(env!("CARGO_BIN_EXE_atoll")).arg("recover").args(sockets).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// Interrupts the run, and returns the lines that it said in the end.
+    /// Ends the run in good order, and returns the lines that it said in the end.
     pub(crate) fn end(mut self) -> Vec<String> {
-        self.interrupt();
+        self.terminate();
         self.said()
     }
 
-    fn interrupt(&mut self) {
+    fn terminate(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.signal_hub(Signal::INT);
+        self.signal_hub(Signal::TERM);
         self.supervisor.wait().unwrap();
         for trainer in self.trainers.drain(..) {
             trainer.join().unwrap();

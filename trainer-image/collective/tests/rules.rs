@@ -191,6 +191,14 @@ fn a_start_that_answers_an_earlier_arrival_reaches_nobody_and_is_given_again() {
 }
 
 #[test]
+fn a_start_of_no_round_begins_nothing() {
+    let mut peer = peer(1);
+    let begun = |actions: Vec<peer::Action>| actions.iter().any(|action| matches!(action, peer::Action::Begun(_)));
+    assert!(!begun(told(&mut peer, coordinator_message::Body::Start(Start { round: 0, ..start(1, 1) }))));
+    assert!(begun(told(&mut peer, coordinator_message::Body::Start(start(1, 1)))));
+}
+
+#[test]
 fn every_new_coordinator_hears_that_the_trainer_is_lost() {
     let mut peer = peer(1);
     peer.tick(peer::Event::TrainerLost, 5);

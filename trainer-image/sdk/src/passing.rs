@@ -73,9 +73,11 @@ pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region)) -> Re
         .flatten()
         .collect();
     let whole = !received.flags.contains(ReturnFlags::CTRUNC) && received.bytes <= 8 + LONGEST_NAME;
-    let opened = parse(&message[..received.bytes]).filter(|_| whole).zip(descriptors.into_iter().next());
+    // There is room for two: control messages are aligned.
+    let descriptor = <[_; 1]>::try_from(descriptors).ok();
+    let opened = parse(&message[..received.bytes]).filter(|_| whole).zip(descriptor);
     let result = match opened {
-        Some(((length, name), descriptor)) => {
+        Some(((length, name), [descriptor])) => {
             Region::open(&name, File::from(descriptor), length).map(|region| keep(name, region))
         }
         None => Err(failed(std::io::ErrorKind::InvalidData.into())),
@@ -107,6 +109,22 @@ mod tests {
         let (name, received) = receiver.join().unwrap();
         assert_eq!(name, "1/state");
         assert_eq!(received.bytes(0..5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn a_message_with_two_descriptors_is_refused() {
+        let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
+        let region = Region::create("1/state", 32).unwrap();
+        let message = [&32u64.to_le_bytes()[..], b"1/state"].concat();
+        let descriptors = [region.descriptor(), region.descriptor()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(&trainer, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).unwrap();
+        assert!(receive(&mut sidecar, |_, _| unreachable!()).is_err());
+        let mut answer = [9];
+        trainer.read_exact(&mut answer).unwrap();
+        assert_eq!(answer, [0]);
     }
 
     #[test]

@@ -62,12 +62,17 @@ async fn listen(
         let _gone = sender.send(Err(refused)).await;
         return;
     }
+    let answers = sender.downgrade();
     let opened = Input::SessionOpened { session, term, hello: Box::new(hello), sender };
     if inbox.send(opened).await.is_err() {
         return;
     }
     let (slot, incarnation) = (member.slot, member.incarnation);
     while let Ok(Some(message)) = messages.message().await {
+        // Nobody can answer any more: the session was refused or closed.
+        if answers.upgrade().is_none() {
+            return;
+        }
         let input = Input::SessionMessage { session, slot, incarnation, message: Box::new(message) };
         if inbox.send(input).await.is_err() {
             return;

@@ -45,7 +45,7 @@ use tonic::transport::Server;
 pub const ARBITER: &str = "arbiter";
 
 /// What a sidecar is started with.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub struct Config {
     /// Name of its worker.
     pub worker: String,
@@ -94,6 +94,13 @@ pub struct Relay {
     pub roots: String,
     /// This sidecar cannot be dialled: it listens on no port, and is reached through the relay alone.
     pub behind: bool,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { worker, slot, incarnation, listen, .. } = self;
+        formatter.debug_tuple("Config").field(worker).field(slot).field(incarnation).field(listen).finish()
+    }
 }
 
 /// Errors that end a sidecar.

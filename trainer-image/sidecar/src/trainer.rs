@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use atoll_collective::protocol::Versions;
 use atoll_collective::v1::sidecar_server::Sidecar;
 use atoll_collective::v1::{
     AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, FinishReply, FinishRequest, OperateReply, OperateRequest,
     PulseReply, PulseRequest,
 };
-use atoll_proto::PROTOCOL;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -46,13 +46,8 @@ impl Sidecar for TrainerSeam {
         if request.run != self.run {
             return Err(Status::failed_precondition(format!("this sidecar serves run {}, not {}", self.run, request.run)));
         }
-        let protocol = request.protocol_high.min(*PROTOCOL.end());
-        if protocol < request.protocol_low.max(*PROTOCOL.start()) {
-            let (low, high) = (PROTOCOL.start(), PROTOCOL.end());
-            return Err(Status::failed_precondition(format!(
-                "this sidecar speaks protocol {low} to {high}; install a trainer that does"
-            )));
-        }
+        let versions = Versions::OURS.common(Versions::new(request.protocol_low, request.protocol_high));
+        let protocol = versions.map_err(|apart| Status::failed_precondition(apart.to_string()))?;
         self.ask(|answer| Input::Attach { request, protocol, answer }).await
     }
 

@@ -4,6 +4,7 @@
 //! themselves, and report the hash of the result. The round is committed when all members of the epoch report the same
 //! hash; whatever prevents that ends in a new epoch, granted by the arbiter, and another attempt with the survivors.
 
+mod introduction;
 mod membership;
 mod operations;
 mod recovery;
@@ -18,6 +19,7 @@ use crate::v1::{
     Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, chain, ledger};
+pub use introduction::MOST_SESSIONS;
 use membership::Proposal;
 
 /// What a run asks of its membership; from its specification.

@@ -6,6 +6,7 @@
 
 mod arithmetic;
 mod measures;
+mod memory;
 mod plan;
 mod receiving;
 mod sending;
@@ -24,6 +25,7 @@ use crate::v1::AbortReason;
 use arithmetic::Given;
 pub use arithmetic::feed_back;
 pub use measures::{Arrival, Instants};
+pub use memory::Memory;
 pub use plan::{BLOCK_BYTES, Plan};
 pub use receiving::{Incoming, Refused, Sender};
 

@@ -65,12 +65,7 @@ impl Exchange {
     /// # Errors
     /// [`Refused`] for frames that are not part of the attempt. Nothing is allocated then.
     pub fn receive(self: &Arc<Self>, sender: &Sender, kind: Kind, block: u32, length: usize) -> Result<Incoming, Refused> {
-        let from = self.plan.other(sender.slot).ok_or(Refused::Stranger)?;
-        let member = &self.plan.members[from];
-        let is_member = |name: &PeerName| (name.worker(), name.island()) == (&member.worker, &member.island);
-        if !sender.name.as_ref().is_none_or(is_member) {
-            return Err(Refused::Stranger);
-        }
+        let from = self.position(sender).ok_or(Refused::Stranger)?;
         let not_expected = Refused::NotExpected { block, length };
         let (plan, me) = (&self.plan, self.plan.me);
         let (owner, place) = plan.place(block as usize).ok_or(not_expected)?;
@@ -107,12 +102,20 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// A lane from the member of `slot` broke: what has not come on it will not come.
-    pub fn lose(&self, slot: u32, detail: &str) {
-        let Some(from) = self.plan.other(slot) else { return };
+    /// Position of the member who sends; none where it does not take part, or its connection proved another name.
+    fn position(&self, sender: &Sender) -> Option<usize> {
+        let from = self.plan.other(sender.slot)?;
+        let member = &self.plan.members[from];
+        let is_member = |name: &PeerName| (name.worker(), name.island()) == (&member.worker, &member.island);
+        sender.name.as_ref().is_none_or(is_member).then_some(from)
+    }
+
+    /// A lane from a member broke: what has not come on it will not come. A stranger's says nothing.
+    pub fn lose(&self, sender: &Sender, detail: &str) {
+        let Some(from) = self.position(sender) else { return };
         let mut state = self.lock();
         if self.lacks_copy(&state, from) || self.lacks_result(&state, from) {
-            let failure = Failure { reason: AbortReason::LaneFailed, culprit: slot, detail: detail.to_owned() };
+            let failure = Failure { reason: AbortReason::LaneFailed, culprit: sender.slot, detail: detail.to_owned() };
             state.failure.get_or_insert(failure);
             drop(state);
             self.changed.notify_waiters();

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod channel;
+mod guests;
 mod meter;
 mod operations;
 mod service;
@@ -29,6 +30,7 @@ use tower::{Service, ServiceExt};
 use crate::Millis;
 use crate::framing::{self, Deframer};
 use crate::identity::PeerName;
+use crate::protocol::{self, Versions};
 use crate::secret::{HEADER, Secret};
 use crate::transport::{self, Address, Transport};
 use crate::v1::Member;
@@ -208,6 +210,7 @@ impl Lanes {
             .header("te", "trailers")
             .header("content-type", "application/grpc")
             .header(HEADER, self.secret.header())
+            .header(protocol::HEADER, Versions::OURS.to_string())
     }
 
     async fn call(mut connection: Connection, request: http::Request<Body>) -> Result<Body, String> {

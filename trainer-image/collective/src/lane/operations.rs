@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::exchange::Exchange;
+use super::guests::Guests;
+use crate::exchange::{Exchange, Sender};
 use crate::framing::Header;
 
 /// An attempt: term and number. A coordinator begins them in ascending order.
@@ -19,6 +20,7 @@ pub struct Operations {
 
 #[derive(Default)]
 struct Shared {
+    guests: Guests,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -31,6 +33,11 @@ struct State {
 }
 
 impl Operations {
+    /// Lanes that others have open here.
+    pub(super) fn guests(&self) -> &Guests {
+        &self.shared.guests
+    }
+
     /// Begins an attempt.
     pub fn begin(&self, exchange: Arc<Exchange>) {
         let attempt = (exchange.plan().term, exchange.plan().number);
@@ -57,11 +64,11 @@ impl Operations {
         self.shared.changed.notify_waiters();
     }
 
-    /// A lane from `slot` broke.
-    pub fn lose(&self, slot: u32, detail: &str) {
+    /// A lane from `sender` broke.
+    pub fn lose(&self, sender: &Sender, detail: &str) {
         let exchanges: Vec<_> = self.lock().exchanges.values().cloned().collect();
         for exchange in exchanges {
-            exchange.lose(slot, detail);
+            exchange.lose(sender, detail);
         }
     }
 

@@ -19,6 +19,7 @@ use super::{FETCH, Operations, PUSH, frames};
 use crate::exchange::{Incoming, Sender};
 use crate::framing::{Part, Unframer};
 use crate::identity::PeerName;
+use crate::protocol::{self, Versions};
 use crate::secret::{HEADER, Secret};
 
 /// How often a sender is told what has arrived, while much does.
@@ -78,6 +79,8 @@ impl LaneService {
         if !self.secret.admits(shown) {
             return Err(Status::unauthenticated("not a peer of this run"));
         }
+        let versions = request.headers().get(protocol::HEADER).map(http::HeaderValue::as_bytes);
+        Versions::OURS.common_with(versions).map_err(|apart| Status::failed_precondition(apart.to_string()))?;
         match request.uri().path() {
             PUSH => self.receive(request),
             FETCH => self.give(&request),
@@ -98,12 +101,15 @@ impl LaneService {
         let slot = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
         let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
         let from = Sender { slot, name };
+        let guest = self.operations.guests().admit(&from);
+        let guest = guest.ok_or_else(|| Status::resource_exhausted("this peer has as many lanes open here as it may"))?;
         let (ended, end) = oneshot::channel();
         let (arrived, arrivals) = watch::channel(0);
         tokio::spawn(async move {
+            let _open = guest;
             let status = self.take_frames(&from, request.into_body(), arrived).await.err();
             let status = status.unwrap_or_else(|| Status::unavailable("the sender closed the lane"));
-            self.operations.lose(slot, status.message());
+            self.operations.lose(&from, status.message());
             let _gone = ended.send(status);
         });
         Ok(answer(told(arrivals), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))

@@ -361,7 +361,8 @@ impl Peer {
         // An answer to an earlier arrival would start the trainer from a state that it may not hold.
         let answers =
             self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt) || !self.rules.starts_answer_arrivals;
-        if !self.waiting || !answers {
+        // Rounds count from 1: the start of no round is none.
+        if !self.waiting || !answers || start.round == 0 {
             return;
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {

@@ -71,7 +71,8 @@ impl Tokens {
     }
 
     /// Whether the header's token is the one of its opener for this purpose.
-    pub(super) fn admit(&self, header: &Header) -> bool {
+    #[must_use]
+    pub fn admit(&self, header: &Header) -> bool {
         // Hashes are compared in constant time.
         self.hash(&header.from, header.purpose.role()) == header.token.0
     }
@@ -94,7 +95,7 @@ impl fmt::Debug for Tokens {
 
 /// What an outer connection is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub enum Purpose {
     /// To reach a peer.
     Dial(PeerName),
     /// To be told when somebody dials.
@@ -114,15 +115,18 @@ impl Purpose {
 
 /// The header of one outer connection.
 #[derive(Debug, Clone)]
-pub(super) struct Header {
-    pub(super) from: PeerName,
-    pub(super) purpose: Purpose,
+pub struct Header {
+    /// Who opens it.
+    pub from: PeerName,
+    /// What for.
+    pub purpose: Purpose,
     token: Token,
 }
 
 impl Header {
     /// The header that the pass's owner sends for `purpose`.
-    pub(super) fn new(pass: &Pass, purpose: Purpose) -> Self {
+    #[must_use]
+    pub fn new(pass: &Pass, purpose: Purpose) -> Self {
         let token = match purpose.role() {
             Role::Dialler => pass.dial,
             Role::Listener => pass.listen,
@@ -130,7 +134,9 @@ impl Header {
         Self { from: pass.peer.clone(), purpose, token }
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    /// The bytes to send.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
         let mut body = self.token.0.to_vec();
         let name = |body: &mut Vec<u8>, name: &PeerName| {
             let name = name.to_string();
@@ -156,7 +162,7 @@ impl Header {
     ///
     /// # Errors
     /// [`RelayError::Io`], and [`RelayError::Refused`] with what is to be answered.
-    pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, RelayError> {
+    pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Result<Self, RelayError> {
         let mut prefix = [0; PREFIX];
         stream.read_exact(&mut prefix).await?;
         let mut body = [0; LONGEST];

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use client::dial;
 pub use figures::{Figures, Snapshot};
-pub use header::{Pass, Role, Token, Tokens};
+pub use header::{Header, Pass, Purpose, Role, Token, Tokens};
 pub use listener::Listener;
 pub use serve::{Limits, serve};
 

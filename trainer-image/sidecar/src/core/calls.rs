@@ -109,6 +109,10 @@ impl Core {
             return Err((Status::invalid_argument(format!("another rank asks for another {key}")), answer));
         }
         let rank = request.rank as usize;
+        let others = call.given.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(_, given)| given.as_ref());
+        if others.map(|given| u64::from(given.weight)).sum::<u64>() + u64::from(request.weight) > u64::from(u32::MAX) {
+            return Err((Status::invalid_argument("the ranks' weights together are more than 2^32 - 1"), answer));
+        }
         call.given[rank] = Some(Given { input, output, residual, weight: request.weight });
         call.answers[rank] = Some(answer);
         call.deadline = call.deadline.min(now.saturating_add(request.deadline_milliseconds));

@@ -6,6 +6,7 @@ use atoll_collective::peer;
 use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tonic::Status;
 
 use super::{Core, Input};
 use crate::control::{self, ToPeer};
@@ -78,11 +79,19 @@ impl Core {
     }
 
     pub(super) fn session_opened(&mut self, session: u64, term: u64, hello: Hello, sender: ToPeer) {
-        let serves = self.coordinator.as_ref().is_some_and(|coordinator| coordinator.term() == term);
+        let serving = self.coordinator.as_ref().filter(|coordinator| coordinator.term() == term);
         // Dropping the sender ends the session: the peer looks for the coordinator again.
-        if let (true, Some(member)) = (serves, &hello.member) {
-            self.served.insert(member.slot, Served::Remote { session, sender });
-            self.coordinator_event(coordinator::Event::Connected(Box::new(hello)));
+        let Some(judged) = serving.map(|coordinator| coordinator.admits(&hello)) else { return };
+        match (judged, &hello.member) {
+            (Err(refusal), _) => {
+                tracing::warn!(worker = hello.member.map(|member| member.worker), refusal.detail, "a session was refused");
+                let _gone = sender.try_send(Err(Status::permission_denied(refusal.detail)));
+            }
+            (Ok(()), Some(member)) => {
+                self.served.insert(member.slot, Served::Remote { session, sender });
+                self.coordinator_event(coordinator::Event::Connected(Box::new(hello)));
+            }
+            (Ok(()), None) => {}
         }
     }
 

@@ -1,0 +1,115 @@
+//! Who may open a session: judged before it takes the place of another.
+
+use super::Coordinator;
+use crate::v1::{AbortReason, Hello, Member};
+use crate::{Refusal, chain};
+
+/// Most sessions of one coordinator.
+pub const MOST_SESSIONS: usize = 4096;
+
+impl Coordinator {
+    /// Judges an introduction. A slot belongs to one worker and a worker has one slot, as long as the epoch or a session knows
+    /// them; and a later process of a worker is not replaced by an earlier one.
+    ///
+    /// # Errors
+    /// [`Refusal`] says why the session is to be closed. Nothing has changed then, for nobody.
+    pub fn admits(&self, hello: &Hello) -> Result<(), Refusal> {
+        let refused = |detail: String| Err(Refusal { reason: AbortReason::Mismatch, detail });
+        let Some(member) = &hello.member else { return refused("the introduction names no member".into()) };
+        if hello.run != self.settings.run {
+            return refused(format!("this is run {}, not {}", self.settings.run, hello.run));
+        }
+        let named = |member: &Member| (member.island.clone(), member.worker.clone());
+        let known = || self.sessions.values().map(|session| &session.member).chain(&self.record.members);
+        if let Some(owner) = known().find(|known| known.slot == member.slot && named(known) != named(member)) {
+            return refused(format!("slot {} is worker {}'s", member.slot, owner.worker));
+        }
+        if let Some(other) = known().find(|known| known.slot != member.slot && named(known) == named(member)) {
+            return refused(format!("worker {} has slot {}", member.worker, other.slot));
+        }
+        let newest = chain::member(&self.record, member.slot).into_iter();
+        let newest = newest.chain(self.sessions.get(&member.slot).map(|session| &session.member));
+        if let Some(later) = newest.max_by_key(|known| known.incarnation).filter(|later| later.incarnation > member.incarnation) {
+            return refused(format!("worker {} has started again since: incarnation {}", member.worker, later.incarnation));
+        }
+        if self.sessions.len() >= MOST_SESSIONS && !self.sessions.contains_key(&member.slot) {
+            return refused(format!("there are {MOST_SESSIONS} sessions already"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Event, Settings};
+    use super::*;
+    use crate::v1::EpochRecord;
+
+    fn member(slot: u32, worker: &str, incarnation: u64) -> Member {
+        Member { slot, worker: worker.into(), incarnation, ..Member::default() }
+    }
+
+    fn hello(member: Member) -> Hello {
+        Hello { run: "run".into(), member: Some(member), ..Hello::default() }
+    }
+
+    /// Knows workers a (slot 0, incarnation 2) by its session and b (slot 1, incarnation 5) by the epoch.
+    fn coordinator() -> Coordinator {
+        let settings = Settings {
+            run: "run".into(),
+            minimum: 2,
+            target: 2,
+            quorum: 1,
+            join_window: 0,
+            liveness: 2_000,
+            round_timeout: 60_000,
+            drop_stragglers: false,
+            in_flight: 1 << 30,
+        };
+        let record = EpochRecord { term: 1, epoch: 1, members: vec![member(1, "b", 5)], ..EpochRecord::default() };
+        let mut coordinator = Coordinator::new(settings, record, 0);
+        coordinator.tick(Event::Connected(Box::new(hello(member(0, "a", 2)))), 0);
+        coordinator
+    }
+
+    fn refused(hello: &Hello) -> String {
+        coordinator().admits(hello).unwrap_err().detail
+    }
+
+    #[test]
+    fn a_worker_may_come_back_and_a_new_one_come_in() {
+        for member in [member(0, "a", 2), member(0, "a", 3), member(1, "b", 5), member(2, "c", 1)] {
+            assert_eq!(coordinator().admits(&hello(member)), Ok(()));
+        }
+    }
+
+    #[test]
+    fn nobody_takes_the_place_of_another() {
+        assert_eq!(refused(&hello(member(0, "c", 9))), "slot 0 is worker a's");
+        assert_eq!(refused(&hello(member(1, "c", 9))), "slot 1 is worker b's");
+        assert_eq!(refused(&hello(Member { island: "other".into(), ..member(0, "a", 9) })), "slot 0 is worker a's");
+        assert_eq!(refused(&hello(member(7, "b", 9))), "worker b has slot 1");
+    }
+
+    #[test]
+    fn an_earlier_process_does_not_replace_a_later_one() {
+        assert_eq!(refused(&hello(member(0, "a", 1))), "worker a has started again since: incarnation 2");
+        assert_eq!(refused(&hello(member(1, "b", 4))), "worker b has started again since: incarnation 5");
+    }
+
+    #[test]
+    fn another_run_and_nobody_are_refused() {
+        assert_eq!(refused(&Hello { run: "other".into(), ..hello(member(2, "c", 1)) }), "this is run run, not other");
+        assert_eq!(refused(&Hello::default()), "the introduction names no member");
+    }
+
+    #[test]
+    fn sessions_are_bounded() {
+        let mut full = coordinator();
+        for slot in 2..=MOST_SESSIONS as u32 {
+            full.tick(Event::Connected(Box::new(hello(member(slot, &slot.to_string(), 1)))), 0);
+        }
+        assert!(full.admits(&hello(member(9_999, "late", 1))).unwrap_err().detail.contains("4096 sessions"));
+        assert_eq!(full.admits(&hello(member(0, "a", 2))), Ok(()), "who has one may come back");
+    }
+}

@@ -1,0 +1,83 @@
+//! Lanes that others have open here, counted by who opened them: each takes memory for what it carries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::exchange::Sender;
+
+/// Lanes that one peer may have open here: twice what it needs, because those of a process that has ended are noticed late.
+pub(super) const MOST: usize = 32;
+
+/// By the name that the connection proved; by the slot that it claims where it is plain.
+type Opener = Result<String, u32>;
+
+/// Counts open lanes.
+#[derive(Clone, Default)]
+pub(super) struct Guests {
+    open: Arc<Mutex<BTreeMap<Opener, usize>>>,
+}
+
+/// One open lane; it is counted as long as this exists.
+pub(super) struct Guest {
+    guests: Guests,
+    opener: Opener,
+}
+
+impl Guests {
+    /// Lets a lane in; none where its opener has as many as it may.
+    pub(super) fn admit(&self, sender: &Sender) -> Option<Guest> {
+        let opener = sender.name.as_ref().map(ToString::to_string).ok_or(sender.slot);
+        let mut open = self.lock();
+        let count = open.get(&opener).copied().unwrap_or_default();
+        if count >= MOST {
+            return None;
+        }
+        open.insert(opener.clone(), count + 1);
+        Some(Guest { guests: self.clone(), opener })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Opener, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut open = self.guests.lock();
+        match open.get_mut(&self.opener) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                open.remove(&self.opener);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::PeerName;
+
+    fn sender(slot: u32, worker: Option<&str>) -> Sender {
+        Sender { slot, name: worker.map(|worker| PeerName::new("run", "west", worker).unwrap()) }
+    }
+
+    #[test]
+    fn one_that_opens_too_many_is_refused_and_others_are_not() {
+        let guests = Guests::default();
+        // Whatever slots it claims.
+        let mut open: Vec<_> = (0..MOST as u32).map(|slot| guests.admit(&sender(slot, Some("w1"))).unwrap()).collect();
+        assert!(guests.admit(&sender(1, Some("w1"))).is_none());
+        assert!(guests.admit(&sender(1, Some("w2"))).is_some());
+        assert!(guests.admit(&sender(1, None)).is_some());
+        open.pop();
+        assert!(guests.admit(&sender(1, Some("w1"))).is_some(), "one has ended");
+    }
+
+    #[test]
+    fn nobody_is_remembered_who_is_gone() {
+        let guests = Guests::default();
+        drop((guests.admit(&sender(1, None)), guests.admit(&sender(1, None))));
+        assert!(guests.lock().is_empty());
+    }
+}

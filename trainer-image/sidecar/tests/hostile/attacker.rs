@@ -1,0 +1,132 @@
+//! Whoever means no good: with a certificate of the run or of another, over its lanes, its sessions, and the trainer's socket.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use atoll_collective::identity::Identity;
+use atoll_collective::lane::{Lanes, Meter};
+use atoll_collective::secret::Secret;
+use atoll_collective::transport::{Security, Transport};
+use atoll_collective::v1::coordinator_client::CoordinatorClient;
+use atoll_collective::v1::sidecar_client::SidecarClient;
+use atoll_collective::v1::{AttachRequest, Hello, Member, OperateRequest, PeerMessage, peer_message};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tower::{Service, ServiceExt};
+
+use crate::run::{self, Run};
+
+/// How a caller was answered.
+pub(crate) type Answer = (Code, String);
+
+fn answer(status: &Status) -> Answer {
+    (status.code(), status.message().to_owned())
+}
+
+pub(crate) struct Attacker {
+    lanes: Lanes,
+    secret: Secret,
+}
+
+impl Attacker {
+    /// A worker of the run.
+    pub(crate) fn certified(run: &Run, worker: &str) -> Self {
+        Self::new(&run.identity(worker))
+    }
+
+    /// Who has a certificate of the same names, by an authority of his own.
+    pub(crate) fn of_another_run(_: &Member) -> Self {
+        Self::new(&run::authority().island(run::ISLAND, run::validity()).unwrap().peer("w9", run::validity()).unwrap())
+    }
+
+    fn new(identity: &Identity) -> Self {
+        let secret = Secret::new(run::TOKEN);
+        let transport = Transport::new(Some(Security::new(identity).unwrap()), Arc::new(Meter::default()));
+        Self { lanes: Lanes::new(run::RUN, 9, secret.clone(), transport), secret }
+    }
+
+    /// Opens a lane to `member` and sends `bytes`; the lane's answer stays open, where it was not refused at once.
+    async fn call(&self, member: &Member, changed: &[(&str, &str)], bytes: Vec<u8>) -> Result<http::Response<Body>, Answer> {
+        let (slot, incarnation) = (member.slot.to_string(), member.incarnation.to_string());
+        let mut request = http::Request::post("http://lane/atoll.v1.Lane/Push").version(http::Version::HTTP_2);
+        let usual = [
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+            ("authorization", self.secret.header()),
+            ("atoll-protocol", "1"),
+            ("atoll-from", "9"),
+            ("atoll-to", &slot),
+            ("atoll-incarnation", &incarnation),
+        ];
+        for (name, value) in usual {
+            let value = changed.iter().find(|(other, _)| *other == name).map_or(value, |(_, other)| other);
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::new(Full::new(Bytes::from(bytes)))).unwrap();
+        let broken = |error: &dyn std::error::Error| (Code::Unknown, error.to_string());
+        let mut connection = self.lanes.connection_to(member).unwrap();
+        let ready = connection.ready().await.map_err(|error| broken(&error))?;
+        let response = ready.call(request).await.map_err(|error| broken(&error))?;
+        match Status::from_header_map(response.headers()) {
+            Some(status) if status.code() != Code::Ok => Err(answer(&status)),
+            _ => Ok(response),
+        }
+    }
+
+    /// A lane that stays open; or why it was refused.
+    pub(crate) async fn open(&self, member: &Member, bytes: Vec<u8>) -> Result<http::Response<Body>, Answer> {
+        self.call(member, &[], bytes).await
+    }
+
+    /// Opens a lane with some headers changed, sends `bytes`, and waits for the lane's end.
+    pub(crate) async fn lane(&self, member: &Member, changed: &[(&str, &str)], bytes: Vec<u8>) -> Answer {
+        match self.call(member, changed, bytes).await {
+            Err(refused) => refused,
+            Ok(response) => match response.into_body().collect().await {
+                Ok(body) => answer(&body.trailers().and_then(Status::from_header_map).unwrap()),
+                Err(status) => answer(&status),
+            },
+        }
+    }
+
+    /// Opens a control session with an introduction, and waits for its end.
+    pub(crate) async fn session(&self, coordinator: &Member, hello: Hello) -> Answer {
+        let mut client = CoordinatorClient::new(self.lanes.connection_to(coordinator).unwrap());
+        let body = Some(peer_message::Body::Hello(hello));
+        let message = PeerMessage { term: 1, body, learned: 0 };
+        let mut request = Request::new(tokio_stream::iter([message]));
+        self.secret.show(request.metadata_mut());
+        match client.session(request).await {
+            Err(status) => answer(&status),
+            Ok(session) => match session.into_inner().message().await {
+                Err(status) => answer(&status),
+                Ok(message) => (Code::Ok, format!("{message:?}")),
+            },
+        }
+    }
+}
+
+/// A second process at the socket of a trainer.
+pub(crate) struct Trainer(SidecarClient<Channel>);
+
+impl Trainer {
+    pub(crate) async fn new(socket: &Path) -> Self {
+        let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display())).unwrap();
+        Self(SidecarClient::new(endpoint.connect().await.unwrap()))
+    }
+
+    pub(crate) async fn attach(&self, (run, low, high, incarnation): (&str, u32, u32, u64)) -> Answer {
+        let (run, protocol_low, protocol_high) = (run.to_owned(), low, high);
+        let request = AttachRequest { run, incarnation, protocol_low, protocol_high, rank: 0, ranks: 1 };
+        let attached = self.0.clone().attach(request).await;
+        attached.map_or_else(|status| answer(&status), |reply| (Code::Ok, format!("{reply:?}")))
+    }
+
+    pub(crate) async fn operate(&self, request: OperateRequest) -> Answer {
+        let operated = self.0.clone().operate(request).await;
+        operated.map_or_else(|status| answer(&status), |reply| (Code::Ok, format!("{reply:?}")))
+    }
+}

@@ -1,0 +1,163 @@
+//! Hostile bytes and callers against real sidecars that meanwhile do rounds with each other: each is refused for what it is, and
+//! the rounds go on, with the right values and nobody evicted.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod attacker;
+mod run;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+
+use atoll_collective::framing::{Header, Kind, LARGEST};
+use atoll_collective::v1::{Hello, Member, OperateRequest, Slice};
+use attacker::{Attacker, Trainer};
+use run::Run;
+use tonic::Code;
+
+/// What a sidecar may grow by: the windows of the lanes that are flooded below, 92 MiB, and what it takes to look after them.
+/// The lanes are sent 284 MiB.
+const MOST_GROWTH_KIB: u64 = 128 << 10;
+
+fn frame(term: u64, kind: Kind, length: usize) -> Vec<u8> {
+    let header = Header { term, number: 1, block: 0, kind };
+    [&header.encode(length)[..], &vec![7; length]].concat()
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_tls_are_answered_by_the_end_of_the_connection() {
+    let mut run = Run::start().await;
+    let noise: Vec<u8> = (0..4096_u32).map(|index| ((index * index) >> 3) as u8).collect();
+    let hello = [0x16, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc];
+    for bytes in [&noise[..], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &hello] {
+        let mut stream = TcpStream::connect(&run.member(0).address).unwrap();
+        stream.set_read_timeout(Some(run::PATIENCE)).unwrap();
+        let _refused_meanwhile = stream.write_all(bytes).and_then(|()| stream.shutdown(Shutdown::Write));
+        let ended = stream.read_to_end(&mut Vec::new());
+        assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    }
+    run.goes_on_undisturbed().await;
+}
+
+#[tokio::test]
+async fn strangers_and_replays_are_refused_and_told_why() {
+    let mut run = Run::start().await;
+    let w0 = run.member(0);
+    let w9 = Attacker::certified(&run, "w9");
+    let (code, _) = Attacker::of_another_run(&w0).lane(&w0, &[], vec![]).await;
+    assert_eq!(code, Code::Unknown, "no TLS, no answer");
+    for (header, value, code, told) in [
+        ("authorization", "Bearer guessed", Code::Unauthenticated, "not a peer of this run"),
+        ("atoll-protocol", "2-3", Code::FailedPrecondition, "install atoll"),
+        ("atoll-protocol", "", Code::FailedPrecondition, "install atoll"),
+        ("atoll-incarnation", "99", Code::FailedPrecondition, "another process"),
+        ("atoll-to", "1", Code::FailedPrecondition, "another process"),
+        ("atoll-from", "-1", Code::InvalidArgument, "headers"),
+        ("atoll-protocol", "1-2", Code::Unavailable, "closed the lane"),
+    ] {
+        let (found, said) = w9.lane(&w0, &[(header, value)], vec![]).await;
+        assert!(found == code && said.contains(told), "{header} {value}: {found:?} {said}");
+    }
+    let own = Member { slot: 9, worker: "w9".into(), island: run::ISLAND.into(), incarnation: 1, ..Member::default() };
+    let hello = |run: &str, member: &Member| Hello { run: run.into(), member: Some(member.clone()), ..Hello::default() };
+    let coordinator = run.coordinator();
+    for (hello, told) in [
+        (hello("other", &own), "this is run run, not other"),
+        (hello(run::RUN, &Member { slot: 0, ..own.clone() }), "slot 0 is worker w0's"),
+        (hello(run::RUN, &run.member(1)), "the certificate is not that of worker w1"),
+    ] {
+        let (code, said) = w9.session(&coordinator, hello).await;
+        assert!(code == Code::PermissionDenied && said.contains(told), "{code:?} {said}");
+    }
+    // Its own earlier incarnation.
+    let w1 = run.member(1);
+    let replayed = Member { incarnation: w1.incarnation - 1, ..w1.clone() };
+    let (code, said) = Attacker::certified(&run, "w1").session(&coordinator, hello(run::RUN, &replayed)).await;
+    assert!(code == Code::PermissionDenied && said.contains("has started again since"), "{code:?} {said}");
+    run.goes_on_undisturbed().await;
+}
+
+#[tokio::test]
+async fn hostile_frames_end_their_lane_alone_and_take_no_memory() {
+    let mut run = Run::start().await;
+    let w0 = run.member(0);
+    let w9 = Attacker::certified(&run, "w9");
+    let before = run.resident_kib(0);
+    let whole = frame(1, Kind::Result, 8);
+    let changed = |at: usize, byte: u8| {
+        let mut frame = whole.clone();
+        frame[at] = byte;
+        frame
+    };
+    for (bytes, told) in [
+        (changed(0, 1), "flag 1"),
+        (changed(1, 0xff), "a frame of 4278190112 bytes"),
+        (changed(25, 9), "unknown kind 9"),
+        (frame(1, Kind::Result, LARGEST + 1), "a frame of 1048601 bytes"),
+        (frame(1, Kind::Digest, 0), "a frame of 24 bytes"),
+        (whole[..12].to_vec(), "closed the lane"),
+    ] {
+        let (_, said) = w9.lane(&w0, &[], bytes).await;
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    // As if it were w1, whose lane it is not: its end ends nothing.
+    for _ in 0..20 {
+        w9.lane(&w0, &[("atoll-from", "1")], changed(0, 1)).await;
+    }
+    // For an attempt that is never begun: 64 MiB wait outside, on each of as many lanes as it may have.
+    let mut open = Vec::new();
+    let refused = loop {
+        match w9.open(&w0, frame(u64::MAX, Kind::Result, LARGEST).repeat(if open.len() < 4 { 64 } else { 1 })).await {
+            Ok(lane) => open.push(lane),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((open.len(), refused.0), (32, Code::ResourceExhausted), "{}", refused.1);
+    run.goes_on_undisturbed().await;
+    let grown = run.resident_kib(0).saturating_sub(before);
+    println!("the sidecar grew by {grown} KiB");
+    assert!(grown <= MOST_GROWTH_KIB, "{grown} KiB");
+}
+
+#[tokio::test]
+async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_disturbed() {
+    let mut run = Run::start().await;
+    let trainer = Trainer::new(&run.socket(0)).await;
+    for (change, code, told) in [
+        (("other", 1, 1, 1), Code::FailedPrecondition, "serves run run, not other"),
+        ((run::RUN, 2, 3, 1), Code::FailedPrecondition, "install atoll"),
+        ((run::RUN, 3, 1, 1), Code::FailedPrecondition, "install atoll"),
+        ((run::RUN, 1, 1, 0), Code::FailedPrecondition, "a newer trainer is attached"),
+    ] {
+        let (found, said) = trainer.attach(change).await;
+        assert!(found == code && said.contains(told), "{found:?} {said}");
+    }
+    let slice = |region: &str, offset, length| Some(Slice { region: region.into(), offset, length });
+    let good = OperateRequest { incarnation: run::INCARNATION, deadline_milliseconds: 1_000, ..OperateRequest::default() };
+    for (request, code, told) in [
+        (OperateRequest { incarnation: 1, ..good.clone() }, Code::Unavailable, "not attached"),
+        (OperateRequest { rank: 64, ..good.clone() }, Code::Unavailable, "not attached"),
+        (OperateRequest { input: slice("7/0/input", 0, 4_001), ..good.clone() }, Code::InvalidArgument, "not part of a region"),
+        (
+            OperateRequest { input: slice("7/0/input", u64::MAX, 8), ..good.clone() },
+            Code::InvalidArgument,
+            "not part of a region",
+        ),
+        (OperateRequest { output: slice("7/0/nothing", 0, 8), ..good.clone() }, Code::InvalidArgument, "not part of a region"),
+        (OperateRequest { output: slice("6/0/input", 0, 8), ..good.clone() }, Code::InvalidArgument, "not part of a region"),
+        (OperateRequest { deadline_milliseconds: u64::MAX, ..good.clone() }, Code::InvalidArgument, "longer than a day"),
+        (good.clone(), Code::InvalidArgument, "no operation is named"),
+    ] {
+        let (found, said) = trainer.operate(request).await;
+        assert!(found == code && said.contains(told), "{found:?} {said}");
+    }
+    let mut regions = UnixStream::connect(atoll_sdk::regions_socket(&run.socket(0))).unwrap();
+    regions.write_all(b"no descriptor").unwrap();
+    let mut answer = Vec::new();
+    regions.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, [0], "refused, and the connection closed");
+    let mut noise = UnixStream::connect(run.socket(0)).unwrap();
+    noise.write_all(&[0xa5; 4096]).unwrap();
+    let _reset = noise.read_to_end(&mut Vec::new());
+    run.goes_on_undisturbed().await;
+}

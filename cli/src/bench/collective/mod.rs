@@ -238,7 +238,7 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
 /// Measures one case; none when the user ended it. Whatever happens, nothing is left running.
 async fn measured(plan: &Plan, interrupts: &mut Interrupts) -> Result<Option<Line>> {
     let links = Links::build(&plan.case, plan.links)?;
-    let mut processes = Processes::new(plan.case.peers)?;
+    let mut processes = Processes::new(plan.case.peers, plan.case.path == Path::Shm)?;
     let measuring = async {
         match plan.implementation {
             Implementation::Atoll => engine::run(&mut processes, &plan.case, &links, plan.iterations).await,

@@ -51,17 +51,21 @@ pub(crate) struct Processes {
     /// By slot; none once it has ended.
     sidecars: Vec<Option<Logged>>,
     ranks: Vec<Option<Logged>>,
-    /// Of each peer; as in a run, they keep to their own where these can be shared evenly.
-    processors: Vec<Processors>,
+    /// Of each rank and of each sidecar; as in a run, they keep to their own where these can be shared evenly.
+    processors: [Vec<Processors>; 2],
     teller: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
 }
 
 impl Processes {
-    pub(crate) fn new(peers: usize) -> Result<Self> {
+    /// For so many ranks, all beside one sidecar where that is `shared`, and beside one each otherwise.
+    pub(crate) fn new(ranks: usize, shared: bool) -> Result<Self> {
         let folder = socket_folder().context("no folder for sockets can be made")?;
         let (teller, told) = mpsc::channel(4096);
-        let processors = processors::divide(&processors::available(), peers, 1);
+        let available = processors::available();
+        let each = processors::divide(&available, ranks, 1);
+        let sidecars = if shared { processors::divide(&available, 1, ranks) } else { each.clone() };
+        let processors = [each, sidecars];
         Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), processors, teller, told })
     }
 
@@ -91,7 +95,7 @@ impl Processes {
 
     async fn start(&self, slot: usize, role: Role, program: &[OsString], config: impl Serialize) -> Result<Logged> {
         let log = tempfile::tempfile().context("no log can be made")?;
-        let processors = &self.processors[slot];
+        let processors = &self.processors[usize::from(role == Role::Sidecar)][slot];
         let who = (slot as u32, role, 1);
         let child = Child::start(who, program, config, log.try_clone()?, processors, self.teller.clone()).await;
         let child = child.with_context(|| format!("cannot start the {} of peer {slot}", what(role)))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use atoll_collective::exchange::{Exchange, Memory, Plan, Sender};
-use atoll_collective::framing::Kind;
+use atoll_collective::framing::{self, Kind};
 use atoll_collective::operation;
 use atoll_collective::v1::{Begin, Codec, Contribution, EpochRecord, Member, Operation, OperationKind};
 use bytes::Bytes;
@@ -32,8 +32,9 @@ fn run(bytes: &[u8]) {
         let sender = Sender { slot: u32::from(input.byte()), name: None };
         let kind = [Kind::Contribution, Kind::Result, Kind::Digest, Kind::Partial][usize::from(input.byte() % 4)];
         let (block, repeat, payload) = (u32::from(input.byte()), usize::from(input.short()), input.chunk());
-        // A long payload need not be long in the input: its bytes are repeated.
-        let payload = Bytes::from(payload.repeat(repeat % 2048 + 1));
+        // A long payload need not be long in the input: its bytes are repeated, up to the longest of a frame.
+        let times = (repeat % 2048 + 1).min(framing::LARGEST / payload.len().max(1));
+        let payload = Bytes::from(payload.repeat(times));
         let Ok(mut incoming) = exchange.receive(&sender, kind, block, payload.len()) else { continue };
         let again = exchange.receive(&sender, kind, block, payload.len());
         assert!(again.is_err(), "a frame is taken once");

@@ -1,4 +1,4 @@
-//! Records the frames of a release: `record FOLDER`, which must not be there yet.
+//! Records the frames of a release: `record FOLDER`, which must not be there yet. By `cargo xtask frames --record RELEASE`.
 
 use std::path::PathBuf;
 

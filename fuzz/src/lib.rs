@@ -1,8 +1,7 @@
 //! Fuzz targets: one for everything that decodes what another process sent.
 //!
 //! A target takes bytes and asserts what must hold whatever they are. It runs under a bound of memory; the fuzzer adds bounds
-//! of time. `tests/corpus.rs` runs every target over its corpus without a fuzzer; `src/main.rs` is the fuzzer that
-//! looks for more.
+//! of time. `tests/corpus.rs` runs every target over its corpus without a fuzzer; `cargo xtask fuzz` looks for more.
 
 pub mod frames;
 mod input;

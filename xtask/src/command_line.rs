@@ -3,7 +3,9 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{acceptance, audit, bench, example, faults, field_table, load, python, simulate, suites, tally::Tally, tiers};
+use crate::{
+    acceptance, audit, bench, example, faults, field_table, frames, fuzz, load, python, simulate, suites, tally::Tally, tiers,
+};
 
 /// The project's own tasks.
 #[derive(Debug, Parser)]
@@ -53,6 +55,14 @@ pub(crate) enum Task {
     },
     /// Have a trainer in Python and one in Rust reduce together, and check that both get the right values
     Python,
+    /// Check that what earlier releases sent is still understood
+    Frames {
+        /// Record what this build sends first, as that of a new release
+        #[arg(long, value_name = "RELEASE")]
+        record: Option<String>,
+    },
+    /// Look for bytes that break a decoder, with coverage-guided fuzzers
+    Fuzz(fuzz::Arguments),
     /// Run the shipped protocol under seeded schedules of faults, on virtual time
     Simulate {
         /// Schedules to run
@@ -128,6 +138,8 @@ impl Task {
             Self::Example { quick } => example::perform(*quick),
             Self::Faults { quick, seed } => faults::perform(*quick, *seed),
             Self::Python => python::perform(),
+            Self::Frames { record } => frames::perform(record.as_deref()),
+            Self::Fuzz(arguments) => fuzz::perform(arguments),
             Self::Simulate { seeds } => simulate::perform(*seeds),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),

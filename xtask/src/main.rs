@@ -10,6 +10,8 @@ mod example;
 mod faults;
 mod field_table;
 mod figures;
+mod frames;
+mod fuzz;
 mod load;
 mod markers;
 mod paths;

@@ -40,12 +40,13 @@ pub(crate) struct Suite {
 }
 
 const COMPILER: Need = Need::Command(&["cc", "--version"]);
+const CPP_COMPILER: Need = Need::Command(&["c++", "--version"]);
 const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
 const PYTHON: Need = Need::Command(&["python3", "-m", "ensurepip", "--version"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
 
 /// All suites, in the order in which `ci` runs its own.
-pub(crate) const SUITES: [Suite; 14] = [
+pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "test",
         tier: Tier::Test,
@@ -63,7 +64,7 @@ pub(crate) const SUITES: [Suite; 14] = [
     Suite {
         name: "lint",
         tier: Tier::Ci,
-        budget: Budget { cold: 540, warm: 180 },
+        budget: Budget { cold: 420, warm: 180 },
         needs: &[COMPILER, LINTER],
         commands: &[&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]],
     },
@@ -95,7 +96,7 @@ pub(crate) const SUITES: [Suite; 14] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 900, warm: 240 },
+        budget: Budget { cold: 720, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },
@@ -128,6 +129,13 @@ pub(crate) const SUITES: [Suite; 14] = [
         commands: &[&["xtask", "python"]],
     },
     Suite {
+        name: "fuzz",
+        tier: Tier::Ci,
+        budget: Budget { cold: 300, warm: 200 },
+        needs: &[COMPILER, CPP_COMPILER, Need::Linux],
+        commands: &[&["xtask", "fuzz", "--seconds", "10"]],
+    },
+    Suite {
         name: "acceptance",
         tier: Tier::Ci,
         budget: Budget { cold: 240, warm: 240 },
@@ -149,6 +157,13 @@ pub(crate) const SUITES: [Suite; 14] = [
         commands: &[&["xtask", "example"], &["xtask", "faults"], &["xtask", "bench", "trainer"]],
     },
     Suite {
+        name: "engine",
+        tier: Tier::Full,
+        budget: Budget { cold: 1200, warm: 900 },
+        needs: &[COMPILER, CPP_COMPILER, Need::Linux],
+        commands: &[&["xtask", "fuzz", "--seconds", "60"]],
+    },
+    Suite {
         name: "methods",
         tier: Tier::Full,
         budget: Budget { cold: 1200, warm: 600 },
@@ -158,7 +173,7 @@ pub(crate) const SUITES: [Suite; 14] = [
 ];
 
 /// Parts of the product that have a full suite only when they are built.
-const WITHOUT_SUITE: [&str; 5] = ["engine", "checkpoints", "e2e", "federation", "volunteers"];
+const WITHOUT_SUITE: [&str; 4] = ["checkpoints", "e2e", "federation", "volunteers"];
 
 /// A full suite that was asked for and is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,7 +309,7 @@ mod tests {
     #[test]
     fn a_part_without_suite_says_so_plainly() {
         assert_eq!(full("methods").unwrap().name, "methods");
-        assert_eq!(full("engine").unwrap_err().to_string(), "engine has no suite yet; there are foundations, methods");
+        assert_eq!(full("e2e").unwrap_err().to_string(), "e2e has no suite yet; there are foundations, engine, methods");
         assert!(full("nothing").unwrap_err().to_string().starts_with("there is no full suite called nothing"));
         assert!(full("lint").is_err());
     }

@@ -1,7 +1,7 @@
 //! Frames of each release: what it sent, recorded byte by byte, and what those bytes mean.
 //!
 //! Later builds still have to understand them, so a change of the wire's format fails here until it is a new version of the
-//! protocol beside the old one. `examples/record.rs` records those of a new release; what is recorded stays.
+//! protocol beside the old one. `cargo xtask frames --record RELEASE` records those of a new release; what is recorded stays.
 
 mod arbiter;
 mod lanes;

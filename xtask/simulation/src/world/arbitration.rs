@@ -2,7 +2,7 @@
 //! answers are lost and doubled. Whoever knows a granted record shows it: there is one in a place.
 
 use atoll_collective::arbiter::{self, Hub, Question, follows, is_newer, majority, voters};
-use atoll_collective::coordinator::{self, Coordinator, Settings};
+use atoll_collective::coordinator::{self, Coordinator, IN_FLIGHT, Settings};
 use atoll_collective::peer;
 use atoll_collective::v1::{
     ArbiterKind, BeatReply, BeatRequest, EpochRecord, EpochRequest, Hub as HubSays, Member, Ruling, TermRequest,
@@ -207,8 +207,7 @@ impl World {
                 liveness: LIVENESS,
                 round_timeout: 2 * patience,
                 drop_stragglers: true,
-                // Room for two operations of one element, so that some have to wait.
-                in_flight: 8,
+                in_flight: IN_FLIGHT,
             };
             let rules = self.rules;
             self.node(slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now).with_rules(rules));

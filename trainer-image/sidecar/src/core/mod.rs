@@ -134,7 +134,7 @@ pub(crate) enum Input {
         request: ForceRequest,
         answer: Answer<ForceReply>,
     },
-    Moved(Key, u64, Result<Vec<u8>, Failure>),
+    Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     Fetched(u64, Result<(), String>),
 }
 
@@ -276,7 +276,7 @@ impl Core {
             | Input::Accept { .. }
             | Input::Stand { .. }
             | Input::Force { .. } => self.take_from_arbiter(input),
-            Input::Moved(key, number, result) => self.peer_event(peer::Event::Moved(key, number, result)),
+            Input::Moved(key, attempt, result) => self.peer_event(peer::Event::Moved(key, attempt, result)),
             Input::Fetched(fetch, result) => {
                 if fetch != self.fetches {
                     return;

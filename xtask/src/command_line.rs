@@ -58,6 +58,9 @@ pub(crate) enum Task {
         /// Schedules to run
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
+        /// Take each safety rule away instead, and find a schedule that goes wrong without it
+        #[arg(long, conflicts_with = "seeds")]
+        mutations: bool,
     },
     /// Check the quality of training methods
     #[command(subcommand)]
@@ -128,7 +131,8 @@ impl Task {
             Self::Example { quick } => example::perform(*quick),
             Self::Faults { quick, seed } => faults::perform(*quick, *seed),
             Self::Python => python::perform(),
-            Self::Simulate { seeds } => simulate::perform(*seeds),
+            Self::Simulate { mutations: true, .. } => simulate::mutations(),
+            Self::Simulate { seeds, .. } => simulate::schedules(*seeds),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),

@@ -8,11 +8,20 @@ use crate::{paths, process::run_lines, product, tally::Tally};
 
 const LIMIT: Duration = Duration::from_hours(6);
 
-/// Runs `seeds` schedules; the simulation itself prints what it found, and its figures.
-pub(crate) fn perform(seeds: u64) -> Result<Tally> {
+/// Runs `seeds` schedules.
+pub(crate) fn schedules(seeds: u64) -> Result<Tally> {
+    simulate(&["--seeds", &seeds.to_string()])
+}
+
+/// Takes each safety rule away, and finds a schedule that goes wrong without it.
+pub(crate) fn mutations() -> Result<Tally> {
+    simulate(&["--mutations"])
+}
+
+/// The simulation itself prints what it found, and its figures.
+fn simulate(arguments: &[&str]) -> Result<Tally> {
     product::build(&["atoll-simulation"])?;
     let mut command = Command::new(paths::release("atoll-simulation"));
-    command.args(["--seeds", &seeds.to_string()]);
-    let status = run_lines("simulate", &mut command, LIMIT, |_| true)?;
+    let status = run_lines("simulate", command.args(arguments), LIMIT, |_| true)?;
     Ok(if status.success() { Tally::PASSED } else { Tally { failed: 1, ..Tally::default() } })
 }

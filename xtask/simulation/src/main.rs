@@ -1,10 +1,12 @@
 //! Runs many schedules, or replays one.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use atoll_collective::rules::Rules;
-use atoll_simulation::{Ending, Schedule, run};
+use atoll_simulation::model::{Bounds, visit};
+use atoll_simulation::mutations::{Failure, Kind, missed};
+use atoll_simulation::{Ending, Schedule, arbiters, run};
 use clap::Parser;
 use rayon::prelude::*;
 
@@ -24,6 +26,21 @@ struct Arguments {
     /// Take this safety rule away
     #[arg(long, value_parser = rules)]
     without: Option<Rules>,
+    /// The arbiters alone instead of whole runs
+    #[arg(long, requires = "seed")]
+    arbiters: bool,
+    /// Take each safety rule away, and find a schedule that goes wrong without it
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "without"])]
+    mutations: bool,
+    /// Visit every order of one round's events instead, for so many seconds at most
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["seeds", "seed", "mutations"])]
+    model: Option<u64>,
+    /// Faults of the model
+    #[arg(long, default_value_t = 2, requires = "model")]
+    faults: u32,
+    /// How often time passes in the model
+    #[arg(long, default_value_t = 3, requires = "model")]
+    strides: u32,
 }
 
 fn rules(name: &str) -> Result<Rules, String> {
@@ -75,9 +92,76 @@ impl Sum {
     }
 }
 
+/// Finds for each rule a schedule that goes wrong without it.
+fn mutations() -> ExitCode {
+    let started = Instant::now();
+    let mut unneeded = Vec::new();
+    for rule in Rules::NAMES {
+        let Some(Failure { kind, seed, wrong }) = missed(rule) else {
+            println!("without {rule}: nothing goes wrong");
+            unneeded.push(*rule);
+            continue;
+        };
+        let arbiters = if kind == Kind::Arbiters { "--arbiters " } else { "" };
+        let wrong: String = wrong.chars().take(120).collect();
+        println!("--without {rule} {arbiters}--seed {seed}: {wrong}");
+    }
+    let (rules, seconds) = (Rules::NAMES.len(), started.elapsed().as_secs_f64());
+    let found = rules - unneeded.len();
+    println!(
+        "mutations: {rules} rules, {found} with a schedule that goes wrong without them, {} without, {seconds:.1} s",
+        unneeded.len()
+    );
+    ExitCode::from(u8::from(!unneeded.is_empty()))
+}
+
+/// Visits every order of one round's events.
+fn model(rules: Rules, bounds: Bounds) -> ExitCode {
+    let started = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let visited = visit(rules, bounds, threads);
+    for (promise, steps) in &visited.broken {
+        println!("not so: {promise}: {steps}");
+    }
+    for event in &visited.never {
+        println!("never: {event}");
+    }
+    println!(
+        "model: 3 peers, {} faults, {} strides of time: {} states, {} steps deep, {}, {} promises broken, {:.1} s",
+        bounds.faults,
+        bounds.strides,
+        visited.states,
+        visited.depth,
+        if visited.all { "all within the bounds" } else { "the time was over first" },
+        visited.broken.len(),
+        started.elapsed().as_secs_f64(),
+    );
+    ExitCode::from(u8::from(!visited.broken.is_empty() || !visited.never.is_empty()))
+}
+
+/// Replays the arbiters alone.
+fn replay_arbiters(seed: u64, rules: Rules) -> ExitCode {
+    let ending = arbiters::run(seed, rules);
+    match &ending {
+        Ok(records) => println!("arbiters: seed {seed}, {records} records granted, no rule was broken"),
+        Err(wrong) => println!("seed {seed}: {wrong}\narbiters: seed {seed}, a rule was broken"),
+    }
+    ExitCode::from(u8::from(ending.is_err()))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let rules = arguments.without.unwrap_or_default();
+    if arguments.mutations {
+        return mutations();
+    }
+    if let Some(seconds) = arguments.model {
+        let (faults, strides, time) = (arguments.faults, arguments.strides, Duration::from_secs(seconds));
+        return model(rules, Bounds { faults, strides, time });
+    }
+    if let Some(seed) = arguments.seed.filter(|_| arguments.arbiters) {
+        return replay_arbiters(seed, rules);
+    }
     let started = Instant::now();
     let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
     let count = seeds.end - seeds.start;

@@ -126,7 +126,8 @@ impl Core {
         self.halt(&key);
         if let Err(detail) = self.try_moving(begin, &key) {
             let failure = Failure { reason: AbortReason::Mismatch, culprit: self.me.slot, detail };
-            self.peer_event(peer::Event::Moved(key, begin.number, Err(failure)));
+            let term = begin.record.as_ref().map_or(0, |record| record.term);
+            self.peer_event(peer::Event::Moved(key, (term, begin.number), Err(failure)));
         }
     }
 
@@ -135,7 +136,7 @@ impl Core {
         let given: Vec<Given> = call.given.iter().flatten().cloned().collect();
         let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
         let (term, number) = (plan.term, plan.number);
-        let moving = work::Moving { key: key.clone(), number, inbox: self.inbox.clone() };
+        let moving = work::Moving { key: key.clone(), attempt: (term, number), inbox: self.inbox.clone() };
         let task = if given.len() > 1 {
             let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);
             tokio::spawn(work::reduce_ranks(plan, given, moves, moving))

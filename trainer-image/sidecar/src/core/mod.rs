@@ -51,7 +51,7 @@ pub(crate) enum Input {
     Closed { dial: u64, term: u64 },
     Located(EpochRecord),
     Ruled(Ruling),
-    Moved(Key, u64, Result<Vec<u8>, Failure>),
+    Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     Fetched(u64, Result<(), String>),
 }
 
@@ -189,7 +189,7 @@ impl Core {
                 }
                 self.coordinator_event(coordinator::Event::Ruled(ruling));
             }
-            Input::Moved(key, number, result) => self.peer_event(peer::Event::Moved(key, number, result)),
+            Input::Moved(key, attempt, result) => self.peer_event(peer::Event::Moved(key, attempt, result)),
             Input::Fetched(fetch, result) => {
                 if fetch != self.fetches {
                     return;

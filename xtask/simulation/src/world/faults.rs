@@ -4,6 +4,7 @@ use atoll_collective::chain;
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::ArbiterKind;
 
+use super::ambush::Moment;
 use super::network::{Block, End};
 use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, member, petition};
 use crate::{Arbitration, Schedule};
@@ -47,6 +48,22 @@ impl World {
                     self.at(when, Happening::Want(kind));
                 }
             }
+        }
+        for _ in 0..faults.tears {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Tear(slot));
+        }
+        for _ in 0..faults.lies {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Lie(slot));
+        }
+        for _ in 0..faults.corruptions {
+            let when = self.below(FAULTS_UNTIL);
+            self.at(when, Happening::Corrupt);
+        }
+        for _ in 0..faults.ambushes {
+            let (when, which) = (self.below(FAULTS_UNTIL), self.below(Moment::ALL.len() as u64) as usize);
+            self.at(when, Happening::Ambush(Moment::ALL[which]));
         }
         for _ in 0..faults.slow {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
@@ -163,6 +180,9 @@ impl World {
 
     pub(super) fn restart_trainer(&mut self, slot: u32) {
         let trainer = &mut self.node(slot).trainer;
+        if trainer.alive {
+            return;
+        }
         *trainer = Trainer { incarnation: trainer.incarnation + 1, alive: true, state: vec![0], ..Trainer::default() };
         let trainer = trainer.incarnation;
         self.soon(20, Happening::ArriveAgain { slot, trainer });

@@ -131,7 +131,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "fuzz",
         tier: Tier::Ci,
-        budget: Budget { cold: 300, warm: 200 },
+        budget: Budget { cold: 360, warm: 200 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
         commands: &[&["xtask", "fuzz", "--seconds", "10"]],
     },

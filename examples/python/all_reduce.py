@@ -41,7 +41,7 @@ while committed.round < ROUNDS:
     try:
         if sidecar is None: sidecar, slot, pulse = attach()
         begun = sidecar.BeginRound(messages.BeginRoundRequest(
-            round=committed.round + 1, state=shared, state_hash=blake3.blake3(state.tobytes()).digest(),
+            round=committed.round + 1, state=[dict(key="vector", element_type="ELEMENT_TYPE_F32", slice=shared)],
             committed=committed if committed.round else None, **me))
         vector[:] = state + (slot + 1) * numpy.arange(len(vector))
         reduction = Operation(key=OperationKey(round=begun.round), kind="OPERATION_KIND_ALL_REDUCE", ends_round=True,

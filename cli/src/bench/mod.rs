@@ -16,11 +16,14 @@ pub(crate) enum Bench {
     Trainer(trainer::Arguments),
     /// Reduce a tensor over peers in processes of their own: time, bandwidth, CPU time and memory
     Collective(collective::Arguments),
+    /// Repair a worker's state from one donor and from three, over shaped links: time, bytes, and the donors' operations
+    State(collective::state::Arguments),
 }
 
 pub(crate) fn bench(what: &Bench) -> Ending {
     match what {
         Bench::Trainer(arguments) => trainer::bench(arguments),
         Bench::Collective(arguments) => collective::bench(arguments),
+        Bench::State(arguments) => collective::state::bench(arguments),
     }
 }

@@ -67,6 +67,7 @@ impl View {
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
             "RecordingEnded" => format!("{} is not recorded any more: {}", event.worker, text("reason")),
             "Holding" => "fewer workers than the quorum: the run waits".to_owned(),
+            "StateMissing" => "nobody who gives its state holds the newest round: the run waits".to_owned(),
             "HistoryMissing" => "nobody who is here knows the newest round: the run waits".to_owned(),
             "NoMajority" => format!("{} reaches no majority of the voters: the run waits", event.worker),
             "TermForced" => format!("{} was told to go on without the voters that are lost", event.worker),

@@ -101,6 +101,11 @@ pub enum Notice {
         /// Members of the epoch that are not here.
         absent: Vec<v1::Member>,
     },
+    /// No member who gives its state holds that of the round: the run waits for one that does.
+    StateMissing {
+        /// The round that would begin.
+        round: u64,
+    },
     /// More voters are lost than a majority can spare: the run holds until enough are back, or a human forces a term.
     NoMajority {
         /// Voters that answer.

@@ -35,7 +35,14 @@ fn settings() -> Settings {
 }
 
 fn arrive(attempt: u64) -> Arrive {
-    Arrive { round: ROUND, state_hash: vec![7; chain::HASH], samples_wanted: 4, attempt }
+    Arrive {
+        round: ROUND,
+        state_root: vec![7; chain::HASH],
+        state_shape: vec![1; chain::HASH],
+        samples_wanted: 4,
+        attempt,
+        ..Arrive::default()
+    }
 }
 
 fn range(start: u64, end: u64) -> SampleRange {
@@ -48,7 +55,8 @@ fn start(slot: u32, attempt: u64) -> Start {
         round: ROUND,
         record: Some(epoch(1, 1, &[0, 1])),
         samples: vec![range(first, first + 4)],
-        state_hash: vec![7; chain::HASH],
+        state_root: vec![7; chain::HASH],
+        state_shape: vec![1; chain::HASH],
         attempt,
         started: 1,
         ..Start::default()

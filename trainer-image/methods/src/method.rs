@@ -48,6 +48,18 @@ pub enum StateVector {
     SecondMoment,
 }
 
+impl StateVector {
+    /// Its name in the run's state.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::OuterMomentum => "outerMomentum",
+            Self::FirstMoment => "firstMoment",
+            Self::SecondMoment => "secondMoment",
+        }
+    }
+}
+
 /// Who holds the same values of a [`StateVector`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StateClass {

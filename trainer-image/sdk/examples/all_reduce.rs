@@ -2,7 +2,7 @@
 //! `all_reduce RUN SOCKET`, beside a sidecar of `atoll sidecars`; `examples/python/all_reduce.py` is the same in Python.
 use std::time::{Duration, UNIX_EPOCH};
 
-use atoll_sdk::{Contribution, Options, Outcome, Part, Region, SdkError, Session};
+use atoll_sdk::{Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 
 const ALL: std::ops::Range<usize> = 0..400_000; // bytes of each vector
 
@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn round(session: &mut Session, next: u64, state: &Region, input: &mut Region) -> Result<u64, SdkError> {
     let part = |region: &str| Part { region: region.to_owned(), range: ALL };
-    let begun = session.begin_round(next, &part("state"), blake3::hash(state.bytes(ALL).unwrap_or_default()).into(), 0)?;
+    let begun = session.begin_round(next, &State::default().with("vector", ElementType::F32, part("state")), 0)?;
     for (index, (own, shared)) in
         input.values_mut(ALL).into_iter().flatten().zip(state.values(ALL).unwrap_or_default()).enumerate()
     {

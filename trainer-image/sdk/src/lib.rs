@@ -9,12 +9,14 @@ mod operation;
 mod passing;
 mod region;
 mod session;
+mod state;
 
-pub use atoll_proto::v1::{Codec, CommitRecord, DataType, Member, SampleRange};
+pub use atoll_proto::v1::{Codec, CommitRecord, DataType, ElementType, Member, SampleRange};
 pub use operation::{Operation, Outcome};
 pub use passing::{receive, regions_socket};
 pub use region::Region;
 pub use session::{Contribution, Options, Part, Pending, Round, Session};
+pub use state::State;
 
 /// Errors of the sdk.
 #[derive(Debug, thiserror::Error)]

@@ -5,9 +5,10 @@
 //! the sidecar (the output alone) within one. All access goes through the checked ranges of [`Region`].
 #![allow(unsafe_code)]
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -18,6 +19,10 @@ use crate::SdkError;
 
 /// Largest region that is accepted: 1 TiB.
 const LARGEST: u64 = 1 << 40;
+
+/// Permission of the file, for everybody to read it, that a region has while its bytes are whole. It means nothing else for a
+/// file without a name, and it lives as long as the bytes do.
+const WHOLE: u32 = 0o004;
 
 /// Seals that keep both sides' mappings valid.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -84,6 +89,24 @@ impl Region {
     #[must_use]
     pub fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether nobody has begun to overwrite it without coming to an end.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn is_whole(&self) -> std::io::Result<bool> {
+        Ok(self.file.metadata()?.permissions().mode() & WHOLE != 0)
+    }
+
+    /// Says for every process that has the region, now or later, whether its bytes are whole.
+    ///
+    /// # Errors
+    /// What the system said: the region is another user's.
+    pub fn mark(&self, whole: bool) -> std::io::Result<()> {
+        let mode = self.file.metadata()?.permissions().mode() & 0o777;
+        let mode = if whole { mode | WHOLE } else { mode & !WHOLE };
+        self.file.set_permissions(Permissions::from_mode(mode))
     }
 
     /// The bytes of `range`, or none when it does not lie inside.
@@ -175,6 +198,20 @@ mod tests {
         for offset in [61, 62, 64, usize::MAX] {
             assert!(region.word(offset).is_none(), "{offset}");
         }
+    }
+
+    #[test]
+    fn who_gets_a_region_later_knows_whether_it_is_whole() {
+        let region = Region::create("test", 64).unwrap();
+        let again = || {
+            let file = File::from(region.descriptor().try_clone_to_owned().unwrap());
+            Region::open("test", file, 64).unwrap().is_whole().unwrap()
+        };
+        assert!(again());
+        region.mark(false).unwrap();
+        assert!(!again());
+        region.mark(true).unwrap();
+        assert!(again());
     }
 
     #[test]

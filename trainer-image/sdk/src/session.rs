@@ -13,7 +13,7 @@ use atoll_proto::PROTOCOL;
 use atoll_proto::v1::sidecar_client::SidecarClient;
 use atoll_proto::v1::{
     self, AttachRequest, BeginRoundRequest, CommitRecord, DataType, FinishRequest, Member, OperateReply, OperateRequest,
-    OperationKey, OperationKind, PulseRequest, Reduction, SampleRange, Slice, operate_reply,
+    OperationKey, OperationKind, PulseRequest, Reduction, SampleRange, Slice, StateTensor, operate_reply,
 };
 use hyper_util::rt::TokioIo;
 use tokio_stream::wrappers::IntervalStream;
@@ -21,7 +21,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::{Operation, Outcome, Region, SdkError, passing};
+use crate::{ElementType, Operation, Outcome, Region, SdkError, State, passing};
 
 /// Pause between two heartbeats.
 const PULSE: Duration = Duration::from_millis(200);
@@ -68,7 +68,7 @@ pub struct Round {
     pub round: u64,
     /// Positions of the permutation to train on.
     pub samples: Vec<SampleRange>,
-    /// The state region was overwritten with the round's state: load it.
+    /// The state was overwritten, or is of another round than was asked for: load it.
     pub synchronised: bool,
     /// Version of the membership.
     pub epoch: u64,
@@ -150,18 +150,24 @@ impl Session {
         Ok(region)
     }
 
-    /// Waits for `round` to begin, from the state with this BLAKE3 hash; `samples` is how many to be dealt.
+    /// Waits for `round` to begin, from a state in which every round before it is; `samples` is how many to be dealt. While
+    /// it waits, the state may be overwritten; it holds the round's when the call returns.
     ///
     /// # Errors
-    /// [`SdkError::Again`] when the worker was left out meanwhile: call again. [`SdkError::NoSidecar`] and
-    /// [`SdkError::Refused`] when there is no way to go on.
-    pub fn begin_round(&mut self, round: u64, state: &Part, state_hash: [u8; 32], samples: u64) -> Result<Round, SdkError> {
+    /// [`SdkError::Again`] when the worker was left out meanwhile: call again, with the state as it is then, whole or not.
+    /// [`SdkError::NoSidecar`] and [`SdkError::Refused`] when there is no way to go on.
+    pub fn begin_round(&mut self, round: u64, state: &State, samples: u64) -> Result<Round, SdkError> {
         self.connect()?;
+        let tensor = |(key, element_type, part): &(String, ElementType, Part)| StateTensor {
+            key: key.clone(),
+            element_type: (*element_type).into(),
+            slice: Some(self.slice(part)),
+        };
         let request = BeginRoundRequest {
             incarnation: self.options.incarnation,
             round,
-            state: Some(self.slice(state)),
-            state_hash: state_hash.to_vec(),
+            state: state.tensors.iter().map(tensor).collect(),
+            strategy: state.strategy.into(),
             samples_wanted: samples,
             committed: self.committed.clone(),
             rank: self.options.rank,
@@ -314,7 +320,7 @@ impl Session {
         match ended {
             Ok(reply) => Ok(reply.into_inner()),
             Err(status) if status.code() == Code::Aborted => Err(SdkError::Again(status.message().to_owned())),
-            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) => {
+            Err(status) if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied | Code::FailedPrecondition) => {
                 Err(SdkError::Refused(status.message().to_owned()))
             }
             Err(status) => {

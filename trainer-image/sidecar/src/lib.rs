@@ -13,6 +13,7 @@ pub mod recording;
 mod recovery;
 mod regions;
 mod report;
+mod state;
 mod trainer;
 mod votes;
 

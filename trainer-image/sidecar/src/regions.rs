@@ -83,6 +83,16 @@ impl Part {
         self.range.len()
     }
 
+    /// Whether its region's bytes are whole.
+    pub(crate) fn is_whole(&self) -> std::io::Result<bool> {
+        self.region.is_whole()
+    }
+
+    /// Says of its region whether the bytes are whole.
+    pub(crate) fn mark(&self, whole: bool) -> std::io::Result<()> {
+        self.region.mark(whole)
+    }
+
     /// The bytes, without copying them.
     pub(crate) fn shared(&self) -> Bytes {
         Bytes::from_owner(self.clone())

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use atoll_collective::Notice;
+use atoll_collective::state::synchronise::Synchronisation;
 use atoll_collective::v1::{AbortReason, ArbiterKind, Member};
 use atoll_sdk::events::Event;
 
@@ -37,6 +39,24 @@ pub(crate) fn recording_ended(worker: &str, error: &io::Error) {
 pub(crate) fn forced(worker: &str, term: u64, survivors: &[Member]) {
     let survivors: Vec<_> = survivors.iter().map(|survivor| survivor.worker.clone()).collect();
     Event::now(worker, "TermForced").with("after", term).with("survivors", survivors).emit();
+}
+
+/// The worker's state is the round's, or its donors could not make it so.
+pub(crate) fn repaired(worker: &str, round: u64, done: &Synchronisation, took: Duration) {
+    let donors: serde_json::Map<_, _> = done.moved.iter().map(|(slot, bytes)| (slot.to_string(), (*bytes).into())).collect();
+    let blamed: serde_json::Map<_, _> =
+        done.blamed.iter().map(|blame| (blame.donor.to_string(), blame.fault.to_string().into())).collect();
+    for blame in &done.blamed {
+        tracing::warn!(%blame, round, "a donor failed");
+    }
+    Event::now(worker, "Repaired")
+        .round(round)
+        .seconds(took.as_secs_f64())
+        .with("whole", done.outcome.is_ok())
+        .with("bytes", done.moved.values().sum::<u64>())
+        .with("donors", donors)
+        .with("blamed", blamed)
+        .emit();
 }
 
 /// A notice of the coordinator of `worker`.
@@ -81,6 +101,7 @@ fn event(worker: &str, notice: &Notice) -> Event {
             let absent: Vec<_> = absent.iter().map(|member| (member.slot, member.incarnation)).collect();
             Event::now("", "HistoryMissing").round(*round).with("absent", serde_json::json!(absent))
         }
+        Notice::StateMissing { round } => Event::now("", "StateMissing").round(*round),
         Notice::NoMajority { reached, needed, absent } => {
             let absent: Vec<_> = absent.iter().map(|member| member.worker.clone()).collect();
             Event::now(worker, "NoMajority").with("reached", *reached).with("needed", *needed).with("absent", absent)

@@ -2,7 +2,7 @@
 //! delays, lost and doubled questions, slow workers and joiners, on virtual time, under either arbiter.
 //!
 //! Asserted by value: every committed round has one record on all peers, with the mean of exactly its contributions; rounds
-//! form one chain, and so do granted records; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
+//! form one chain, and so do granted records; no round begins from a half repaired state; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
 //! counted nowhere; calls return at their deadlines; and when the faults end, the run does too.
 
 // A check by itself: what is missing here is a mistake of the simulation, and must stop it.
@@ -61,6 +61,10 @@ pub struct Schedule {
     pub patient: bool,
     /// Trainers take part in several operations at once before the one that ends a round.
     pub operations: bool,
+    /// Trainers start with states of their own: the first round elects one.
+    pub unlike: bool,
+    /// The last worker takes states and never gives its own.
+    pub receiver: bool,
     /// Crashes strike whoever has the coordinator's role.
     pub against_the_coordinator: bool,
     /// What strikes it.
@@ -80,6 +84,8 @@ impl Schedule {
             joiners: 0,
             patient: false,
             operations: false,
+            unlike: false,
+            receiver: false,
             against_the_coordinator: false,
             faults: Faults::default(),
             arbitration: Arbitration::Single,
@@ -104,6 +110,8 @@ impl Schedule {
             joiners: (seed / 7 % 2) as u32,
             patient: seed.is_multiple_of(2),
             operations: seed % 3 == 1,
+            unlike: seed / 3 % 4 == 1,
+            receiver: seed / 4 % 6 == 1,
             against_the_coordinator: seed % 5 == 1,
             faults,
             arbitration: match (seed / 5 % 2, seed / 10 % 4) {

@@ -89,7 +89,10 @@ struct Trainer {
     incarnation: u64,
     alive: bool,
     rounds: u64,
+    /// Root of its state.
     state: Vec<u8>,
+    /// A repair of the state began and has not ended.
+    mixture: bool,
     /// Operations that it waits for, and when each call must have returned.
     waits: BTreeMap<Key, (Enter, Millis)>,
     /// The round that it is in, and what it has learned from the operations within it.
@@ -156,6 +159,9 @@ pub(crate) struct World {
     ruinous: bool,
     history: BTreeMap<u64, CommitRecord>,
     operate: bool,
+    schedule: Schedule,
+    /// Roots of states whose repair began.
+    mixtures: BTreeSet<Vec<u8>>,
     /// What was given to operations, by operation and slot; and how those ended that were committed.
     given: BTreeMap<(Key, u32), u64>,
     operations: BTreeMap<Key, Commit>,
@@ -237,6 +243,8 @@ impl World {
             ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
             operate: schedule.operations,
+            schedule: *schedule,
+            mixtures: BTreeSet::new(),
             given: BTreeMap::new(),
             operations: BTreeMap::new(),
             notices: Vec::new(),
@@ -520,12 +528,8 @@ impl World {
                     self.node(slot).outputs.remove(&key);
                 }
                 peer::Action::StopFetching => self.node(slot).fetches += 1,
-                peer::Action::Fetch(start) => {
-                    self.node(slot).fetches += 1;
-                    let fetch = self.node(slot).fetches;
-                    self.soon(100, Happening::Fetched { slot, incarnation: me.incarnation, fetch, start });
-                }
-                peer::Action::Begun(result) => self.begun(slot, result.map_err(|_| ())),
+                peer::Action::Fetch(start) => self.fetch(slot, start),
+                peer::Action::Begun(result) => self.begun(slot, result),
                 peer::Action::Ended(key, outcome) => self.ended(slot, &key, outcome),
             }
         }

@@ -15,28 +15,27 @@ use super::links::Links;
 use super::measure::{Measured, measure};
 use super::processes::Processes;
 use super::rank::{AtollConfig, Config, Work};
-use crate::supervision::arbiter::{ArbiterService, Wanted};
+use crate::supervision::arbiter::{ArbiterService, Serving, Wanted};
 use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::child::own;
 use crate::supervision::token;
 
 /// Name of the run.
-const RUN: &str = "bench";
+pub(crate) const RUN: &str = "bench";
 /// Silence after which a peer is lost. Nobody is to be lost here: a crowded machine must not end a benchmark.
 const LIVENESS: Duration = Duration::from_secs(20);
 /// How long an operation, and a lane within it, may take.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// Starts the peers of `case`, measures, and leaves `processes` to be stopped.
-pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, iterations: usize) -> Result<Measured> {
+/// Starts the sidecars of `case` and waits until they listen; this process is their arbiter as long as the result lives.
+pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links: &Links) -> Result<Serving> {
     let token = token()?;
     let liveness = LIVENESS.as_millis() as u64;
     let authority = case.tls.then(|| Authority::new(RUN)).transpose()?;
     let identity = |name: &str| authority.as_ref().map(|authority| authority.identity(name)).transpose();
     let arbiter = ArbiterService::new(liveness, Wanted::Single);
     let serving = arbiter.serve(RUN, links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
-    let shared = case.path == Path::Shm;
-    let sidecars = if shared { 1 } else { case.peers };
+    let sidecars = if case.path == Path::Shm { 1 } else { case.peers };
     let settings = Settings {
         run: RUN.to_owned(),
         minimum: sidecars,
@@ -71,6 +70,13 @@ pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, i
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;
     }
     processes.listening().await?;
+    Ok(serving)
+}
+
+/// Starts the peers of `case`, measures, and leaves `processes` to be stopped.
+pub(crate) async fn run(processes: &mut Processes, case: &Case, links: &Links, iterations: usize) -> Result<Measured> {
+    let _serving = start_sidecars(processes, case, links).await?;
+    let shared = case.path == Path::Shm;
     let at_start = processes.sidecars().map(pss_bytes).collect::<Result<Vec<_>>>()?;
     let barrier = Region::create("barrier", BARRIER_BYTES)?;
     for rank in 0..case.peers {

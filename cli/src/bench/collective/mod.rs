@@ -17,6 +17,7 @@ mod processes;
 pub(crate) mod rank;
 mod recorded;
 mod reference;
+pub(crate) mod state;
 mod suite;
 mod theory;
 mod units;

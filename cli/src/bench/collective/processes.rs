@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use atoll_sdk::events::Event;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -115,6 +116,23 @@ impl Processes {
             }
         }
         Ok(())
+    }
+
+    /// The next event of this name, of whatever process.
+    ///
+    /// # Errors
+    /// When a process ends instead, with its last words, or all are silent for too long.
+    pub(crate) async fn event(&mut self, name: &str) -> Result<Event> {
+        loop {
+            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
+            let told = told.map_err(|_| anyhow!("no {name} for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
+            self.hear(&told)?;
+            if let What::Event(event) = told.what
+                && event.event == name
+            {
+                return Ok(*event);
+            }
+        }
     }
 
     /// Takes note of what a process said.

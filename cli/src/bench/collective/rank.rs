@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use atoll_sdk::events::Event;
-use atoll_sdk::{Operation, Options, Outcome, Part, Pending, Region, Session};
+use atoll_sdk::{Operation, Options, Outcome, Part, Pending, Region, Session, State};
 use rustix::process::Signal;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,6 @@ use crate::process::start;
 const DEADLINE: Duration = Duration::from_mins(10);
 /// Longest wait for a sidecar that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Bytes of the replicated state: operations move tensors, and no state.
-const STATE: u64 = 64;
 
 /// What a rank is started with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -154,7 +152,6 @@ impl AtollRank {
             patience: PATIENCE,
         };
         let mut session = Session::new(options)?;
-        session.share("state", STATE)?;
         // An empty call has nothing to share, and regions are never empty.
         let length = config.bytes.max(ELEMENT);
         let mut input = session.share("input", length)?;
@@ -166,8 +163,7 @@ impl AtollRank {
 
     /// All operations belong to one round: nothing is trained between them.
     fn begin(&mut self) -> Result<()> {
-        let state_hash = *blake3::hash(&[0; STATE as usize]).as_bytes();
-        let round = self.session.begin_round(1, &part("state", 0..STATE as usize), state_hash, 0)?;
+        let round = self.session.begin_round(1, &State::default(), 0)?;
         let wanted = if self.config.shared { 1 } else { self.peers };
         ensure!(round.members.len() == wanted, "{} of {wanted} peers take part", round.members.len());
         self.begun = true;

@@ -119,7 +119,7 @@ impl Coordinator {
         }
         let round = self.round();
         let holds_state = |session: &&Session| {
-            let arrived = session.arrive.as_ref().is_some_and(|arrive| arrive.round == round);
+            let arrived = session.standing().is_some_and(|standing| standing.gives() && standing.state.rounds + 1 == round);
             arrived && session.start.is_none() && !session.finished
         };
         let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();

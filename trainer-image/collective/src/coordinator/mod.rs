@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::operation::{self, Key, MOST_IN_FLIGHT};
 use crate::rules::Rules;
+use crate::state::election::{Revision, Standing};
 use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Heartbeat,
     Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
@@ -167,8 +168,8 @@ pub struct Coordinator {
     evicting: BTreeMap<u32, (AbortReason, String)>,
     /// Set when an operation has to be tried again with the same members.
     retry: Option<(AbortReason, u32, String)>,
-    /// Hash of the state from which the open round begins, and the epoch in which it was begun.
-    round_state: Option<Vec<u8>>,
+    /// The state from which the open round begins, and the epoch in which it was begun.
+    round_state: Option<Revision>,
     round_started: u64,
     last_tick: Millis,
     holding: bool,
@@ -280,7 +281,7 @@ impl Coordinator {
         let mut session = Session {
             member,
             heard: now,
-            arrive: hello.arrive,
+            arrive: hello.arrive.filter(says_a_state),
             start: hello.start,
             started: now,
             flights,
@@ -445,6 +446,9 @@ impl Coordinator {
 impl Session {
     /// Its trainer stands at a round's start. A start that answered an earlier arrival reached nobody.
     fn arrived(&mut self, arrive: Arrive) {
+        if !says_a_state(&arrive) {
+            return;
+        }
         if self.start.as_ref().is_some_and(|start| start.attempt != arrive.attempt) {
             self.start = None;
             self.flights.clear();
@@ -465,10 +469,20 @@ impl Session {
         self.strikes = 0;
     }
 
+    /// What its trainer holds, while it stands at a round's start or is in a round.
+    fn standing(&self) -> Option<Standing> {
+        self.arrive.as_ref().and_then(Standing::of)
+    }
+
     /// What it asks for under this name.
     fn enter(&self, key: &Key) -> Option<&Enter> {
         self.flights.get(key)?.enter.as_ref()
     }
+}
+
+/// Whether an arrival says what its trainer holds; one that does not is as good as none.
+fn says_a_state(arrive: &Arrive) -> bool {
+    Standing::of(arrive).is_some()
 }
 
 /// The name of the operation that a flight is of.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Coordinator, abort, told};
 use crate::operation::{self, Key};
-use crate::v1::{Abort, AbortReason, Begin, Commit, Contribution, Operation, Prepared, coordinator_message};
+use crate::v1::{Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Member, Operation, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
 /// Commits that are kept although every member has learned them: for one that was evicted and comes back.
@@ -60,7 +60,8 @@ impl Coordinator {
                 .and_then(|session| session.enter(key)?.operation.as_ref())
                 .is_some_and(|own| *own != operation)
         };
-        let slots: Vec<u32> = operation::participants(&operation, &self.record).map(|member| member.slot).collect();
+        let present = self.present_for(&operation);
+        let slots: Vec<u32> = operation::participants(&operation, &present).map(|member| member.slot).collect();
         let different: Vec<u32> = self.members().map(|session| session.member.slot).filter(differs).collect();
         if !different.is_empty() {
             for slot in different {
@@ -69,7 +70,7 @@ impl Coordinator {
             self.propose(&[], now, actions);
             return Begun::Settled;
         }
-        if let Err(missing) = operation::possible(&operation, &self.record) {
+        if let Err(missing) = operation::possible(&operation, &present) {
             let detail = format!("slot {missing} is not a member");
             self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
             return Begun::Settled;
@@ -109,6 +110,19 @@ impl Coordinator {
         actions.extend(slots.iter().map(|slot| self.send(*slot, coordinator_message::Body::Begin(begin.clone()))));
         self.moving.insert(key.clone(), begin);
         Begun::Settled
+    }
+
+    /// The members that can take part: one that came into the round late knows nothing of its groups, and enters none.
+    fn present_for(&self, operation: &Operation) -> EpochRecord {
+        let in_time = |member: &Member| {
+            let start = self.sessions.get(&member.slot).and_then(|session| session.start.as_ref());
+            start.is_none_or(|start| start.record.as_ref().is_none_or(|record| record.epoch == start.started))
+        };
+        let mut present = self.record.clone();
+        if !operation::slots(operation).is_empty() {
+            present.members.retain(in_time);
+        }
+        present
     }
 
     /// What most members ask for under this name; the lowest slot's where as many ask for another.

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{Action, Coordinator, Phase, Session, abort, evict, told};
 use crate::operation::Key;
+use crate::state::election::Revision;
 use crate::v1::{AbortReason, Begin, Flight, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
@@ -56,9 +57,9 @@ impl Coordinator {
             .members()
             .filter_map(|session| session.start.as_ref())
             .find(|start| start.round == round)
-            .map(|start| (start.state_hash.clone(), start.started));
+            .and_then(|start| Some((Revision::of(start)?, start.started)));
         self.round_started = begun.as_ref().map_or(0, |(_, started)| *started);
-        self.round_state = begun.map(|(state_hash, _)| state_hash);
+        self.round_state = begun.map(|(state, _)| state);
     }
 
     /// Commits what all survivors are prepared for, as far as nobody was told of it.

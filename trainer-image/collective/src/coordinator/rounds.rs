@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Action, Coordinator, Phase, Session};
+use crate::state::election::{self, Revision, Standing};
 use crate::v1::{AbortReason, Flight, Start, coordinator_message};
 use crate::{Millis, Notice, chain, ledger};
 
@@ -61,15 +62,20 @@ impl Coordinator {
         if short {
             return self.hold(present, actions);
         }
-        self.holding = false;
         if begun && self.members().any(Session::operates) {
             self.evict_latecomers();
             if !self.evicting.is_empty() {
                 return self.change(now, actions);
             }
         } else if begun || arrived {
-            self.start_members(round, now, actions);
+            let waiting = self.waiting();
+            match self.state_of(round) {
+                Some(state) if !waiting.is_empty() => self.start_members(round, state, waiting, now, actions),
+                None if !waiting.is_empty() => return self.wait_for_state(round, actions),
+                _ => {}
+            }
         }
+        self.holding = false;
         self.operate(now, actions);
     }
 
@@ -98,24 +104,30 @@ impl Coordinator {
         }
     }
 
-    /// Starts every member that stands at the round's start: deals its samples, and names donors where its state is another.
-    fn start_members(&mut self, round: u64, now: Millis, actions: &mut Vec<Action>) {
-        let waiting: Vec<u32> = self
-            .members()
-            .filter(|session| session.start.is_none() && session.arrive.is_some() && !session.finished)
-            .map(|session| session.member.slot)
-            .collect();
-        if waiting.is_empty() {
-            return;
+    /// Nobody who gives its state holds that of the round.
+    fn wait_for_state(&mut self, round: u64, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.holding, true) {
+            actions.push(Action::Report(Notice::StateMissing { round }));
         }
-        let Some(state_hash) = self.state_of(round) else { return };
-        let donors: Vec<u32> = self
-            .members()
-            .filter(|session| {
-                session.arrive.as_ref().is_some_and(|arrive| arrive.round == round && arrive.state_hash == state_hash)
-            })
-            .map(|session| session.member.slot)
-            .collect();
+    }
+
+    /// Members that stand at the round's start.
+    fn waiting(&self) -> Vec<u32> {
+        let waits = |session: &&Session| session.start.is_none() && session.arrive.is_some() && !session.finished;
+        self.members().filter(waits).map(|session| session.member.slot).collect()
+    }
+
+    /// Starts members that stand at the round's start: deals their samples, and names donors where their state is another.
+    /// One whose state cannot take part is evicted first.
+    fn start_members(&mut self, round: u64, state: Revision, waiting: Vec<u32>, now: Millis, actions: &mut Vec<Action>) {
+        let verdict = election::judge(round - 1, &state, &self.standings());
+        let refused = waiting.iter().filter_map(|slot| Some((*slot, *verdict.refused.get(slot)?))).collect::<Vec<_>>();
+        if !refused.is_empty() {
+            for (slot, refusal) in refused {
+                self.evict(slot, AbortReason::StateRefused, &refusal.to_string());
+            }
+            return self.change(now, actions);
+        }
         if self.members().all(|session| session.start.is_none()) {
             self.round_started = self.record.epoch;
         }
@@ -126,7 +138,7 @@ impl Coordinator {
             let Some(arrive) = self.sessions.get(&slot).and_then(|session| session.arrive.clone()) else { continue };
             let samples = ledger::deal(&ledger, &held, arrive.samples_wanted);
             held.extend(samples.iter().copied());
-            let synchronise = !donors.contains(&slot);
+            let synchronise = verdict.repaired.contains(&slot);
             if synchronise {
                 let mismatch = arrive.round == round;
                 actions.push(Action::Report(Notice::Synchronised { slot, round, mismatch }));
@@ -136,8 +148,9 @@ impl Coordinator {
                 record: Some(self.record.clone()),
                 samples,
                 synchronise,
-                donors: donors.clone(),
-                state_hash: state_hash.clone(),
+                donors: verdict.donors.clone(),
+                state_root: state.root.to_vec(),
+                state_shape: state.shape.to_vec(),
                 committed: self.committed.clone(),
                 attempt: arrive.attempt,
                 started: self.round_started,
@@ -148,22 +161,23 @@ impl Coordinator {
                 session.started = now;
             }
         }
-        self.round_state = Some(state_hash);
+        self.round_state = Some(state);
     }
 
-    /// The state from which `round` begins: what its members began with; else what most of them hold (the lowest slot's
-    /// where as many hold another). None where nobody holds any.
-    fn state_of(&self, round: u64) -> Option<Vec<u8>> {
-        if self.round_state.is_some() {
-            return self.round_state.clone();
-        }
-        let mut votes: BTreeMap<&[u8], (usize, std::cmp::Reverse<u32>)> = BTreeMap::new();
-        for session in self.members() {
-            if let Some(arrive) = session.arrive.as_ref().filter(|arrive| arrive.round == round) {
-                votes.entry(&arrive.state_hash).or_insert((0, std::cmp::Reverse(session.member.slot))).0 += 1;
-            }
-        }
-        votes.into_iter().max_by_key(|(_, support)| *support).map(|(hash, _)| hash.to_vec())
+    /// The state from which `round` begins: what its members began with; else the one that they elect. None where nobody
+    /// who gives its state holds the newest: the run waits for those who do.
+    fn state_of(&self, round: u64) -> Option<Revision> {
+        let standings = self.standings();
+        let begun = self.members().any(|session| session.start.is_some());
+        let given = |state: &Revision| standings.values().any(|standing| standing.gives() && standing.state == *state);
+        // What nobody holds any more, and nobody has begun with, is not waited for.
+        let known = self.round_state.filter(|state| begun || given(state));
+        known.or_else(|| election::elect(round - 1, &standings).filter(|state| state.rounds + 1 == round))
+    }
+
+    /// What each member's trainer holds.
+    fn standings(&self) -> BTreeMap<u32, Standing> {
+        self.members().filter_map(|session| Some((session.member.slot, session.standing()?))).collect()
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod bounds;
 mod channel;
+mod donors;
 mod guests;
 mod meter;
 mod operations;
@@ -14,12 +15,11 @@ mod throughput;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body::Frame;
-use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use tokio::sync::OnceCell;
 use tonic::Status;
@@ -28,7 +28,7 @@ use tonic::transport::{Channel as Connection, Endpoint};
 use tower::{Service, ServiceExt};
 
 use crate::Millis;
-use crate::framing::{self, Deframer};
+use crate::framing;
 use crate::identity::PeerName;
 use crate::protocol::{self, Versions};
 use crate::secret::{HEADER, Secret};
@@ -37,14 +37,15 @@ use crate::v1::Member;
 
 pub use bounds::Bounds;
 pub use channel::{Channel, Lane};
+pub use donors::Donors;
 pub use meter::{Meter, Metered, Traffic};
 pub use operations::Operations;
-pub use service::{LaneService, Offer};
+pub use service::LaneService;
 use throughput::Throughput;
 
 /// Path of the method that carries frames of operations.
 const PUSH: &str = "/atoll.v1.Lane/Push";
-/// Path of the method that fetches a donor's state.
+/// Path of the method that fetches a donor's table, or chunks of its state: a `StateRequest`, answered by their bytes.
 const FETCH: &str = "/atoll.v1.Lane/Fetch";
 
 /// Lanes by slot and address (of a relay it is the same for all who are behind it); one that is being opened is waited for.
@@ -168,40 +169,6 @@ impl Lanes {
     pub fn keep(&self, members: &[Member]) {
         let stays = |slot, address: &str| members.iter().any(|member| member.slot == slot && member.address == address);
         self.lock().retain(|(slot, address), _| stays(*slot, address));
-    }
-
-    /// Fetches the state with this hash from a donor that is never silent for `patience`; `take` gets `length` bytes, piece by
-    /// piece.
-    ///
-    /// # Errors
-    /// What broke, in words.
-    pub async fn fetch(
-        &self,
-        donor: &Member,
-        state_hash: &[u8],
-        length: u64,
-        patience: Duration,
-        mut take: impl FnMut(&[u8]) -> bool,
-    ) -> Result<(), String> {
-        let hash = blake3::Hash::from_slice(state_hash).map_err(|error| error.to_string())?;
-        let request = self
-            .request(FETCH)
-            .header("atoll-state", hash.to_hex().as_str())
-            .body(Body::empty())
-            .map_err(|error| error.to_string())?;
-        let silent = |_| format!("silent for {} ms", patience.as_millis());
-        let mut body =
-            tokio::time::timeout(patience, Self::call(self.connection_to(donor)?, request)).await.map_err(silent)??;
-        let mut deframer = Deframer::new(length);
-        while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(silent)? {
-            let Ok(mut data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
-            while let Some(piece) = deframer.next(&mut data).map_err(|error| error.to_string())? {
-                if !take(&piece) {
-                    return Err("the state does not fit".into());
-                }
-            }
-        }
-        if deframer.is_complete() { Ok(()) } else { Err("the donor's state ended early".into()) }
     }
 
     fn request(&self, path: &str) -> http::request::Builder {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
+use prost::Message;
 use tokio::sync::{oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tonic::Status;
@@ -17,27 +18,20 @@ use tonic::body::Body;
 
 use super::{FETCH, Operations, PUSH, frames};
 use crate::exchange::{Incoming, Sender};
-use crate::framing::{Part, Unframer};
+use crate::framing::{Deframer, FramingError, Part, Unframer};
 use crate::identity::PeerName;
 use crate::protocol::{self, Versions};
 use crate::secret::{HEADER, Secret};
+use crate::state::offer::{Offer, Refused};
+use crate::v1::StateRequest;
 
 /// How often a sender is told what has arrived, while much does.
 const TELL: Duration = Duration::from_millis(25);
 /// Less is not told of: it says nothing of the link.
 const MUCH: u64 = 1 << 16;
 
-/// Bytes per message of a state that is fetched.
-const PIECE: usize = 1 << 18;
-
-/// The replicated state that this worker can give to others.
-#[derive(Debug, Clone)]
-pub struct Offer {
-    /// BLAKE3 of the bytes.
-    pub hash: [u8; 32],
-    /// The state; others check the hash, so that a state that changes on the way is refused there.
-    pub bytes: Bytes,
-}
+/// Largest request for a part of a state.
+const LARGEST_REQUEST: u64 = 256;
 
 /// Serves the lanes of one sidecar.
 #[derive(Clone)]
@@ -69,12 +63,12 @@ impl tower::Service<http::Request<Body>> for LaneService {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(service.serve(request).unwrap_or_else(tonic::Status::into_http)) })
+        Box::pin(async move { Ok(service.serve(request).await.unwrap_or_else(tonic::Status::into_http)) })
     }
 }
 
 impl LaneService {
-    fn serve(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+    async fn serve(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let shown = request.headers().get(HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
         if !self.secret.admits(shown) {
             return Err(Status::unauthenticated("not a peer of this run"));
@@ -83,7 +77,7 @@ impl LaneService {
         Versions::OURS.common_with(versions).map_err(|apart| Status::failed_precondition(apart.to_string()))?;
         match request.uri().path() {
             PUSH => self.receive(request),
-            FETCH => self.give(&request),
+            FETCH => self.give(request).await,
             path => Err(Status::unimplemented(path.to_owned())),
         }
     }
@@ -150,18 +144,25 @@ impl LaneService {
         Ok(())
     }
 
-    fn give(self, request: &http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let wanted = request.headers().get("atoll-state").and_then(|value| blake3::Hash::from_hex(value.as_bytes()).ok());
-        let offer = self.offer.borrow().clone();
-        let offer = offer
-            .filter(|offer| wanted.is_some_and(|wanted| wanted == offer.hash))
-            .ok_or_else(|| Status::not_found("this worker does not hold that state"))?;
-        let mut rest = offer.bytes;
-        let pieces = std::iter::from_fn(move || {
-            let next = rest.len().min(PIECE);
-            (next > 0).then(|| rest.split_to(next))
+    /// Answers a request for a part of the state that is offered. The chunks are copied and hashed on threads of their own.
+    async fn give(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        let request = tokio::time::timeout(self.patience, state_request(request.into_body())).await;
+        let request = request.map_err(|_| Status::deadline_exceeded("the request does not come"))??;
+        let offer = self.offer.borrow().clone().ok_or(Refused::Root).map_err(|refused| status(&refused))?;
+        let answer = offer.answer(&request).map_err(|refused| status(&refused))?;
+        let (ended, end) = oneshot::channel();
+        let pieces = futures::stream::unfold((answer, ended), |(mut answer, ended)| async move {
+            let next = tokio::task::spawn_blocking(move || (answer.next(), answer)).await;
+            let end = match next {
+                Ok((Some(Ok(piece)), answer)) => return Some((piece, (answer, ended))),
+                Ok((Some(Err(refused)), _)) => status(&refused),
+                Ok((None, _)) => Status::ok(""),
+                Err(error) => Status::internal(error.to_string()),
+            };
+            let _gone = ended.send(end);
+            None
         });
-        Ok(answer(futures::stream::iter(pieces), std::future::ready(Status::ok(""))))
+        Ok(self::answer(pieces, async { end.await.unwrap_or_else(|_| Status::unavailable("the answer ended")) }))
     }
 }
 
@@ -175,6 +176,24 @@ fn told(arrivals: watch::Receiver<u64>) -> impl futures::Stream<Item = Bytes> {
         let arrived = *arrivals.borrow_and_update();
         Some((Bytes::copy_from_slice(&arrived.to_le_bytes()), (arrivals, times)))
     })
+}
+
+fn status(refused: &Refused) -> Status {
+    Status::failed_precondition(refused.to_string())
+}
+
+/// Reads a request: one message, bounded before it is read.
+async fn state_request(mut body: Body) -> Result<StateRequest, Status> {
+    let mut deframer = Deframer::new(LARGEST_REQUEST);
+    let mut message = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(mut data) = frame?.into_data() else { continue };
+        let invalid = |error: FramingError| Status::invalid_argument(error.to_string());
+        while let Some(piece) = deframer.next(&mut data).map_err(invalid)? {
+            message.extend_from_slice(&piece);
+        }
+    }
+    StateRequest::decode(&message[..]).map_err(|error| Status::invalid_argument(error.to_string()))
 }
 
 /// A gRPC answer: messages, and a status in the end.

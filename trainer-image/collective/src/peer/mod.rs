@@ -40,7 +40,7 @@ pub enum Event {
     Message(Box<CoordinatorMessage>),
     /// The data movement of an attempt, by its number, ended: the result's hash, or what went wrong.
     Moved(Key, u64, Result<Vec<u8>, Failure>),
-    /// The state was fetched from a donor and checked, or no donor could give it.
+    /// The state is the round's, every chunk of it checked; or no donor could give it.
     Fetched(Result<(), String>),
     /// Time has passed.
     Tick,
@@ -74,7 +74,7 @@ pub enum Action {
     Halt(Key),
     /// Stop fetching the state: it is not written from here on.
     StopFetching,
-    /// Fetch the round's state from a donor.
+    /// Make the state the round's, from all donors that hold it.
     Fetch(Box<Start>),
     /// Answer the trainer that waits for a round.
     Begun(Result<Box<Start>, Refusal>),
@@ -387,7 +387,9 @@ impl Peer {
                 self.waiting = false;
                 if let Some(arrive) = &mut self.arrive {
                     arrive.round = start.round;
-                    arrive.state_hash.clone_from(&start.state_hash);
+                    arrive.state_root.clone_from(&start.state_root);
+                    arrive.state_shape.clone_from(&start.state_shape);
+                    arrive.mixture = false;
                     // From here on it can give the state to others.
                     let arrive = arrive.clone();
                     self.send(peer_message::Body::Arrive(arrive), actions);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::manifest::Hash;
-use crate::v1::StateStrategy;
+use crate::v1::{Arrive, Start, StateStrategy};
 
 /// What one peer says of its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +26,35 @@ pub struct Revision {
     pub root: Hash,
     /// Digest of its keys, element types and lengths.
     pub shape: Hash,
+}
+
+impl Standing {
+    /// What a peer says as it arrives; none where it says no state. A mixture only receives, whatever its trainer wants.
+    #[must_use]
+    pub fn of(arrive: &Arrive) -> Option<Self> {
+        let state = Revision::new(arrive.round, &arrive.state_root, &arrive.state_shape)?;
+        let strategy = if arrive.mixture { StateStrategy::ReceiveOnly } else { arrive.strategy() };
+        Some(Self { state, strategy })
+    }
+
+    /// Whether it may be elected, and may give its state.
+    #[must_use]
+    pub fn gives(&self) -> bool {
+        self.strategy != StateStrategy::ReceiveOnly
+    }
+}
+
+impl Revision {
+    /// The state that was elected for the round of `start`; none where it names none.
+    #[must_use]
+    pub fn of(start: &Start) -> Option<Self> {
+        Self::new(start.round, &start.state_root, &start.state_shape)
+    }
+
+    /// The state in which every round before `round` is.
+    fn new(round: u64, root: &[u8], shape: &[u8]) -> Option<Self> {
+        Some(Self { rounds: round.checked_sub(1)?, root: root.try_into().ok()?, shape: shape.try_into().ok()? })
+    }
 }
 
 /// Why a peer can take no part with the state it holds.
@@ -66,7 +95,7 @@ pub struct Verdict {
 /// caller decides whether the run waits for those who do. None without a candidate.
 #[must_use]
 pub fn elect(committed: u64, peers: &BTreeMap<u32, Standing>) -> Option<Revision> {
-    let candidate = |standing: &&Standing| standing.strategy != StateStrategy::ReceiveOnly && standing.state.rounds <= committed;
+    let candidate = |standing: &&Standing| standing.gives() && standing.state.rounds <= committed;
     let candidates: Vec<_> = peers.values().filter(candidate).map(|standing| standing.state).collect();
     let newest = candidates.iter().map(|state| state.rounds).max()?;
     let holders: Vec<_> = candidates.into_iter().filter(|state| state.rounds == newest).collect();
@@ -82,7 +111,8 @@ pub fn elect(committed: u64, peers: &BTreeMap<u32, Standing>) -> Option<Revision
 #[must_use]
 pub fn judge(committed: u64, elected: &Revision, peers: &BTreeMap<u32, Standing>) -> Verdict {
     let mut verdict = Verdict::default();
-    for (slot, Standing { state, strategy }) in peers {
+    for (slot, standing) in peers {
+        let Standing { state, strategy } = standing;
         let refusal = if state.rounds > committed {
             Some(Refusal::Ahead { rounds: state.rounds, committed })
         } else if state.shape != elected.shape {
@@ -97,7 +127,7 @@ pub fn judge(committed: u64, elected: &Revision, peers: &BTreeMap<u32, Standing>
                 verdict.refused.insert(*slot, refusal);
             }
             None if state != elected => verdict.repaired.push(*slot),
-            None if *strategy != StateStrategy::ReceiveOnly => verdict.donors.push(*slot),
+            None if standing.gives() => verdict.donors.push(*slot),
             None => {}
         }
     }
@@ -203,6 +233,31 @@ mod tests {
     fn the_same_bytes_under_another_round_are_repaired() {
         let all = peers([holds(5, 1, Enforce), holds(4, 1, Enforce)]);
         assert_eq!(judge(5, &elect(5, &all).unwrap(), &all).repaired, [1]);
+    }
+
+    #[test]
+    fn a_mixture_only_receives() {
+        let arrive = Arrive {
+            round: 3,
+            state_root: vec![1; 32],
+            state_shape: vec![0; 32],
+            strategy: SendOnly.into(),
+            ..Arrive::default()
+        };
+        assert_eq!(Standing::of(&arrive), Some(holds(2, 1, SendOnly)));
+        assert_eq!(Standing::of(&Arrive { mixture: true, ..arrive }), Some(holds(2, 1, ReceiveOnly)));
+    }
+
+    #[test]
+    fn what_is_no_state_has_no_standing() {
+        let arrive = Arrive { round: 1, state_root: vec![1; 32], state_shape: vec![0; 32], ..Arrive::default() };
+        for wrong in [
+            Arrive { round: 0, ..arrive.clone() },
+            Arrive { state_root: vec![1; 31], ..arrive.clone() },
+            Arrive { state_shape: Vec::new(), ..arrive },
+        ] {
+            assert_eq!(Standing::of(&wrong), None, "{wrong:?}");
+        }
     }
 
     fn any_peers() -> impl Strategy<Value = BTreeMap<u32, Standing>> {

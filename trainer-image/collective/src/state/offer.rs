@@ -4,7 +4,7 @@
 //! copied and hashed before it leaves: an honest donor gives the chunk of the manifest or ends the answer, and who sends another lies.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use prost::Message;
@@ -41,6 +41,8 @@ pub enum Refused {
 pub struct Offer {
     manifest: Arc<Manifest>,
     tensors: Arc<[Bytes]>,
+    /// Chunks are copied and hashed one at a time, however many ask: the worker's trainer goes on meanwhile.
+    turn: Arc<Mutex<()>>,
 }
 
 impl Offer {
@@ -50,7 +52,7 @@ impl Offer {
     /// [`ManifestError::Length`] where a tensor's length is not the manifest's.
     pub fn new(manifest: Manifest, tensors: Vec<Bytes>) -> Result<Self, ManifestError> {
         manifest.fits(tensors.iter().map(|bytes| bytes.len() as u64))?;
-        Ok(Self { manifest: Arc::new(manifest), tensors: tensors.into() })
+        Ok(Self { manifest: Arc::new(manifest), tensors: tensors.into(), turn: Arc::default() })
     }
 
     /// What it offers.
@@ -83,6 +85,7 @@ impl Offer {
 
     /// A copy of a chunk, which is that of the manifest.
     fn chunk(&self, chunk: usize) -> Result<Bytes, Refused> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.manifest.place(chunk);
         let copy = Bytes::copy_from_slice(&self.tensors[place.entry][place.bytes]);
         if hash(&copy) == self.manifest.chunks()[chunk] { Ok(copy) } else { Err(Refused::Changed(chunk)) }

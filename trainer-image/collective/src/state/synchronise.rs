@@ -203,6 +203,8 @@ async fn drive<F: Fetch>(
                 Action::Exhausted => break 'repair Err(SynchroniseError::NoDonor),
             }
         }
+        // Donors on a fast line are always ready: whatever else this thread does has its turn between two answers.
+        tokio::task::yield_now().await;
     };
     done.held.adopt(repair.wanted(), &written);
     outcome

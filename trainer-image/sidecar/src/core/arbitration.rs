@@ -94,6 +94,13 @@ impl Core {
                 }
             }
         }
+        self.record.send_if_modified(|known| {
+            let newer = (record.term, record.epoch) > (known.term, known.epoch);
+            if newer {
+                known.clone_from(&record);
+            }
+            newer
+        });
         self.peer_event(peer::Event::Located(record));
     }
 

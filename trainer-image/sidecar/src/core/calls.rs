@@ -178,6 +178,10 @@ impl Core {
         if committed {
             self.halt(key);
         }
+        // From here on the trainer changes its state.
+        if matches!(&outcome, Outcome::Committed(commit) if commit.record.is_some()) {
+            self.shared.offer.send_replace(None);
+        }
         let name = asked(key);
         let Some(call) = self.calls.get_mut(&name) else { return };
         let answers: Vec<_> = call.answers.iter_mut().filter_map(Option::take).collect();

@@ -4,23 +4,26 @@ mod arbitration;
 mod calls;
 mod observation;
 mod sessions;
+mod state;
 mod trainer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use atoll_collective::Millis;
 use atoll_collective::arbiter::{self, Petition};
 use atoll_collective::coordinator::{self, Coordinator};
-use atoll_collective::lane::{Lanes, Offer, Operations};
+use atoll_collective::lane::{Lanes, Operations};
 use atoll_collective::operation::Key;
 use atoll_collective::peer::{self, Failure, Peer};
+use atoll_collective::state::manifest::{Manifest, ManifestError};
+use atoll_collective::state::offer::Offer;
 use atoll_collective::v1::{
     AttachReply, AttachRequest, BeatReply, BeatRequest, BeginRoundReply, BeginRoundRequest, CoordinatorMessage, EpochRecord,
     EpochRequest, FinishReply, ForceReply, ForceRequest, Hello, Hub, Member, OperateReply, OperateRequest, PeerMessage, Ruling,
-    Standing, Start, TermRequest,
+    Standing, TermRequest,
 };
-use atoll_collective::{Millis, chain};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,7 +35,7 @@ use crate::recording::Recorder;
 use crate::regions::Regions;
 use crate::trainer::Answer;
 use crate::votes::Vote;
-use crate::{Config, operation, report};
+use crate::{Config, report};
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
 use observation::Observation;
@@ -135,7 +138,8 @@ pub(crate) enum Input {
         answer: Answer<ForceReply>,
     },
     Moved(Key, u64, Result<Vec<u8>, Failure>),
-    Fetched(u64, Result<(), String>),
+    Hashed(u64, Result<Vec<Manifest>, ManifestError>),
+    Fetched(u64, Result<Manifest, String>),
 }
 
 /// What the core shares with the lanes' service and the region socket.
@@ -172,9 +176,14 @@ pub(crate) struct Core {
     /// What the two state machines of this sidecar say to each other.
     local: std::collections::VecDeque<Local>,
     last_beat: Option<Instant>,
-    /// Counts fetches: what an earlier one still says is dropped.
+    /// Counts fetches, and states that were hashed: what an earlier one still says is dropped.
     fetches: u64,
+    hashes: u64,
+    /// The trainer's state is being hashed: the peer does not know yet that it begins a round.
+    hashing: bool,
     fetching: Option<JoinHandle<()>>,
+    /// The newest granted record that it was told, for those who wait for its members.
+    record: watch::Sender<EpochRecord>,
     observation: Observation,
 }
 
@@ -208,7 +217,10 @@ impl Core {
             local: std::collections::VecDeque::new(),
             last_beat: None,
             fetches: 0,
+            hashes: 0,
+            hashing: false,
             fetching: None,
+            record: watch::channel(EpochRecord::default()).0,
             observation,
         }
     }
@@ -277,15 +289,8 @@ impl Core {
             | Input::Stand { .. }
             | Input::Force { .. } => self.take_from_arbiter(input),
             Input::Moved(key, number, result) => self.peer_event(peer::Event::Moved(key, number, result)),
-            Input::Fetched(fetch, result) => {
-                if fetch != self.fetches {
-                    return;
-                }
-                if result.is_ok() {
-                    self.offer_state();
-                }
-                self.peer_event(peer::Event::Fetched(result));
-            }
+            Input::Hashed(number, manifests) => self.hashed(number, manifests),
+            Input::Fetched(number, result) => self.fetched(number, result),
         }
     }
 
@@ -361,37 +366,6 @@ impl Core {
             self.petition_event(arbiter::Event::RequestTerm(observed));
         }
     }
-
-    /// Ends a fetch, if there is one; from here on the state is not written.
-    fn stop_fetching(&mut self) {
-        self.fetches += 1;
-        if let Some(fetching) = self.fetching.take() {
-            fetching.abort();
-        }
-    }
-
-    fn fetch(&mut self, start: Start) {
-        self.stop_fetching();
-        // Whoever asked for it meanwhile must not get half of the old and half of the new.
-        self.shared.offer.send_replace(None);
-        if let Some(state) = self.trainer.as_ref().and_then(Trainer::state) {
-            self.fetching =
-                Some(operation::fetch(self.fetches, start, state, self.lanes.clone(), self.config.progress, self.inbox.clone()));
-        }
-    }
-
-    /// Offers the trainer's state to joiners under its hash.
-    fn offer(&self, hash: &[u8]) {
-        if let (Some(state), Ok(hash)) = (self.trainer.as_ref().and_then(Trainer::state), hash.try_into()) {
-            self.shared.offer.send_replace(Some(Offer { hash, bytes: state.shared() }));
-        }
-    }
-
-    fn offer_state(&self) {
-        if let Some(state) = self.trainer.as_ref().and_then(Trainer::state) {
-            self.offer(blake3::hash(state.as_ref()).as_bytes());
-        }
-    }
 }
 
 /// The recording that was asked for; without one the run goes on.
@@ -399,9 +373,4 @@ fn recorder(config: &Config, peer: &Peer) -> Option<Recorder> {
     let path = config.record.as_ref()?;
     let created = Recorder::create(path, &config.settings.run, &config.worker, config.incarnation, peer);
     created.inspect_err(|error| report::recording_ended(&config.worker, error)).ok()
-}
-
-/// Whether these bytes can be a hash.
-fn is_hash(bytes: &[u8]) -> bool {
-    bytes.len() == chain::HASH
 }

@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use atoll_collective::Refusal;
 use atoll_collective::peer;
+use atoll_collective::state::manifest::{Hash, Manifest};
 use atoll_collective::v1::{
-    Arrive, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, FinishReply, Start,
+    AbortReason, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, FinishReply, Start, StateStrategy,
 };
 use tonic::Status;
 
-use super::{Core, is_hash};
-use crate::regions::Part;
+use super::Core;
 use crate::report;
+use crate::state::State;
 use crate::trainer::Answer;
 
 /// Most ranks of one trainer.
@@ -22,23 +23,39 @@ const MOST_RANKS: u32 = 64;
 struct Rank {
     /// Its last heartbeat; none before it is attached.
     pulse: Option<Instant>,
-    state: Option<(Part, Vec<u8>)>,
+    state: Option<State>,
+    /// Root of the state as it was hashed.
+    root: Hash,
     waits: Option<Answer<BeginRoundReply>>,
     finished: bool,
+}
+
+/// What the ranks ask for, as the first of them asked.
+pub(super) struct Asked {
+    pub(super) round: u64,
+    pub(super) samples_wanted: u64,
+    pub(super) committed: Option<CommitRecord>,
+    pub(super) strategy: StateStrategy,
 }
 
 pub(super) struct Trainer {
     pub(super) incarnation: u64,
     ranks: Vec<Rank>,
     lost: bool,
-    /// What the ranks ask for, as the first of them asked.
-    asked: Option<(u64, u64, Option<CommitRecord>)>,
+    asked: Option<Asked>,
+    /// What becomes of its state where another is elected.
+    pub(super) strategy: StateStrategy,
+    /// Of rank 0's state, which is the worker's; none while that is repaired, and where it is not known.
+    pub(super) manifest: Option<Manifest>,
+    /// A repair of that state had not ended when the trainer began the round.
+    mixture: bool,
 }
 
 impl Trainer {
     fn new(incarnation: u64, ranks: u32) -> Self {
         let ranks = (0..ranks).map(|_| Rank::default()).collect();
-        Self { incarnation, ranks, lost: false, asked: None }
+        let strategy = StateStrategy::Unspecified;
+        Self { incarnation, ranks, lost: false, asked: None, strategy, manifest: None, mixture: false }
     }
 
     /// Number of its processes.
@@ -63,8 +80,50 @@ impl Trainer {
     }
 
     /// The state that it gives to others: rank 0's.
-    pub(super) fn state(&self) -> Option<Part> {
-        self.ranks.first().and_then(|rank| rank.state.as_ref()).map(|(state, _)| state.clone())
+    pub(super) fn state(&self) -> Option<&State> {
+        self.ranks.first().and_then(|rank| rank.state.as_ref())
+    }
+
+    /// The states of all ranks; none before each waits for the round with its own.
+    fn states(&self) -> Option<Vec<State>> {
+        self.ranks.iter().map(|rank| rank.state.clone().filter(|_| rank.waits.is_some())).collect()
+    }
+
+    /// Takes note of what the ranks' states are. What they asked for, and whether rank 0's state is a mixture.
+    pub(super) fn hashed(&mut self, manifests: Vec<Manifest>) -> Option<(Asked, bool)> {
+        let asked = self.asked.take()?;
+        for (rank, manifest) in self.ranks.iter_mut().zip(&manifests) {
+            rank.root = manifest.root();
+        }
+        self.strategy = asked.strategy;
+        self.manifest = manifests.into_iter().next();
+        // A region that does not say is taken for the worse.
+        self.mixture = self.state()?.is_mixture().unwrap_or(true);
+        Some((asked, self.mixture))
+    }
+
+    /// Answers every rank that waits for a round with an error.
+    pub(super) fn refuse(&mut self, status: &Status) {
+        self.asked = None;
+        for answer in self.ranks.iter_mut().filter_map(|rank| rank.waits.take()) {
+            let _gone = answer.send(Err(status.clone()));
+        }
+    }
+
+    /// Answers every rank that waits: rank 0 holds the round's state by now, and so do the others from here on.
+    fn begin(&mut self, start: &Start) {
+        let Some(first) = self.state().cloned() else { return };
+        let renewed = start.synchronise || std::mem::take(&mut self.mixture);
+        if renewed && let Err(error) = first.mark(true) {
+            tracing::warn!(%error, "the state's regions cannot be marked as whole");
+        }
+        for (index, rank) in self.ranks.iter_mut().enumerate() {
+            let Some(answer) = rank.waits.take() else { continue };
+            let other = rank.root[..] != start.state_root;
+            let copied = index == 0 || !other || rank.state.as_ref().is_some_and(|state| state.copy_from(&first));
+            let unlike = || Status::failed_precondition("the state of this rank has other tensors than that of rank 0");
+            let _gone = answer.send(if copied { Ok(reply(start, other || renewed)) } else { Err(unlike()) });
+        }
     }
 }
 
@@ -112,12 +171,14 @@ impl Core {
         }
         self.calls.clear();
         self.shared.offer.send_replace(None);
+        self.stop_hashing();
         self.stop_fetching();
         self.peer_event(peer::Event::TrainerLost);
     }
 
     pub(super) fn begin_round(&mut self, request: BeginRoundRequest, answer: Answer<BeginRoundReply>) {
-        let state = self.shared.regions.part(request.incarnation, request.state.as_ref());
+        let state = State::find(&self.shared.regions, request.incarnation, &request.state);
+        let strategy = request.strategy();
         let attached = self.trainer.as_mut().filter(|trainer| trainer.incarnation == request.incarnation);
         let Some((trainer, rank)) =
             attached.filter(|trainer| trainer.ranks() > request.rank as usize).map(|trainer| (trainer, request.rank as usize))
@@ -125,27 +186,21 @@ impl Core {
             let _gone = answer.send(Err(Status::unavailable("the trainer is not attached")));
             return;
         };
-        let (Some(state), true) = (state, is_hash(&request.state_hash)) else {
-            let refused = Status::invalid_argument("the state is not part of a region, or its hash no BLAKE3 hash");
-            let _gone = answer.send(Err(refused));
+        let Some(state) = state else {
+            let _gone = answer.send(Err(Status::invalid_argument("a tensor of the state is not part of a region")));
             return;
         };
         trainer.lost = false;
         trainer.pulse(request.rank);
         if rank == 0 || trainer.asked.is_none() {
-            trainer.asked = Some((request.round, request.samples_wanted, request.committed));
+            let BeginRoundRequest { round, samples_wanted, committed, .. } = request;
+            trainer.asked = Some(Asked { round, samples_wanted, committed, strategy });
         }
-        trainer.ranks[rank].state = Some((state, request.state_hash));
+        trainer.ranks[rank].state = Some(state);
         trainer.ranks[rank].waits = Some(answer);
-        let all_wait = trainer.ranks.iter().all(|rank| rank.waits.is_some());
-        let first = trainer.ranks[0].state.as_ref().map(|(_, hash)| hash.clone());
-        if let (true, Some(state_hash), Some((round, samples_wanted, committed))) = (all_wait, first, trainer.asked.take()) {
-            // What a trainer that begins a round still waited for, it has given up.
-            self.calls.clear();
-            self.offer(&state_hash);
-            // The peer counts the attempts.
-            let arrive = Arrive { round, state_hash, samples_wanted, attempt: 0 };
-            self.peer_event(peer::Event::Arrived(arrive, committed));
+        if let Some(states) = trainer.states() {
+            trainer.manifest = None;
+            self.hash(states);
         }
     }
 
@@ -154,22 +209,15 @@ impl Core {
             let members = start.record.as_ref().map_or(&[][..], |record| &record.members);
             self.lanes.keep(members);
         }
-        let Some(trainer) = &mut self.trainer else { return };
-        let first = trainer.state();
-        for rank in &mut trainer.ranks {
-            let Some(answer) = rank.waits.take() else { continue };
-            let reply = match result {
-                Ok(start) => {
-                    let other = rank.state.as_ref().is_some_and(|(_, hash)| *hash != start.state_hash);
-                    // Rank 0 holds the round's state by now.
-                    if let (true, Some((state, _)), Some(first)) = (other, &rank.state, &first) {
-                        state.copy_from(first);
-                    }
-                    Ok(reply(start, other))
-                }
-                Err(refusal) => Err(Status::aborted(refusal.detail.clone())),
-            };
-            let _gone = answer.send(reply);
+        // While its state is hashed, a trainer waits for the answer to another arrival.
+        let Some(trainer) = self.trainer.as_mut().filter(|_| !self.hashing) else { return };
+        match result {
+            Ok(start) => trainer.begin(start),
+            // Trying again would not help.
+            Err(Refusal { reason: AbortReason::StateRefused, detail }) => {
+                trainer.refuse(&Status::failed_precondition(detail.clone()));
+            }
+            Err(refusal) => trainer.refuse(&Status::aborted(refusal.detail.clone())),
         }
     }
 

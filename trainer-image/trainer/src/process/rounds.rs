@@ -120,7 +120,7 @@ impl<'a> Rounds<'a> {
     fn round(&mut self) -> Result<(), TrainerError> {
         let waiting = Instant::now();
         let wanted = self.next_steps() * self.gradients.positions() as u64;
-        let round = self.session.begin_round(self.committed + 1, &self.state.part(), self.state.hash(), wanted)?;
+        let round = self.session.begin_round(self.committed + 1, &self.state.tensors(), wanted)?;
         if round.synchronised {
             self.committed = round.round - 1;
             self.model.load_from(self.state.start()?)?;

@@ -1,7 +1,7 @@
 //! The vectors of a worker: what all workers share lies in regions that its sidecar maps, the rest is its own.
 
 use atoll_methods::{Method, StateClass, StateVector};
-use atoll_sdk::{Part, Region, Session};
+use atoll_sdk::{ElementType, Part, Region, Session};
 
 use super::TrainerError;
 
@@ -42,8 +42,12 @@ impl State {
     }
 
     /// The replicated state, as the session knows it.
-    pub(super) fn part(&self) -> Part {
-        Part { region: STATE.into(), range: 0..self.shared.len() }
+    pub(super) fn tensors(&self) -> atoll_sdk::State {
+        let length = self.parameters * ELEMENT;
+        let names = std::iter::once("parameters").chain(self.replicated.iter().map(StateVector::name));
+        names.enumerate().fold(atoll_sdk::State::default(), |state, (index, name)| {
+            state.with(name, ElementType::F32, Part { region: STATE.into(), range: index * length..(index + 1) * length })
+        })
     }
 
     /// Contribution and mean, as the session knows them.
@@ -51,11 +55,6 @@ impl State {
         let half = self.parameters * ELEMENT;
         let part = |range| Part { region: EXCHANGE.into(), range };
         (part(0..half), part(half..2 * half))
-    }
-
-    /// BLAKE3 of the replicated state.
-    pub(super) fn hash(&self) -> [u8; 32] {
-        *blake3::hash(self.shared.bytes(0..self.shared.len()).unwrap_or_default()).as_bytes()
     }
 
     /// BLAKE3 of the parameters at the round's start.

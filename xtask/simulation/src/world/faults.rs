@@ -5,6 +5,7 @@ use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::ArbiterKind;
 
 use super::network::{Block, End};
+use super::training::first_state;
 use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, member, petition};
 use crate::{Arbitration, Schedule};
 
@@ -147,7 +148,8 @@ impl World {
     pub(super) fn crash_trainer(&mut self, slot: u32) {
         // Losing all that hold the newest state loses the run.
         let newest = self.history.keys().last().copied().unwrap_or(0);
-        let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest;
+        let gives = |node: &&Node| !node.trainer.mixture && !self.only_receives(node.me.slot);
+        let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest && gives(node);
         if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
             return;
         }
@@ -162,9 +164,10 @@ impl World {
     }
 
     pub(super) fn restart_trainer(&mut self, slot: u32) {
-        let trainer = &mut self.node(slot).trainer;
-        *trainer = Trainer { incarnation: trainer.incarnation + 1, alive: true, state: vec![0], ..Trainer::default() };
-        let trainer = trainer.incarnation;
+        let incarnation = self.node(slot).trainer.incarnation + 1;
+        let state = first_state(if self.schedule.unlike { u64::from(slot) << 32 | incarnation } else { 0 });
+        self.node(slot).trainer = Trainer { incarnation, alive: true, state, ..Trainer::default() };
+        let trainer = incarnation;
         self.soon(20, Happening::ArriveAgain { slot, trainer });
     }
 

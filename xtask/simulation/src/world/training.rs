@@ -6,11 +6,11 @@ use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
     AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, PeerMessage,
-    SampleRange, Start, peer_message,
+    SampleRange, Start, StateStrategy, peer_message,
 };
-use atoll_collective::{chain, ledger};
+use atoll_collective::{Refusal, chain, ledger};
 
-use super::{Happening, ROUNDS, SAMPLES, World, attempt, member};
+use super::{Happening, Node, ROUNDS, SAMPLES, World, attempt, member};
 
 /// The result, as bytes: a function of what was given, by slot, and of nothing else.
 fn result_of(given: impl Iterator<Item = (u32, u64)>) -> Vec<u8> {
@@ -25,7 +25,17 @@ fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
     blake3::Hasher::new().update(state).update(result).finalize().as_bytes().to_vec()
 }
 
+/// What a trainer starts with.
+pub(super) fn first_state(of: u64) -> Vec<u8> {
+    state_after(&[], &of.to_le_bytes())
+}
+
 impl World {
+    /// The last worker of a schedule that has one which never gives its state.
+    pub(super) fn only_receives(&self, slot: u32) -> bool {
+        self.schedule.receiver && slot as usize + 1 == self.nodes.len()
+    }
+
     pub(super) fn moved(&mut self, slot: u32, incarnation: u64, begin: Box<Begin>) {
         let record = begin.record.clone().unwrap();
         let (key, attempt) = attempt(&begin);
@@ -48,38 +58,56 @@ impl World {
         self.peer_event(slot, peer::Event::Moved(key, attempt.1, result));
     }
 
+    /// A repair begins. Whether its first chunk is written before anything else happens is chance.
+    pub(super) fn fetch(&mut self, slot: u32, start: Box<Start>) {
+        self.sequence += 1;
+        let (sequence, written) = (self.sequence, self.below(2) == 0);
+        let node = self.node(slot);
+        node.fetches += 1;
+        let (fetch, incarnation) = (node.fetches, node.me.incarnation);
+        if written && node.trainer.state != start.state_root {
+            let mixed = state_after(&node.trainer.state, &sequence.to_le_bytes());
+            (node.trainer.mixture, node.trainer.state) = (true, mixed.clone());
+            self.mixtures.insert(mixed);
+        }
+        self.soon(100, Happening::Fetched { slot, incarnation, fetch, start });
+    }
+
     pub(super) fn fetched(&mut self, slot: u32, incarnation: u64, start: &Start) {
         if !self.is(&member(slot, incarnation)) {
             return;
         }
-        let donor = start
-            .donors
-            .iter()
-            .map(|donor| &self.nodes[*donor as usize])
-            .find(|node| node.alive && node.trainer.alive && node.trainer.state == start.state_hash)
-            .map(|node| (node.trainer.rounds, node.trainer.state.clone()));
-        let result = match donor {
-            Some((rounds, state)) => {
-                let trainer = &mut self.node(slot).trainer;
-                (trainer.rounds, trainer.state) = (rounds, state);
-                Ok(())
-            }
-            None => Err("no donor".to_owned()),
+        let gives = |node: &&Node| node.alive && node.trainer.alive && node.trainer.state == start.state_root;
+        let mut donors = start.donors.iter().map(|donor| &self.nodes[*donor as usize]);
+        let held = self.nodes[slot as usize].trainer.state == start.state_root;
+        let result = if held || donors.any(|node| gives(&node)) {
+            let trainer = &mut self.node(slot).trainer;
+            (trainer.rounds, trainer.state) = (start.round - 1, start.state_root.clone());
+            Ok(())
+        } else {
+            Err("no donor".to_owned())
         };
         self.peer_event(slot, peer::Event::Fetched(result));
     }
 
-    pub(super) fn begun(&mut self, slot: u32, result: Result<Box<Start>, ()>) {
+    pub(super) fn begun(&mut self, slot: u32, result: Result<Box<Start>, Refusal>) {
         let trainer = self.node(slot).trainer.incarnation;
         match result {
             Ok(start) => {
-                let held = &self.node(slot).trainer;
-                let fits = held.rounds + 1 == start.round && held.state == start.state_hash;
+                let held = &mut self.node(slot).trainer;
+                held.mixture = false;
+                let fits = held.rounds + 1 == start.round && held.state == start.state_root;
                 self.require(fits, || format!("w{slot} begins round {} from another state", start.round));
+                let mixture = self.mixtures.contains(&start.state_root);
+                self.require(!mixture, || format!("round {} begins from a half repaired state", start.round));
                 let slowness = self.node(slot).slowness;
                 self.soon(800 * slowness, Happening::Trained { slot, trainer, start });
             }
-            Err(()) => self.soon(20, Happening::ArriveAgain { slot, trainer }),
+            Err(refusal) => {
+                let refused = refusal.reason == AbortReason::StateRefused;
+                self.require(!refused, || format!("the state of w{slot} is refused: {}", refusal.detail));
+                self.soon(20, Happening::ArriveAgain { slot, trainer });
+            }
         }
     }
 
@@ -249,15 +277,19 @@ impl World {
     }
 
     pub(super) fn arrive(&mut self, slot: u32, incarnation: u64) {
+        let strategy = if self.only_receives(slot) { StateStrategy::ReceiveOnly } else { StateStrategy::Enforce };
         let node = self.node(slot);
         if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds == ROUNDS {
             return;
         }
         let arrive = Arrive {
             round: node.trainer.rounds + 1,
-            state_hash: node.trainer.state.clone(),
+            state_root: node.trainer.state.clone(),
             samples_wanted: SAMPLES,
             attempt: 0,
+            state_shape: vec![0; chain::HASH],
+            strategy: strategy.into(),
+            mixture: node.trainer.mixture,
         };
         let committed = node.trainer.committed.clone();
         self.peer_event(slot, peer::Event::Arrived(arrive, committed));

@@ -1,7 +1,7 @@
 //! Which state a round begins from, by the coordinator's own word: elected, repaired, or refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
     AbortReason, Arrive, CommitRecord, CoordinatorMessage, EpochRecord, Evict, Hello, Member, Ruling, Start, StateStrategy,
@@ -47,6 +47,7 @@ fn run(committed: u64, arrivals: &[Arrive]) -> (Coordinator, Vec<Action>) {
         liveness: 2_000,
         round_timeout: 60_000,
         drop_stragglers: false,
+        in_flight: IN_FLIGHT,
     };
     let members: Vec<_> = (0..arrivals.len() as u32).map(member).collect();
     let before = EpochRecord { epoch: u64::from(committed > 0), term: 1, coordinator: Some(member(0)), ..EpochRecord::default() };

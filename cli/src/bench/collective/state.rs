@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -125,17 +126,21 @@ async fn repair(processes: &mut Processes, case: &Case, links: &Links, flipped: 
         steps.push(tokio::task::spawn_blocking(move || trainer.give(donors, &ended)));
     }
     let trainer = Trainer::new(processes, donors, case.bytes)?;
+    let (measuring, measured) = channel::<()>();
     let repairing: JoinHandle<Result<()>> = tokio::task::spawn_blocking(move || {
         let repaired = trainer.repair(flipped);
         ended.store(true, Ordering::Relaxed);
-        repaired
+        // A member that left would be missing in the donors' quorum.
+        let _nobody_sends = measured.recv();
+        repaired.map(drop)
     });
     let event = processes.event("Repaired").await?;
-    repairing.await??;
     let mut operations = Vec::new();
     for donor in steps {
         operations.push(donor.await??);
     }
+    drop(measuring);
+    repairing.await??;
     let (giving, afterwards) = operations.swap_remove(0);
     let (seconds, bytes, donors) = said(&event).context("the repair did not say what it moved")?;
     Ok(Repair { seconds, bytes, donors, giving, afterwards })
@@ -208,8 +213,8 @@ impl Trainer {
         Ok((giving, afterwards))
     }
 
-    /// Begins the round with nothing, or with all but one bit, and checks what came.
-    fn repair(mut self, flipped: bool) -> Result<()> {
+    /// Begins the round with nothing, or with all but one bit, and checks what came; it is a member as long as it is kept.
+    fn repair(mut self, flipped: bool) -> Result<Self> {
         if flipped {
             self.fill()?;
             let middle = self.bytes / 2;
@@ -222,7 +227,7 @@ impl Trainer {
             let same = self.state.bytes(start..end).is_some_and(|bytes| bytes.iter().all(|byte| *byte == value));
             ensure!(same, "the state has wrong bytes between {start} and {end}");
         }
-        Ok(())
+        Ok(self)
     }
 }
 

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use atoll_collective::chain;
-use atoll_sdk::{CommitRecord, Contribution, Options, Outcome, Part, Region, SdkError, Session};
+use atoll_sdk::{CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -235,7 +235,7 @@ fn train(slot: u32, socket: PathBuf, rounds: &Rounds, stop: &AtomicBool) {
     let [state, mut input, output] = ["state", "input", "output"].map(|name| session.share(name, BYTES.len() as u64).unwrap());
     let mut next = 1;
     while !stop.load(Ordering::Relaxed) {
-        match train_once(&mut session, (slot, next), &state, &mut input) {
+        match train_once(&mut session, (slot, next), &mut input) {
             Ok((record, slots)) => {
                 next = record.round + 1;
                 let mean = output.bytes(BYTES).unwrap();
@@ -249,15 +249,9 @@ fn train(slot: u32, socket: PathBuf, rounds: &Rounds, stop: &AtomicBool) {
     }
 }
 
-fn train_once(
-    session: &mut Session,
-    (slot, next): (u32, u64),
-    state: &Region,
-    input: &mut Region,
-) -> Result<(CommitRecord, Vec<u32>), SdkError> {
+fn train_once(session: &mut Session, (slot, next): (u32, u64), input: &mut Region) -> Result<(CommitRecord, Vec<u32>), SdkError> {
     let part = |region: &str| Part { region: region.to_owned(), range: BYTES };
-    let hash = blake3::hash(state.bytes(BYTES).unwrap()).into();
-    let begun = session.begin_round(next, &part("state"), hash, 0)?;
+    let begun = session.begin_round(next, &State::default().with("vector", ElementType::F32, part("state")), 0)?;
     std::thread::sleep(STEP);
     for (index, value) in input.values_mut(BYTES).unwrap().iter_mut().enumerate() {
         *value = given(slot, begun.round, index);

@@ -129,7 +129,8 @@ impl Schedule {
 pub struct Ending {
     /// The first thing that went wrong: a rule of the protocol is broken.
     pub wrong: Option<String>,
-    /// Nobody finished, because everybody who knew the newest round had died: no protocol avoids that, and it is said.
+    /// Nobody finished, because everybody who knew the newest round had died, or never gives its state: no protocol avoids that,
+    /// and it is said.
     pub lost: bool,
     /// Nobody finished, because a majority of the voters had died: who is left holds, and it is said.
     pub held: bool,
@@ -158,7 +159,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
     let states: Vec<_> = world.finished().collect();
     let mut ending = Ending {
         wrong: world.wrong().map(str::to_owned),
-        lost: states.is_empty() && world.all_that_knew_died(),
+        lost: states.is_empty() && (world.all_that_knew_died() || world.only_a_receiver_knows()),
         held: states.is_empty() && world.holds_without_majority(),
         finished: states.len(),
         rounds: world.history().len(),

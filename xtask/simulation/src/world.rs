@@ -265,6 +265,14 @@ impl World {
         !record.members.iter().any(knows)
     }
 
+    /// The newest state is held by one alone that never gives it, and that was said.
+    pub(crate) fn only_a_receiver_knows(&self) -> bool {
+        let newest = self.history.keys().last().copied().unwrap_or(0);
+        let holds = |slot: u32, node: &Node| node.trainer.rounds == newest && !self.only_receives(slot);
+        let said = |notice: &Notice| matches!(notice, Notice::StateMissing { round } if *round == newest + 1);
+        !(0..).zip(&self.nodes).any(|(slot, node)| holds(slot, node)) && self.notices.iter().any(said)
+    }
+
     /// Where everybody stands, for a schedule that fails.
     pub(crate) fn describe(&self) -> String {
         let nodes: Vec<_> =

@@ -173,6 +173,8 @@ pub struct Coordinator {
     round_started: u64,
     last_tick: Millis,
     holding: bool,
+    /// It was said that nobody gives the round's state.
+    state_missing: bool,
     hub: Option<Hub>,
     rules: Rules,
 }
@@ -203,6 +205,7 @@ impl Coordinator {
             round_started: 0,
             last_tick: now,
             holding: false,
+            state_missing: false,
             hub: None,
             rules: Rules::default(),
         }

@@ -62,6 +62,7 @@ impl Coordinator {
         if short {
             return self.hold(present, actions);
         }
+        self.holding = false;
         if begun && self.members().any(Session::operates) {
             self.evict_latecomers();
             if !self.evicting.is_empty() {
@@ -75,7 +76,7 @@ impl Coordinator {
                 _ => {}
             }
         }
-        self.holding = false;
+        self.state_missing = false;
         self.operate(now, actions);
     }
 
@@ -106,7 +107,7 @@ impl Coordinator {
 
     /// Nobody who gives its state holds that of the round.
     fn wait_for_state(&mut self, round: u64, actions: &mut Vec<Action>) {
-        if !std::mem::replace(&mut self.holding, true) {
+        if !std::mem::replace(&mut self.state_missing, true) {
             actions.push(Action::Report(Notice::StateMissing { round }));
         }
     }

@@ -218,7 +218,11 @@ impl World {
         };
         for enter in enters {
             let number = enter.contribution.as_ref().map_or(0, |given| given.loss as u64);
-            self.given.insert((operation::key(enter.operation.as_ref()), slot), number);
+            let key = operation::key(enter.operation.as_ref());
+            // A trainer that still trained for an earlier start of the round asks again for what is committed.
+            if !self.operations.contains_key(&key) {
+                self.given.insert((key, slot), number);
+            }
         }
     }
 

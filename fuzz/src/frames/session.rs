@@ -3,7 +3,7 @@
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Codec, Commit, CommitRecord, Contribution, CoordinatorMessage, DataType, Enter,
     EpochRecord, Evict, Failed, Flight, Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKey, OperationKind,
-    PeerMessage, Prepared, Reduction, SampleRange, Start, coordinator_message, leave, peer_message,
+    PeerMessage, Prepared, Reduction, SampleRange, Start, StateStrategy, coordinator_message, leave, peer_message,
 };
 
 use super::{Frame, message};
@@ -97,7 +97,15 @@ pub(super) fn committed() -> CommitRecord {
 }
 
 fn arrive() -> Arrive {
-    Arrive { round: 8, state_hash: vec![1; 32], samples_wanted: 64, attempt: 2 }
+    Arrive {
+        round: 8,
+        state_root: vec![1; 32],
+        samples_wanted: 64,
+        attempt: 2,
+        state_shape: vec![2; 32],
+        strategy: StateStrategy::ReceiveOnly.into(),
+        mixture: true,
+    }
 }
 
 fn start() -> Start {
@@ -107,10 +115,11 @@ fn start() -> Start {
         samples: samples(),
         synchronise: true,
         donors: vec![0, 1],
-        state_hash: vec![1; 32],
+        state_root: vec![1; 32],
         committed: Some(committed()),
         attempt: 2,
         started: 5,
+        state_shape: vec![2; 32],
     }
 }
 

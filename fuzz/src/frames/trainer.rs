@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
 use atoll_collective::v1::{
-    AbortReason, Aborted, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, Committed, FinishReply, FinishRequest,
-    InDoubt, OperateReply, OperateRequest, PulseReply, PulseRequest, SampleRange, Slice, operate_reply,
+    AbortReason, Aborted, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, Committed, ElementType, FinishReply,
+    FinishRequest, InDoubt, OperateReply, OperateRequest, PulseReply, PulseRequest, SampleRange, Slice, StateStrategy,
+    StateTensor, operate_reply,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
@@ -50,8 +51,8 @@ fn begin_round() -> BeginRoundRequest {
     BeginRoundRequest {
         incarnation: 9,
         round: 8,
-        state: Some(slice("state")),
-        state_hash: vec![1; 32],
+        state: vec![StateTensor { key: "weights".into(), element_type: ElementType::F32.into(), slice: Some(slice("state")) }],
+        strategy: StateStrategy::SendOnly.into(),
         samples_wanted: 64,
         committed: Some(committed()),
         rank: 1,

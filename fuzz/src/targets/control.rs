@@ -111,7 +111,8 @@ fn follow(bytes: &[u8]) {
 }
 
 fn arrive(round: u64) -> Arrive {
-    Arrive { round, state_hash: vec![7; chain::HASH], samples_wanted: 4, attempt: 1 }
+    let (state_root, state_shape) = (vec![7; chain::HASH], vec![1; chain::HASH]);
+    Arrive { round, state_root, state_shape, samples_wanted: 4, attempt: 1, ..Arrive::default() }
 }
 
 fn enter(slot: u32) -> Enter {
@@ -162,9 +163,17 @@ fn peer_seeds() -> Vec<Vec<u8>> {
         step(0, 0, Some(message.encode_to_vec()), 1)
     };
     let samples = vec![SampleRange { start: 4, end: 8 }];
-    let hash = vec![7; chain::HASH];
-    let start =
-        Start { round: 1, record: Some(record(1, 1)), samples, state_hash: hash, attempt: 1, started: 1, ..Start::default() };
+    let (state_root, state_shape) = (vec![7; chain::HASH], vec![1; chain::HASH]);
+    let start = Start {
+        round: 1,
+        record: Some(record(1, 1)),
+        samples,
+        state_root,
+        state_shape,
+        attempt: 1,
+        started: 1,
+        ..Start::default()
+    };
     let both = |slot| enter(slot).contribution.unwrap_or_default();
     let begin = Begin {
         operation: enter(1).operation,

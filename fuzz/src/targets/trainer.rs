@@ -40,7 +40,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let seed = |kind: u8, message: Vec<u8>| [&[kind][..], &message].concat();
     let attach =
         AttachRequest { run: "run".into(), incarnation: 3, protocol_low: 1, protocol_high: 1, ranks: 1, ..Default::default() };
-    let arrive = BeginRoundRequest { incarnation: 3, round: 1, state_hash: vec![7; 32], ..Default::default() };
+    let arrive = BeginRoundRequest { incarnation: 3, round: 1, samples_wanted: 7, ..Default::default() };
     let operate = OperateRequest { operation: Some(operation::ends_round(1, 1, 8)), weight: 1, ..Default::default() };
     vec![
         seed(0, attach.encode_to_vec()),

@@ -80,7 +80,7 @@ async fn perform(arguments: &Arguments) -> Result<Ending> {
         let case = case(donors, arguments)?;
         kind = links::kind(&case, arguments.isolated);
         let links = Links::build(&case, kind)?;
-        let mut processes = Processes::new(case.peers)?;
+        let mut processes = Processes::new(case.peers, false)?;
         let repaired = tokio::select! {
             repaired = repair(&mut processes, &case, &links, flipped) => Some(repaired),
             () = interrupts.next() => None,

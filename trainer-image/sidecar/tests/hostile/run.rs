@@ -15,7 +15,7 @@ use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::arbiter_server::{Arbiter, ArbiterServer};
 use atoll_collective::v1::{BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
-use atoll_sdk::{Contribution, Options, Outcome, Part, SdkError, Session};
+use atoll_sdk::{Contribution, ElementType, Options, Outcome, Part, SdkError, Session, State};
 use tonic::{Request, Response, Status};
 
 pub(crate) const RUN: &str = "run";
@@ -209,11 +209,11 @@ fn train(socket: PathBuf, rounds: &AtomicU64, over: &AtomicBool) {
     let mut session = Session::new(options).unwrap();
     let all = 0..ELEMENTS * 4;
     let mut share = |name| session.share(name, all.len() as u64).unwrap();
-    let (state, mut input, output) = (share("state"), share("input"), share("output"));
+    let (_state, mut input, output) = (share("state"), share("input"), share("output"));
     let part = |region: &str| Part { region: region.into(), range: all.clone() };
-    let hash = blake3::hash(state.bytes(all.clone()).unwrap()).into();
+    let state = State::default().with("vector", ElementType::F32, part("state"));
     for round in 1.. {
-        let begun = match session.begin_round(round, &part("state"), hash, 0) {
+        let begun = match session.begin_round(round, &state, 0) {
             Ok(begun) => begun,
             Err(_) if over.load(SeqCst) => return,
             Err(error) => panic!("{error}"),

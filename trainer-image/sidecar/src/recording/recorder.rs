@@ -145,7 +145,7 @@ mod tests {
         let path = folder.join("w0-1.jsonl");
         let mut peer = Peer::new("tiny".into(), member(), 2000);
         let mut recorder = Recorder::create(&path, "tiny", "w0", 1, &peer).unwrap();
-        recorder.most = 4096;
+        recorder.most = 8192;
         let located = EpochRecord { term: 1, coordinator: Some(member()), ..EpochRecord::default() };
         let mut coordinator = Coordinator::new(settings(), located.clone(), 3);
         recorder.coordinates(&coordinator).unwrap();
@@ -176,7 +176,7 @@ mod tests {
         files.sort();
         assert_eq!(files, [path.with_extension("before.jsonl"), path]);
         for file in files {
-            assert!(std::fs::metadata(&file).unwrap().len() < 2 * 4096);
+            assert!(std::fs::metadata(&file).unwrap().len() < 2 * 8192);
             let replayed = replay(BufReader::new(File::open(&file).unwrap())).unwrap();
             assert!(replayed.difference.is_none(), "{:?}", replayed.difference);
             assert!(replayed.steps > 10 && replayed.header.worker == "w0");

@@ -163,6 +163,7 @@ where
                 }
             };
             tokio::select! {
+                biased;
                 Some(ended) = self.newcomers.greetings.next() => {
                     let Some(admitted) = self.newcomers.ended(ended) else { continue };
                     return Some(admitted);

@@ -1,7 +1,7 @@
 //! The process beside a trainer that owns the network: one peer of the run, and the coordinator's role when it has it.
 //!
-//! [`run`] serves lanes and control sessions over TCP and the trainer over a Unix socket. One task, [`core`], owns both
-//! state machines; everything else brings it events and carries out its actions.
+//! [`run`] serves lanes and control sessions over TCP and the trainer over a Unix socket; [`serve_in`] does the same in other
+//! surroundings. One task, [`core`], owns both state machines; everything else brings it events and carries out its actions.
 
 mod arbiter;
 mod control;
@@ -17,6 +17,7 @@ mod state;
 mod trainer;
 mod votes;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ use atoll_collective::coordinator::Settings;
 use atoll_collective::identity::{Identity, IdentityError};
 use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
 use atoll_collective::relay::Pass;
+use atoll_collective::rules::Rules;
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{self, Address, AddressError, HostPort, Security, Transport, TransportError};
 use atoll_collective::v1::Member;
@@ -35,12 +37,19 @@ use atoll_collective::v1::arbiter_server::ArbiterServer;
 use atoll_collective::v1::coordinator_server::CoordinatorServer;
 use atoll_collective::v1::recovery_server::RecoveryServer;
 use atoll_collective::v1::sidecar_server::SidecarServer;
+use atoll_sdk::events::Event;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+pub use regions::Regions;
+use report::Reporter;
+pub use report::Tell;
 
 /// Name of the arbiter in its certificate, in the island of those who ask it.
 pub const ARBITER: &str = "arbiter";
@@ -152,19 +161,65 @@ pub fn run(config: Config) -> Result<(), SidecarError> {
 
 async fn serve(config: Config) -> Result<(), SidecarError> {
     // Heard before there is a socket to remove.
-    let stop = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
+    let mut told = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
-    let meter = Arc::new(Meter::default());
-    let secret = Secret::new(&config.token);
     let security = config.identity.as_ref().map(Security::new).transpose()?;
-    let transport = through_relay(Transport::new(security, Arc::clone(&meter)), config.relay.as_ref())?;
+    let transport = through_relay(Transport::new(security, Arc::new(Meter::default())), config.relay.as_ref())?;
     let (incoming, address) = incoming(&config, &transport).await?;
-    let bounds = config.bounds;
-    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport.clone()).within(bounds);
+    let surroundings = Surroundings {
+        transport,
+        incoming,
+        address,
+        trainers: UnixListenerStream::new(sockets.trainer),
+        regions: Regions::listen(sockets.regions)?,
+        tell: Arc::new(Event::emit),
+        rules: Rules::default(),
+        stop: async move { _ = told.recv().await },
+    };
+    Box::pin(serve_in(surroundings, config)).await
+}
+
+/// What is around a sidecar: the system's sockets and signals, or a simulation's. Its clock is tokio's.
+pub struct Surroundings<Peers, Trainers, Stop> {
+    /// Its way to others.
+    pub transport: Transport,
+    /// Those who dial it.
+    pub incoming: Peers,
+    /// Where they do, unless another address is announced.
+    pub address: String,
+    /// Connections of its trainer's processes.
+    pub trainers: Trainers,
+    /// What they share with it.
+    pub regions: Regions,
+    /// Takes its events.
+    pub tell: Tell,
+    /// All of them, but in a simulation that shows what for.
+    pub rules: Rules,
+    /// It is told to stop.
+    pub stop: Stop,
+}
+
+/// Runs a sidecar in `surroundings` until it is told to stop. What `config` says of sockets and addresses is done already.
+///
+/// # Errors
+/// [`SidecarError::Server`] where a server fails, and what is wrong with its metrics.
+pub async fn serve_in<Trainer>(
+    surroundings: Surroundings<
+        impl Stream<Item = io::Result<transport::Stream>>,
+        impl Stream<Item = io::Result<Trainer>>,
+        impl Future<Output = ()>,
+    >,
+    config: Config,
+) -> Result<(), SidecarError>
+where
+    Trainer: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let Surroundings { transport, incoming, address, trainers, regions, tell, rules, stop } = surroundings;
+    let (bounds, secret) = (config.bounds, Secret::new(&config.token));
+    let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport).within(bounds);
     let (inbox, events) = mpsc::channel(1024);
     let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
-    let regions = regions::Regions::listen(sockets.regions)?;
     let me = Member {
         slot: config.slot,
         worker: config.worker.clone(),
@@ -193,11 +248,13 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))
         .add_service(RecoveryServer::new(recovery::HumanWord::new(inbox.clone())))
-        .serve_with_incoming(UnixListenerStream::new(sockets.trainer));
+        .serve_with_incoming(trainers);
     let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
-    let watched = watched(&config, Arc::clone(&metrics), lanes.clone()).await?;
-    let core = core::Core::new(config, me, lanes, inbox, core::Shared { metrics, operations, offer, regions });
+    let report = Reporter::new(&config.worker, tell);
+    let watched = watched(&config, &report, Arc::clone(&metrics), lanes.clone()).await?;
+    let core = core::Core::new(config, me, lanes, inbox, core::Shared { metrics, operations, offer, regions, report, rules });
     tokio::select! {
+        biased;
         ended = network => ended?,
         ended = seam => ended?,
         () = watched => {}
@@ -209,6 +266,7 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
 /// Serves the metrics, where that is asked for.
 async fn watched(
     config: &Config,
+    report: &Reporter,
     metrics: Arc<metrics::Metrics>,
     lanes: Lanes,
 ) -> Result<impl Future<Output = ()> + use<>, SidecarError> {
@@ -217,7 +275,7 @@ async fn watched(
         None => None,
     };
     if let Some(address) = listener.as_ref().and_then(|listener| listener.local_addr().ok()) {
-        report::metrics(&config.worker, address);
+        report.metrics(address);
     }
     Ok(async move {
         match listener {
@@ -232,7 +290,7 @@ async fn listen(place: SocketAddr) -> Result<TcpListener, SidecarError> {
 }
 
 /// Those who dial a sidecar.
-type Incoming = Pin<Box<dyn Stream<Item = std::io::Result<transport::Stream>> + Send>>;
+type Incoming = Pin<Box<dyn Stream<Item = io::Result<transport::Stream>> + Send>>;
 
 fn through_relay(transport: Transport, relay: Option<&Relay>) -> Result<Transport, SidecarError> {
     let Some(relay) = relay else { return Ok(transport) };

@@ -1,7 +1,7 @@
 //! Work that the core starts and that answers by an event: moving data.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atoll_collective::exchange::{Exchange, Output, Plan};
 use atoll_collective::lane::{Lanes, Operations};
@@ -10,6 +10,7 @@ use atoll_collective::peer::Failure;
 use atoll_collective::v1::AbortReason;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::core::{Given, Input};
 use crate::metrics::{Metrics, Phase};

@@ -12,9 +12,9 @@ use bytes::Bytes;
 
 use crate::SidecarError;
 
-/// All regions by name; a name begins with the incarnation of the trainer that made it.
+/// All regions that a sidecar was passed, by name; a name begins with the incarnation of the trainer that made it.
 #[derive(Clone, Default)]
-pub(crate) struct Regions {
+pub struct Regions {
     regions: Arc<Mutex<BTreeMap<String, Region>>>,
 }
 
@@ -35,12 +35,14 @@ impl Regions {
         Ok(regions)
     }
 
+    /// Takes a region.
+    pub fn take(&self, name: String, region: Region) {
+        self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
+    }
+
     fn receive(&self, mut socket: UnixStream) {
         loop {
-            let keep = |name, region| {
-                self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
-            };
-            match atoll_sdk::receive(&mut socket, keep) {
+            match atoll_sdk::receive(&mut socket, |name, region| self.take(name, region)) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {

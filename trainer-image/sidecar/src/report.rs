@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use atoll_collective::Notice;
@@ -9,59 +10,74 @@ use atoll_collective::state::synchronise::Synchronisation;
 use atoll_collective::v1::{AbortReason, ArbiterKind, Member};
 use atoll_sdk::events::Event;
 
-/// This worker's sidecar has the coordinator's role.
-pub(crate) fn coordinator(worker: &str, term: u64) {
-    Event::now(worker, "Coordinator").with("term", term).emit();
+/// Takes the events of a sidecar.
+pub type Tell = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// Tells what happens to one worker.
+#[derive(Clone)]
+pub(crate) struct Reporter {
+    worker: String,
+    tell: Tell,
 }
 
-/// The trainer beside this sidecar is there.
-pub(crate) fn attached(worker: &str) {
-    Event::now(worker, "Attached").emit();
-}
-
-/// The trainer beside this sidecar has ended, or is silent.
-pub(crate) fn detached(worker: &str) {
-    Event::now(worker, "Detached").emit();
-}
-
-/// Where Prometheus finds this worker's sidecar.
-pub(crate) fn metrics(worker: &str, address: SocketAddr) {
-    Event::now(worker, "Metrics").with("url", format!("http://{address}/metrics")).emit();
-}
-
-/// Nothing of this sidecar is recorded from here on.
-pub(crate) fn recording_ended(worker: &str, error: &io::Error) {
-    tracing::warn!(%error, "the recording ends here");
-    Event::now(worker, "RecordingEnded").with("reason", error.to_string()).emit();
-}
-
-/// A human had this worker's sidecar ask for the term after `term`, with these voters alone.
-pub(crate) fn forced(worker: &str, term: u64, survivors: &[Member]) {
-    let survivors: Vec<_> = survivors.iter().map(|survivor| survivor.worker.clone()).collect();
-    Event::now(worker, "TermForced").with("after", term).with("survivors", survivors).emit();
-}
-
-/// The worker's state is the round's, or its donors could not make it so.
-pub(crate) fn repaired(worker: &str, round: u64, done: &Synchronisation, took: Duration) {
-    let donors: serde_json::Map<_, _> = done.moved.iter().map(|(slot, bytes)| (slot.to_string(), (*bytes).into())).collect();
-    let blamed: serde_json::Map<_, _> =
-        done.blamed.iter().map(|blame| (blame.donor.to_string(), blame.fault.to_string().into())).collect();
-    for blame in &done.blamed {
-        tracing::warn!(%blame, round, "a donor failed");
+impl Reporter {
+    pub(crate) fn new(worker: &str, tell: Tell) -> Self {
+        Self { worker: worker.to_owned(), tell }
     }
-    Event::now(worker, "Repaired")
-        .round(round)
-        .seconds(took.as_secs_f64())
-        .with("whole", done.outcome.is_ok())
-        .with("bytes", done.moved.values().sum::<u64>())
-        .with("donors", donors)
-        .with("blamed", blamed)
-        .emit();
-}
 
-/// A notice of the coordinator of `worker`.
-pub(crate) fn notice(worker: &str, notice: &Notice) {
-    event(worker, notice).emit();
+    fn now(&self, event: &str) -> Event {
+        Event::now(&self.worker, event)
+    }
+
+    /// This worker's sidecar has the coordinator's role.
+    pub(crate) fn coordinator(&self, term: u64) {
+        (self.tell)(&self.now("Coordinator").with("term", term));
+    }
+
+    /// The trainer beside this sidecar is there.
+    pub(crate) fn attached(&self) {
+        (self.tell)(&self.now("Attached"));
+    }
+
+    /// The trainer beside this sidecar has ended, or is silent.
+    pub(crate) fn detached(&self) {
+        (self.tell)(&self.now("Detached"));
+    }
+
+    /// Where Prometheus finds this worker's sidecar.
+    pub(crate) fn metrics(&self, address: SocketAddr) {
+        (self.tell)(&self.now("Metrics").with("url", format!("http://{address}/metrics")));
+    }
+
+    /// Nothing of this sidecar is recorded from here on.
+    pub(crate) fn recording_ended(&self, error: &io::Error) {
+        tracing::warn!(%error, "the recording ends here");
+        (self.tell)(&self.now("RecordingEnded").with("reason", error.to_string()));
+    }
+
+    /// A human had this worker's sidecar ask for the term after `term`, with these voters alone.
+    pub(crate) fn forced(&self, term: u64, survivors: &[Member]) {
+        let survivors: Vec<_> = survivors.iter().map(|survivor| survivor.worker.clone()).collect();
+        (self.tell)(&self.now("TermForced").with("after", term).with("survivors", survivors));
+    }
+
+    /// The worker's state is the round's, or its donors could not make it so.
+    pub(crate) fn repaired(&self, round: u64, done: &Synchronisation, took: Duration) {
+        let donors: serde_json::Map<_, _> = done.moved.iter().map(|(slot, bytes)| (slot.to_string(), (*bytes).into())).collect();
+        let blamed: serde_json::Map<_, _> =
+            done.blamed.iter().map(|blame| (blame.donor.to_string(), blame.fault.to_string().into())).collect();
+        for blame in &done.blamed {
+            tracing::warn!(%blame, round, "a donor failed");
+        }
+        let event = self.now("Repaired").round(round).seconds(took.as_secs_f64());
+        let event = event.with("whole", done.outcome.is_ok()).with("bytes", done.moved.values().sum::<u64>());
+        (self.tell)(&event.with("donors", donors).with("blamed", blamed));
+    }
+
+    /// A notice of this worker as coordinator.
+    pub(crate) fn notice(&self, notice: &Notice) {
+        (self.tell)(&event(&self.worker, notice));
+    }
 }
 
 fn event(worker: &str, notice: &Notice) -> Event {

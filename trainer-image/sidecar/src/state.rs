@@ -1,7 +1,7 @@
 //! The replicated state of one of the trainer's processes: tensors in its regions, hashed, offered to others, and repaired.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atoll_collective::chain;
 use atoll_collective::exchange::Output;
@@ -13,10 +13,11 @@ use atoll_collective::state::synchronise::{Plan, Synchronisation, Target, synchr
 use atoll_collective::v1::{EpochRecord, Start, StateTensor};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::core::Input;
 use crate::regions::{Part, Regions};
-use crate::report;
+use crate::report::Reporter;
 
 /// Bytes that a repair may have asked for and not yet written.
 const IN_FLIGHT: u64 = 64 << 20;
@@ -37,6 +38,11 @@ impl State {
         let mut tensors: Vec<_> = named.iter().map(find).collect::<Option<_>>()?;
         tensors.sort_by(|(one, ..), (other, ..)| one.cmp(other));
         Some(Self { tensors })
+    }
+
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.tensors.iter().map(|(.., part)| part.len()).sum()
     }
 
     /// Hashes all of it, on all processors that this process may use.
@@ -87,7 +93,7 @@ impl Target for Repaired {
 /// A repair that the core wants.
 pub(crate) struct Repair {
     pub(crate) number: u64,
-    pub(crate) worker: String,
+    pub(crate) report: Reporter,
     pub(crate) start: Start,
     pub(crate) state: State,
     /// What the state is now.
@@ -122,7 +128,7 @@ impl Repair {
         let mut target = Repaired { state: self.state, marked: false };
         let donors = Donors::new(lanes, donors, record.epoch, self.record);
         let done = synchronise(plan, &donors, &mut target).await;
-        report::repaired(&self.worker, self.start.round, &done, began.elapsed());
+        self.report.repaired(self.start.round, &done, began.elapsed());
         let Synchronisation { held, blamed, outcome, .. } = done;
         let blamed = || blamed.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         outcome.map_err(|error| format!("the state could not be repaired: {error} ({})", blamed()))?;

@@ -1,7 +1,9 @@
 //! What can be asked of an attempt by those who measure: when its parts were done, and what coding loses.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Exchange, arithmetic};
 use crate::codec;

@@ -12,10 +12,11 @@ mod receiving;
 mod sending;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::framing::Kind;
 use crate::lane::Lanes;

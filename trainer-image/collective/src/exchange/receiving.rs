@@ -1,9 +1,9 @@
 //! The receiving side of an exchange: frames that come on lanes, checked before anything is kept.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Digest, Exchange, Finished, arithmetic, wire_length};
 use crate::framing::Kind;

@@ -57,6 +57,7 @@ impl Exchange {
         };
         // What was sent may not have arrived, until everything has come back.
         tokio::select! {
+            biased;
             sent = sending => sent,
             broken = lane.broken() => Err(lost(broken)),
         }

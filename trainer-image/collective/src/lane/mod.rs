@@ -15,13 +15,13 @@ mod throughput;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body::Frame;
 use hyper_util::rt::TokioIo;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel as Connection, Endpoint};

@@ -30,6 +30,9 @@ const TELL: Duration = Duration::from_millis(25);
 /// Less is not told of: it says nothing of the link.
 const MUCH: u64 = 1 << 16;
 
+/// Bytes of a state that are copied and hashed at once: another thread would take as long to begin.
+const SMALL: usize = 1 << 16;
+
 /// Largest request for a part of a state.
 const LARGEST_REQUEST: u64 = 256;
 
@@ -144,7 +147,8 @@ impl LaneService {
         Ok(())
     }
 
-    /// Answers a request for a part of the state that is offered. The chunks are copied and hashed on threads of their own.
+    /// Answers a request for a part of the state that is offered. Large chunks are copied and hashed on threads of
+    /// their own.
     async fn give(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         let request = tokio::time::timeout(self.patience, state_request(request.into_body())).await;
         let request = request.map_err(|_| Status::deadline_exceeded("the request does not come"))??;
@@ -152,7 +156,11 @@ impl LaneService {
         let answer = offer.answer(&request).map_err(|refused| status(&refused))?;
         let (ended, end) = oneshot::channel();
         let pieces = futures::stream::unfold((answer, ended), |(mut answer, ended)| async move {
-            let next = tokio::task::spawn_blocking(move || (answer.next(), answer)).await;
+            let next = if answer.work() < SMALL {
+                Ok((answer.next(), answer))
+            } else {
+                tokio::task::spawn_blocking(move || (answer.next(), answer)).await
+            };
             let end = match next {
                 Ok((Some(Ok(piece)), answer)) => return Some((piece, (answer, ended))),
                 Ok((Some(Err(refused)), _)) => status(&refused),

@@ -102,6 +102,15 @@ pub struct Answer {
     ready: Bytes,
 }
 
+impl Answer {
+    /// Bytes that have to be copied and hashed for the next piece.
+    #[must_use]
+    pub fn work(&self) -> usize {
+        let next = self.chunks.clone().next().filter(|_| self.ready.is_empty());
+        next.map_or(0, |chunk| self.offer.manifest.place(chunk).bytes.len())
+    }
+}
+
 impl Iterator for Answer {
     type Item = Result<Bytes, Refused>;
 

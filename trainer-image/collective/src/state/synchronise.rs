@@ -137,6 +137,7 @@ impl Search {
         let mut next = ticks(patience / NEXT_DONOR);
         loop {
             tokio::select! {
+                biased;
                 Some((donor, answer)) = answers.next(), if !answers.is_empty() => match answer {
                     Ok(table) => return Some(table),
                     Err(fault) => {
@@ -176,11 +177,12 @@ async fn drive<F: Fetch>(
     let mut written = Vec::new();
     let outcome = 'repair: loop {
         let event = tokio::select! {
+            biased;
+            _ = ticks.tick() => Event::Tick,
             Some((request, answer)) = answers.next(), if !answers.is_empty() => match answer {
                 Ok(bytes) => Event::Delivered { request, bytes },
                 Err(end) => Event::Ended { request, result: end.map_or(Ok(()), Err) },
             },
-            _ = ticks.tick() => Event::Tick,
         };
         for action in repair.tick(event, started.elapsed().as_millis() as Millis) {
             match action {

@@ -1,10 +1,12 @@
 //! How bytes get from one sidecar to another: over TCP or through a relay, with mutual TLS or plain, and counted on the link.
+//! What carries them is a [`Network`]: the system's TCP, unless a simulation has another.
 //!
 //! The counter is below TLS: it sees what the link carries. With TLS, both ends know from the certificates who the other is
 //! before the first byte of a request; without, nobody does, which is for tests and for one machine alone.
 
 mod address;
 mod error;
+mod network;
 mod security;
 pub(crate) mod socket;
 
@@ -16,7 +18,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_rustls::TlsConnector;
 use tonic::transport::server::Connected;
 
@@ -27,6 +29,8 @@ use crate::relay::{self, Pass};
 
 pub use address::{Address, AddressError, HostPort};
 pub use error::TransportError;
+use network::Tcp;
+pub use network::{Connection, Duplex, Network};
 pub use security::{Security, outer, outer_acceptor};
 
 /// The time from dialling to a connection on which both ends know each other.
@@ -35,6 +39,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Makes and accepts the connections of one peer.
 #[derive(Clone)]
 pub struct Transport {
+    network: Arc<dyn Network>,
     security: Option<Security>,
     relay: Option<(Pass, Option<TlsConnector>)>,
     meter: Arc<Meter>,
@@ -44,19 +49,22 @@ pub struct Transport {
 
 /// A connection with another peer.
 pub struct Stream {
-    bytes: Metered<Box<dyn Duplex>>,
+    bytes: Metered<Connection>,
     peer: Option<PeerName>,
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 impl Transport {
     /// Connections that are secured with `security`, or plain without it, and whose bytes are counted in `meter`.
     #[must_use]
     pub fn new(security: Option<Security>, meter: Arc<Meter>) -> Self {
-        Self { security, relay: None, meter, traffic: Traffic::default(), turned_away: TurnedAway::default() }
+        let (network, traffic, turned_away) = (Arc::new(Tcp), Traffic::default(), TurnedAway::default());
+        Self { network, security, relay: None, meter, traffic, turned_away }
+    }
+
+    /// The same over `network`.
+    #[must_use]
+    pub fn over(self, network: Arc<dyn Network>) -> Self {
+        Self { network, ..self }
     }
 
     /// The same, which can also go through relays: it shows them `pass`, inside of `outer` TLS where they speak TLS.
@@ -106,9 +114,16 @@ impl Transport {
 
     /// The connections of those who dial `listener`.
     pub fn incoming(&self, listener: TcpListener) -> impl futures::Stream<Item = io::Result<Stream>> + Send + use<> {
+        self.incoming_of(admission::accepted(listener))
+    }
+
+    /// The connections of those who dial this peer, as its network has accepted them.
+    pub fn incoming_of<S: Duplex + 'static, A: futures::Stream<Item = io::Result<S>> + Send + Unpin>(
+        &self,
+        accepted: A,
+    ) -> impl futures::Stream<Item = io::Result<Stream>> + Send + use<S, A> {
         let meter = Arc::clone(&self.meter);
-        let accepted = admission::accepted(listener).map(move |stream| Ok(Metered::new(stream?, Arc::clone(&meter))));
-        self.clone().greet_all(accepted)
+        self.clone().greet_all(accepted.map(move |stream| Ok(Metered::new(stream?, Arc::clone(&meter)))))
     }
 
     /// The connections of those who dial this peer through the relay at `place`; registers with it again whenever that is lost.
@@ -161,15 +176,14 @@ impl Transport {
         Ok(Stream::new(stream, Some(expected.clone()), meter))
     }
 
-    async fn dial(&self, place: &HostPort) -> Result<Metered<TcpStream>, TransportError> {
+    async fn dial(&self, place: &HostPort) -> Result<Metered<Connection>, TransportError> {
         let unreachable = |source| TransportError::Unreachable { address: place.to_string(), source };
-        let stream = TcpStream::connect(place.to_string()).await.map_err(unreachable)?;
-        socket::prepare(&stream).map_err(unreachable)?;
-        Ok(Metered::new(stream, Arc::clone(&self.meter)))
+        let connection = self.network.dial(place).await.map_err(unreachable)?;
+        Ok(Metered::new(connection, Arc::clone(&self.meter)))
     }
 
     /// A connection with a relay, on which nothing has been said.
-    async fn dial_relay(&self, place: &HostPort) -> Result<Box<dyn Duplex>, TransportError> {
+    async fn dial_relay(&self, place: &HostPort) -> Result<Connection, TransportError> {
         let stream = self.dial(place).await?;
         let Some((_, Some(outer))) = &self.relay else { return Ok(Box::new(stream)) };
         let name = security::name(place.host().to_owned())?;

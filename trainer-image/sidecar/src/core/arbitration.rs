@@ -1,15 +1,13 @@
 //! What this sidecar asks of the run's arbiter, and its own vote in it.
 
-use std::time::Instant;
-
 use atoll_collective::arbiter;
 use atoll_collective::coordinator::{self, Coordinator};
 use atoll_collective::peer;
 use atoll_collective::v1::{EpochRecord, ForceReply, ForceRequest, Hub, Standing};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::{Core, Input};
-use crate::report;
 
 impl Core {
     /// A question, an answer, or news of an arbiter.
@@ -68,7 +66,7 @@ impl Core {
                 arbiter::Action::Ask { voter, question, body } => self.arbiters.ask(voter, question, body),
                 arbiter::Action::Located(record) => self.locate(record),
                 arbiter::Action::Ruled(ruling) => self.coordinator_event(coordinator::Event::Ruled(ruling)),
-                arbiter::Action::Report(notice) => report::notice(&self.me.worker, &notice),
+                arbiter::Action::Report(notice) => self.shared.report.notice(&notice),
             }
         }
     }
@@ -86,9 +84,10 @@ impl Core {
             }
             if mine {
                 let coordinator = Coordinator::new(self.config.settings.clone(), record.clone(), self.now());
+                let coordinator = coordinator.with_rules(self.shared.rules);
                 self.observation.coordinates(Some(&coordinator));
                 self.coordinator = Some(coordinator);
-                report::coordinator(&self.me.worker, record.term);
+                self.shared.report.coordinator(record.term);
                 if let Some((hub, _)) = self.hub.clone() {
                     self.coordinator_event(coordinator::Event::Hub(hub));
                 }
@@ -130,7 +129,7 @@ impl Core {
             .petition
             .force(request.observed_term, &request.survivors, self.now())
             .map_err(|refused| Status::failed_precondition(refused.to_string()))?;
-        report::forced(&self.me.worker, request.observed_term, &request.survivors);
+        self.shared.report.forced(request.observed_term, &request.survivors);
         self.arbitrate(actions);
         Ok(ForceReply {})
     }

@@ -1,7 +1,6 @@
 //! Operations that the trainer asked for: gathered from its ranks, moved, and answered.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use atoll_collective::exchange::{Exchange, Output, Plan, feed_back};
 use atoll_collective::operation::{self, Key};
@@ -12,6 +11,7 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Millis, Refusal};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tonic::Status;
 use tracing::Instrument;
 

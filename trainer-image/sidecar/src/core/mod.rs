@@ -9,7 +9,7 @@ mod trainer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atoll_collective::Millis;
 use atoll_collective::arbiter::{self, Petition};
@@ -17,6 +17,7 @@ use atoll_collective::coordinator::{self, Coordinator};
 use atoll_collective::lane::{Lanes, Operations};
 use atoll_collective::operation::Key;
 use atoll_collective::peer::{self, Failure, Peer};
+use atoll_collective::rules::Rules;
 use atoll_collective::state::manifest::{Manifest, ManifestError};
 use atoll_collective::state::offer::Offer;
 use atoll_collective::v1::{
@@ -24,18 +25,19 @@ use atoll_collective::v1::{
     EpochRequest, FinishReply, ForceReply, ForceRequest, Hello, Hub, Member, OperateReply, OperateRequest, PeerMessage, Ruling,
     Standing, TermRequest,
 };
-use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::Config;
 use crate::arbiter::Arbiters;
 use crate::control::ToPeer;
 use crate::metrics::Metrics;
 use crate::recording::Recorder;
 use crate::regions::Regions;
+use crate::report::Reporter;
 use crate::trainer::Answer;
 use crate::votes::Vote;
-use crate::{Config, report};
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
 use observation::Observation;
@@ -148,6 +150,9 @@ pub(crate) struct Shared {
     pub(crate) operations: Operations,
     pub(crate) offer: watch::Sender<Option<Offer>>,
     pub(crate) regions: Regions,
+    pub(crate) report: Reporter,
+    /// All of them, but in a simulation.
+    pub(crate) rules: Rules,
 }
 
 pub(crate) struct Core {
@@ -191,10 +196,11 @@ impl Core {
     pub(crate) fn new(config: Config, me: Member, lanes: Lanes, inbox: mpsc::Sender<Input>, shared: Shared) -> Self {
         let (run, liveness) = (config.settings.run.clone(), config.settings.liveness);
         let arbiters = Arbiters::new(&config.arbiter, lanes.clone(), run.clone(), me.clone(), inbox.clone());
-        let petition = Petition::new(run.clone(), me.clone(), liveness, 2 * liveness);
-        let peer = Peer::new(run, me.clone(), liveness);
-        let recorder = recorder(&config, &peer);
-        let observation = Observation::new(Arc::clone(&shared.metrics), lanes.clone(), me.clone(), recorder);
+        let petition = Petition::new(run.clone(), me.clone(), liveness, 2 * liveness).with_rules(shared.rules);
+        let peer = Peer::new(run, me.clone(), liveness).with_rules(shared.rules);
+        let recorder = recorder(&config, &peer, &shared.report);
+        let (metrics, report) = (Arc::clone(&shared.metrics), shared.report.clone());
+        let observation = Observation::new(metrics, report, lanes.clone(), me.clone(), recorder);
         Self {
             config,
             me,
@@ -226,14 +232,17 @@ impl Core {
     }
 
     /// Runs until the process is told to stop.
-    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut stop: Signal) {
+    pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            // In this order: time passes however much there is to hear.
             tokio::select! {
-                Some(input) = inputs.recv() => self.take(input),
+                biased;
+                () = &mut stop => break,
                 _ = ticks.tick() => self.tick(),
-                _ = stop.recv() => break,
+                Some(input) = inputs.recv() => self.take(input),
             }
             self.talk_to_itself();
         }
@@ -327,7 +336,7 @@ impl Core {
                 coordinator::Action::Send { slot, message } => self.send_to_peer(slot, *message),
                 coordinator::Action::Propose(record) => proposals.push(record),
                 coordinator::Action::Close { slot } => self.close_served(slot),
-                coordinator::Action::Report(notice) => report::notice(&self.me.worker, &notice),
+                coordinator::Action::Report(notice) => self.shared.report.notice(&notice),
                 coordinator::Action::StepDown => {
                     self.step_down();
                     return;
@@ -369,8 +378,8 @@ impl Core {
 }
 
 /// The recording that was asked for; without one the run goes on.
-fn recorder(config: &Config, peer: &Peer) -> Option<Recorder> {
+fn recorder(config: &Config, peer: &Peer, report: &Reporter) -> Option<Recorder> {
     let path = config.record.as_ref()?;
     let created = Recorder::create(path, &config.settings.run, &config.worker, config.incarnation, peer);
-    created.inspect_err(|error| report::recording_ended(&config.worker, error)).ok()
+    created.inspect_err(|error| report.recording_ended(error)).ok()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atoll_collective::coordinator::{self, Coordinator};
 use atoll_collective::lane::Lanes;
@@ -11,12 +11,13 @@ use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Outcome, Peer};
 use atoll_collective::v1::{Begin, CoordinatorMessage, EpochRecord, Member, coordinator_message, peer_message};
 use atoll_collective::{Millis, Notice};
+use tokio::time::Instant;
 use tracing::Span;
 
 use super::calls::asked;
 use crate::metrics::{Ended, Metrics, Phase};
 use crate::recording::{Machine, Recorder, Told};
-use crate::report;
+use crate::report::Reporter;
 
 /// An operation that the trainer waits for.
 struct Waiting {
@@ -36,6 +37,7 @@ struct Entering {
 
 pub(super) struct Observation {
     metrics: Arc<Metrics>,
+    report: Reporter,
     lanes: Lanes,
     me: Member,
     recorder: Option<Recorder>,
@@ -47,9 +49,9 @@ pub(super) struct Observation {
 }
 
 impl Observation {
-    pub(super) fn new(metrics: Arc<Metrics>, lanes: Lanes, me: Member, recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(metrics: Arc<Metrics>, report: Reporter, lanes: Lanes, me: Member, recorder: Option<Recorder>) -> Self {
         let record = EpochRecord::default();
-        Self { metrics, lanes, me, recorder, record, waiting: BTreeMap::new(), entering: BTreeMap::new() }
+        Self { metrics, report, lanes, me, recorder, record, waiting: BTreeMap::new(), entering: BTreeMap::new() }
     }
 
     pub(super) fn metrics(&self) -> &Arc<Metrics> {
@@ -230,7 +232,7 @@ impl Observation {
     /// A run does not end because it cannot be recorded any more.
     fn stop_recording(&mut self, error: &io::Error) {
         self.recorder = None;
-        report::recording_ended(&self.me.worker, error);
+        self.report.recording_ended(error);
     }
 }
 
@@ -268,7 +270,8 @@ mod tests {
         fn new() -> Self {
             let lanes = Lanes::new("kjv", 0, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
             let metrics = Arc::new(Metrics::new("kjv", "w0").unwrap());
-            let observation = Observation::new(metrics, lanes, member(0), None);
+            let report = Reporter::new("w0", Arc::new(|_| {}));
+            let observation = Observation::new(metrics, report, lanes, member(0), None);
             Self { observation, peer: Peer::new("kjv".into(), member(0), 2000) }
         }
 

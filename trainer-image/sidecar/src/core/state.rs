@@ -8,8 +8,11 @@ use tonic::Status;
 use super::{Core, Input};
 use crate::state::{Repair, State};
 
+/// Bytes that are hashed at once: another thread would take as long to begin.
+const SMALL: usize = 1 << 16;
+
 impl Core {
-    /// Hashes the states of all ranks on a thread of its own.
+    /// Hashes the states of all ranks, large ones on a thread of its own.
     pub(super) fn hash(&mut self, states: Vec<State>) {
         self.stop_hashing();
         self.hashing = true;
@@ -17,6 +20,10 @@ impl Core {
         self.shared.offer.send_replace(None);
         self.stop_fetching();
         let (number, inbox) = (self.hashes, self.inbox.clone());
+        let small = states.iter().map(State::len).sum::<usize>() < SMALL;
+        if small {
+            return self.hashed(number, states.iter().map(State::manifest).collect());
+        }
         tokio::task::spawn_blocking(move || {
             let manifests = states.iter().map(State::manifest).collect();
             let _stopping = inbox.blocking_send(Input::Hashed(number, manifests));
@@ -83,8 +90,8 @@ impl Core {
         let Some((state, held)) = held else {
             return self.peer_event(peer::Event::Fetched(Err("what the trainer holds is not known".to_owned())));
         };
-        let (worker, patience) = (self.me.worker.clone(), self.config.progress);
-        let repair = Repair { number: self.fetches, worker, start, state, held, patience, record: self.record.subscribe() };
+        let (report, patience) = (self.shared.report.clone(), self.config.progress);
+        let repair = Repair { number: self.fetches, report, start, state, held, patience, record: self.record.subscribe() };
         self.fetching = Some(repair.start(self.lanes.clone(), self.inbox.clone()));
     }
 

@@ -1,6 +1,6 @@
 //! The trainer beside this sidecar: one process or several ranks, attached, heard, and started in rounds together.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use atoll_collective::Refusal;
 use atoll_collective::peer;
@@ -8,10 +8,10 @@ use atoll_collective::state::manifest::{Hash, Manifest};
 use atoll_collective::v1::{
     AbortReason, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, FinishReply, Start, StateStrategy,
 };
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::Core;
-use crate::report;
 use crate::state::State;
 use crate::trainer::Answer;
 
@@ -153,7 +153,7 @@ impl Core {
         if let Some(trainer) = &mut self.trainer {
             trainer.pulse(request.rank);
             if trainer.ranks.iter().all(|rank| rank.pulse.is_some()) {
-                report::attached(&self.me.worker);
+                self.shared.report.attached();
             }
         }
         let _gone = answer.send(Ok(AttachReply { protocol, slot: self.me.slot }));
@@ -161,7 +161,7 @@ impl Core {
 
     /// The trainer is gone or silent: calls that it may still wait in are answered, so that it begins again.
     pub(super) fn lose_trainer(&mut self) {
-        report::detached(&self.me.worker);
+        self.shared.report.detached();
         if let Some(trainer) = &mut self.trainer {
             trainer.lost = true;
             trainer.asked = None;

@@ -68,6 +68,9 @@ pub(crate) enum Task {
         /// Schedules to run
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
+        /// Schedules of whole sidecars with real gRPC on a simulated network, instead
+        #[arg(long, value_name = "SEEDS", conflicts_with = "seeds")]
+        turmoil: Option<u64>,
     },
     /// Check the quality of training methods
     #[command(subcommand)]
@@ -140,7 +143,7 @@ impl Task {
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Fuzz(arguments) => fuzz::perform(arguments),
-            Self::Simulate { seeds } => simulate::perform(*seeds),
+            Self::Simulate { seeds, turmoil } => simulate::perform(*seeds, *turmoil),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),

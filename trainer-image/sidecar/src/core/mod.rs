@@ -195,7 +195,7 @@ pub(crate) struct Core {
 impl Core {
     pub(crate) fn new(config: Config, me: Member, lanes: Lanes, inbox: mpsc::Sender<Input>, shared: Shared) -> Self {
         let (run, liveness) = (config.settings.run.clone(), config.settings.liveness);
-        let arbiters = Arbiters::new(&config.arbiter, lanes.clone(), run.clone(), me.clone(), inbox.clone());
+        let arbiters = Arbiters::new(config.arbiter.clone(), lanes.clone(), run.clone(), me.clone(), inbox.clone());
         let petition = Petition::new(run.clone(), me.clone(), liveness, 2 * liveness).with_rules(shared.rules);
         let peer = Peer::new(run, me.clone(), liveness).with_rules(shared.rules);
         let recorder = recorder(&config, &peer, &shared.report);

@@ -24,8 +24,10 @@ const BANNED: [&str; 6] = ["aws-lc-fips-sys", "aws-lc-rs", "aws-lc-sys", "native
 const KUBERNETES: [&str; 4] = ["kube", "kube-client", "kube-core", "k8s-openapi"];
 const NUMERICS: [&str; 1] = ["candle-core"];
 const RUNTIMES: [&str; 3] = ["tokio", "tonic", "hyper"];
+/// They bring a clock that tests turn.
+const SIMULATORS: [&str; 1] = ["turmoil"];
 /// Packages, and what must not be below them.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("atoll-trainer", &KUBERNETES),
     ("atoll-sidecar", &KUBERNETES),
     ("atoll-sdk", &KUBERNETES),
@@ -35,6 +37,7 @@ const EDGES: [(&str, &[&str]); 9] = [
     ("atoll-collective", &NUMERICS),
     ("atoll-methods", &NUMERICS),
     ("atoll-methods", &RUNTIMES),
+    ("atoll", &SIMULATORS),
 ];
 /// Words of unfinished work, and beginnings of paths of one person's machine. In pieces, so that this file has none.
 const WORDS: [&str; 9] = [

@@ -40,13 +40,18 @@ struct Sum {
     evictions: usize,
     terms: u64,
     took: Duration,
+    /// Of all that happened: the same for the same seeds.
+    course: u64,
     wrong: Option<(u64, String)>,
 }
 
 impl Sum {
     fn of(seed: u64, ending: Ending) -> Self {
-        let Ending { wrong, rounds, operations, aborts, in_doubt, evictions, terms, took, .. } = ending;
-        Self { rounds, operations, aborts, in_doubt, evictions, terms, took, wrong: wrong.map(|wrong| (seed, wrong)) }
+        let Ending { wrong, rounds, operations, aborts, in_doubt, evictions, terms, took, lines } = ending;
+        let course =
+            blake3::hash(lines.join("\n").as_bytes()).as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let wrong = wrong.map(|wrong| (seed, wrong));
+        Self { rounds, operations, aborts, in_doubt, evictions, terms, took, course, wrong }
     }
 
     fn and(self, other: Self) -> Self {
@@ -59,6 +64,7 @@ impl Sum {
             evictions: self.evictions + other.evictions,
             terms: self.terms + other.terms,
             took: self.took + other.took,
+            course: self.course.wrapping_add(other.course),
             wrong,
         }
     }
@@ -83,7 +89,7 @@ fn main() -> ExitCode {
     }
     println!(
         "turmoil: {count} schedules, {} rounds and {} operations committed, {} aborts, {} calls in doubt, {} evictions, {} terms, \
-         {:.0} simulated s, {}, {:.1} s",
+         {:.0} simulated s, course {:016x}, {}, {:.1} s",
         sum.rounds,
         sum.operations,
         sum.aborts,
@@ -91,6 +97,7 @@ fn main() -> ExitCode {
         sum.evictions,
         sum.terms,
         sum.took.as_secs_f64(),
+        sum.course,
         if sum.wrong.is_some() { "a rule was broken" } else { "no rule was broken" },
         started.elapsed().as_secs_f64(),
     );

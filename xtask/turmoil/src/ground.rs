@@ -44,6 +44,8 @@ pub(crate) struct Ground {
     authority: Option<IslandAuthority>,
     book: Mutex<Book>,
     hub: Mutex<Hub>,
+    /// Starts of the hub.
+    pub(crate) hubs: AtomicU64,
 }
 
 impl Ground {
@@ -59,7 +61,15 @@ impl Ground {
         let authority = schedule.tls.then(|| RunAuthority::new(RUN, validity()).unwrap().island(ISLAND, validity()).unwrap());
         let hub = started(1, Single::new(LIVENESS), &schedule, rules);
         let workers = (0..schedule.workers).map(worker).collect();
-        Arc::new(Self { schedule, rules, workers, authority, book: Mutex::default(), hub: Mutex::new(hub) })
+        Arc::new(Self {
+            schedule,
+            rules,
+            workers,
+            authority,
+            book: Mutex::default(),
+            hub: Mutex::new(hub),
+            hubs: AtomicU64::new(1),
+        })
     }
 
     pub(crate) fn worker(&self, slot: u32) -> &Worker {
@@ -80,7 +90,8 @@ impl Ground {
     }
 
     /// The hub's process starts again, with what it has stored.
-    pub(crate) fn restart_hub(&self, incarnation: u64) {
+    pub(crate) fn restart_hub(&self) {
+        let incarnation = self.hubs.fetch_add(1, Relaxed) + 1;
         let mut hub = self.hub();
         *hub = started(incarnation, hub.single().clone(), &self.schedule, self.rules);
     }

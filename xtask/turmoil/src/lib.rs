@@ -16,6 +16,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod book;
+mod figures;
 mod ground;
 mod network;
 mod processes;
@@ -27,8 +28,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use atoll_collective::arbiter::{self, HUB};
 use atoll_collective::rules::Rules;
+use atoll_collective::v1::{ArbiterKind, Member};
 
+pub use figures::Figures;
 use ground::Ground;
 use schedule::HEAL;
 pub use schedule::Schedule;
@@ -41,23 +45,9 @@ const TIME_AFTER: Duration = Duration::from_secs(40);
 /// How a simulated run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ending {
-    /// The first thing that went wrong: a rule of the protocol is broken.
-    pub wrong: Option<String>,
-    /// Committed rounds, and committed operations within rounds.
-    pub rounds: usize,
-    /// See `rounds`.
-    pub operations: usize,
-    /// Calls that were told that they are aborted, and calls that were in doubt.
-    pub aborts: usize,
-    /// See `aborts`.
-    pub in_doubt: usize,
-    /// Members that coordinators have left out.
-    pub evictions: usize,
-    /// Terms that were granted.
-    pub terms: u64,
-    /// Simulated time.
-    pub took: Duration,
-    /// What happened, a line each; the same for the same seed.
+    /// What it came to.
+    pub figures: Figures,
+    /// What happened, a line each; the same for the same seed in a process of its own.
     pub lines: Vec<String>,
 }
 
@@ -67,7 +57,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
     let ground = Ground::new(*schedule, rules);
     let mut sim = simulation(seed, &ground);
     let mut weather = Weather::new(schedule::strikes(seed, schedule));
-    let mut goal = None;
+    let (mut goal, mut held) = (None, false);
     let wrong = loop {
         if let Err(error) = sim.step() {
             break Some(format!("a process has ended: {error}"));
@@ -85,16 +75,33 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
             break None;
         }
         if now >= HEAL + TIME_AFTER {
+            held = ground.has_lost_its_members();
+        }
+        if held {
+            break None;
+        }
+        if now >= HEAL + TIME_AFTER {
             break Some(format!("the run does not go on: {}", ground.book().standing()));
         }
     };
-    let took = sim.elapsed();
+    let seconds = sim.elapsed().as_secs_f64();
     let terms = ground.hub().record().term;
     let book = ground.book();
-    let wrong = wrong.map(|wrong| format!("at {:.3} s: {wrong}", took.as_secs_f64()));
     let ((rounds, operations), lines) = (book.committed(), book.lines().to_vec());
-    let (aborts, in_doubt, evictions) = (book.aborts, book.in_doubt, book.evictions);
-    Ending { wrong, rounds, operations, aborts, in_doubt, evictions, terms, took, lines }
+    let course = blake3::hash(lines.join("\n").as_bytes());
+    let figures = Figures {
+        rounds,
+        operations,
+        aborts: book.aborts,
+        in_doubt: book.in_doubt,
+        evictions: book.evictions,
+        terms,
+        held: usize::from(held),
+        seconds,
+        course: course.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes)),
+        wrong: wrong.map(|wrong| (seed, format!("at {seconds:.3} s: {wrong}"))),
+    };
+    Ending { figures, lines }
 }
 
 /// A network with the hub, and for each worker a sidecar and a trainer.
@@ -119,6 +126,20 @@ fn simulation(seed: u64, ground: &Arc<Ground>) -> turmoil::Sim<'static> {
 }
 
 impl Ground {
+    /// Whether the newest record names nobody any more who lives, or under `Peers` no majority of its voters: nobody else may go
+    /// on, and nothing but a person's word helps.
+    fn has_lost_its_members(&self) -> bool {
+        let (record, hub) = (self.hub().record().clone(), self.hubs.load(Relaxed));
+        let lives = |member: &Member| match member.slot {
+            HUB => member.incarnation == hub,
+            slot => member.incarnation == self.worker(slot).sidecars.load(Relaxed),
+        };
+        let voters = arbiter::voters(&record);
+        let votes = voters.iter().filter(|voter| lives(voter)).count();
+        let peers = record.arbiter() == ArbiterKind::Peers;
+        !record.members.iter().any(lives) || peers && votes < arbiter::majority(voters.len())
+    }
+
     /// Whether the sidecar of a slot has stopped as it was told to; said once.
     fn has_stopped(&self, slot: u32) -> bool {
         self.worker(slot).stopped.swap(false, Relaxed)

@@ -35,13 +35,11 @@ fn hosts(ends: &[End]) -> Vec<String> {
 pub(crate) struct Weather {
     coming: Vec<Strike>,
     present: Vec<Strike>,
-    /// Starts of the hub.
-    hubs: u64,
 }
 
 impl Weather {
     pub(crate) fn new(coming: Vec<Strike>) -> Self {
-        Self { coming, present: Vec::new(), hubs: 1 }
+        Self { coming, present: Vec::new() }
     }
 
     /// Begins and ends what is due.
@@ -57,7 +55,7 @@ impl Weather {
         }
         for strike in self.present.extract_if(.., |strike| strike.until <= now).collect::<Vec<_>>() {
             ground.book().note(sim.elapsed(), &format!("ends: {:?}", strike.fault));
-            self.end(&strike.fault, sim, ground);
+            end(&strike.fault, sim, ground);
         }
     }
 
@@ -65,7 +63,7 @@ impl Weather {
     pub(crate) fn clear(&mut self, sim: &mut Sim<'_>, ground: &Ground) {
         ground.book().note(sim.elapsed(), "nothing is wrong any more");
         for strike in std::mem::take(&mut self.present) {
-            self.end(&strike.fault, sim, ground);
+            end(&strike.fault, sim, ground);
         }
         let all: Vec<_> = (0..ground.schedule.workers).map(sidecar).chain([HUB.to_owned()]).collect();
         for (index, one) in all.iter().enumerate() {
@@ -74,30 +72,29 @@ impl Weather {
             }
         }
     }
+}
 
-    fn end(&mut self, fault: &Fault, sim: &mut Sim<'_>, ground: &Ground) {
-        match fault {
-            Fault::Sidecar { whose: Whose::Of(slot), .. } => start(sim, &sidecar(*slot)),
-            Fault::Sidecar { whose: Whose::Coordinator, .. } => {}
-            Fault::Trainer(slot) => start(sim, &trainer(*slot)),
-            Fault::Hub => {
-                if !sim.is_host_running(HUB) {
-                    self.hubs += 1;
-                    ground.restart_hub(self.hubs);
-                    sim.bounce(HUB);
-                }
+fn end(fault: &Fault, sim: &mut Sim<'_>, ground: &Ground) {
+    match fault {
+        Fault::Sidecar { whose: Whose::Of(slot), .. } => start(sim, &sidecar(*slot)),
+        Fault::Sidecar { whose: Whose::Coordinator, .. } => {}
+        Fault::Trainer(slot) => start(sim, &trainer(*slot)),
+        Fault::Hub => {
+            if !sim.is_host_running(HUB) {
+                ground.restart_hub();
+                sim.bounce(HUB);
             }
-            Fault::Cut { from, to, both } => {
-                each(from, to, |from, to| {
-                    sim.repair_oneway(from, to);
-                    if *both {
-                        sim.repair_oneway(to, from);
-                    }
-                });
-            }
-            Fault::Held { some, others } => each(some, others, |one, other| sim.release(one, other)),
-            Fault::Slow(slot) => slow(*slot, sim, ground, false),
         }
+        Fault::Cut { from, to, both } => {
+            each(from, to, |from, to| {
+                sim.repair_oneway(from, to);
+                if *both {
+                    sim.repair_oneway(to, from);
+                }
+            });
+        }
+        Fault::Held { some, others } => each(some, others, |one, other| sim.release(one, other)),
+        Fault::Slow(slot) => slow(*slot, sim, ground, false),
     }
 }
 

@@ -159,9 +159,9 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "engine",
         tier: Tier::Full,
-        budget: Budget { cold: 1200, warm: 900 },
+        budget: Budget { cold: 2100, warm: 1200 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
-        commands: &[&["xtask", "fuzz", "--seconds", "60"]],
+        commands: &[&["xtask", "fuzz", "--seconds", "60"], &["xtask", "simulate", "--turmoil", "100"]],
     },
     Suite {
         name: "methods",

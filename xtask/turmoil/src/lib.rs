@@ -34,7 +34,6 @@ use atoll_collective::v1::{ArbiterKind, Member};
 
 pub use figures::Figures;
 use ground::Ground;
-use schedule::HEAL;
 pub use schedule::Schedule;
 use weather::Weather;
 
@@ -56,7 +55,9 @@ pub struct Ending {
 pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
     let ground = Ground::new(*schedule, rules);
     let mut sim = simulation(seed, &ground);
-    let mut weather = Weather::new(schedule::strikes(seed, schedule));
+    let strikes = schedule::strikes(seed, schedule);
+    let healed = schedule::healed(&strikes);
+    let mut weather = Weather::new(strikes);
     let (mut goal, mut held) = (None, false);
     let wrong = loop {
         if let Err(error) = sim.step() {
@@ -67,20 +68,20 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
             break Some(wrong.to_owned());
         }
         weather.change(&mut sim, &ground);
-        if goal.is_none() && now >= HEAL {
+        if goal.is_none() && now >= healed {
             weather.clear(&mut sim, &ground);
             goal = Some(ground.book().newest() + ROUNDS_AFTER);
         }
         if goal.is_some_and(|goal| ground.book().all_reached(schedule.workers, goal)) {
             break None;
         }
-        if now >= HEAL + TIME_AFTER {
+        if now >= healed + TIME_AFTER {
             held = ground.has_lost_its_members();
         }
         if held {
             break None;
         }
-        if now >= HEAL + TIME_AFTER {
+        if now >= healed + TIME_AFTER {
             break Some(format!("the run does not go on: {}", ground.book().standing()));
         }
     };

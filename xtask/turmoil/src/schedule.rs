@@ -5,10 +5,10 @@ use std::time::Duration;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// Faults begin before this, and all have ended at [`HEAL`].
+/// Faults begin before this.
 const STRIKES_UNTIL: u64 = 8_000;
-/// From here on nothing is wrong any more.
-pub(crate) const HEAL: Duration = Duration::from_secs(12);
+/// Nothing is wrong any more from here on, or from the end of the last fault: everybody has come, and done rounds.
+const CALM: u64 = 5_000;
 
 /// A run without its faults.
 // Each is a choice of its own.
@@ -33,7 +33,11 @@ pub struct Schedule {
     pub elements: usize,
     /// Longest time that a message takes.
     pub latency: Duration,
-    /// How many faults strike it.
+    /// A worker whose trainer gives something else than it says: only comparing by value can notice that.
+    pub liar: Option<u32>,
+    /// Two workers and two others cannot reach each other for a while, and all reach the hub; where there are four.
+    pub split: bool,
+    /// How many other faults strike it.
     pub faults: u32,
 }
 
@@ -51,6 +55,8 @@ impl Schedule {
             drop_stragglers: seed / 4 % 2 == 1,
             elements: [3, 5_000, 20_000][(seed / 5 % 3) as usize],
             latency: Duration::from_millis([4, 20, 60][(seed / 2 % 3) as usize]),
+            liar: None,
+            split: seed % 8 == 5,
             faults: 3 + (seed / 7 % 3) as u32,
         }
     }
@@ -113,7 +119,12 @@ impl Dice {
 pub(crate) fn strikes(seed: u64, schedule: &Schedule) -> Vec<Strike> {
     let mut dice = Dice(ChaCha8Rng::seed_from_u64(seed));
     let mut ends = Ends { voters: 0, trainers: 0 };
-    (0..schedule.faults)
+    let split = schedule.split.then(|| {
+        let from = 1_000 + dice.below(3_000);
+        let (one, other) = halves(&mut dice, schedule, Hub::Between);
+        Strike { from, until: from + 7_000, fault: Fault::Cut { from: one, to: other, both: true } }
+    });
+    let others = (0..schedule.faults)
         .map(|_| {
             let from = dice.below(STRIKES_UNTIL);
             let fault = fault(&mut dice, schedule, &mut ends);
@@ -123,7 +134,13 @@ pub(crate) fn strikes(seed: u64, schedule: &Schedule) -> Vec<Strike> {
             };
             Strike { from, until: from + lasts, fault }
         })
-        .collect()
+        .collect::<Vec<_>>();
+    split.into_iter().chain(others).collect()
+}
+
+/// From when on nothing is wrong any more.
+pub(crate) fn healed(strikes: &[Strike]) -> Duration {
+    Duration::from_millis(strikes.iter().map(|strike| strike.until).fold(CALM, u64::max))
 }
 
 /// Processes that end: no protocol goes on when a majority of voters has forgotten what it promised, or when nobody is left
@@ -153,7 +170,8 @@ fn fault(dice: &mut Dice, schedule: &Schedule, ends: &mut Ends) -> Fault {
         5 | 6 => Fault::Cut { from: vec![End::Worker(slot)], to: others(schedule, slot, true), both: dice.below(2) == 0 },
         7 => Fault::Cut { from: others(schedule, slot, dice.below(2) == 0), to: vec![End::Worker(slot)], both: false },
         8 => {
-            let (some, others) = halves(dice, schedule);
+            let hub = [Hub::WithFirst, Hub::WithOthers, Hub::Between][dice.below(3) as usize];
+            let (some, others) = halves(dice, schedule, hub);
             Fault::Cut { from: some, to: others, both: true }
         }
         9 => Fault::Held { some: vec![End::Worker(slot)], others: others(schedule, slot, true) },
@@ -171,15 +189,23 @@ fn others(schedule: &Schedule, slot: u32, hub: bool) -> Vec<End> {
     workers.chain(hub.then_some(End::Hub)).collect()
 }
 
-/// Two groups of workers, with two in each where there are four; the hub is in one of them, or reaches both.
-fn halves(dice: &mut Dice, schedule: &Schedule) -> (Vec<End>, Vec<End>) {
+/// Where the hub is when the workers are in two groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hub {
+    WithFirst,
+    WithOthers,
+    Between,
+}
+
+/// Two groups of workers, with two in each where there are four.
+fn halves(dice: &mut Dice, schedule: &Schedule, hub: Hub) -> (Vec<End>, Vec<End>) {
     let first = dice.slot(schedule);
     let mut slots: Vec<_> = (0..schedule.workers).map(|step| End::Worker((first + step) % schedule.workers)).collect();
     let mut rest = slots.split_off(2);
-    match dice.below(3) {
-        0 => slots.push(End::Hub),
-        1 => rest.push(End::Hub),
-        _ => {}
+    match hub {
+        Hub::WithFirst => slots.push(End::Hub),
+        Hub::WithOthers => rest.push(End::Hub),
+        Hub::Between => {}
     }
     (slots, rest)
 }
@@ -189,9 +215,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_kind_of_fault_strikes_some_schedule_and_all_have_ended_at_the_healing() {
+    fn every_kind_of_fault_strikes_some_schedule_and_ends_soon() {
         let all: Vec<_> = (0..200).flat_map(|seed| strikes(seed, &Schedule::of(seed))).collect();
-        assert!(all.iter().all(|strike| strike.from < strike.until && u128::from(strike.until) < HEAL.as_millis()));
+        assert!(all.iter().all(|strike| strike.from < strike.until && strike.until < 12_000));
+        assert_eq!((healed(&all[..0]), healed(&all) > healed(&all[..1])), (Duration::from_secs(5), true));
         let kinds: [fn(&Fault) -> bool; 9] = [
             |fault| matches!(fault, Fault::Sidecar { whose: Whose::Coordinator, told: false }),
             |fault| matches!(fault, Fault::Sidecar { whose: Whose::Of(_), told: true }),

@@ -191,7 +191,7 @@ impl Trainer {
     async fn end(&mut self, client: &Client, begun: &BeginRoundReply) -> Result<(), Ended> {
         let (slot, round) = (self.slot, begun.round);
         let entry = self.ground.book().enters(slot, round);
-        fill(&self.ends.input, entry);
+        fill(&self.ends.input, if self.ground.schedule.liar == Some(slot) { entry + 1 } else { entry });
         let operation = Operation {
             reduction: Reduction::Mean.into(),
             ..operation::ends_round(round, 0, self.ground.schedule.elements as u64)

@@ -22,6 +22,21 @@ fn without_faults_nothing_is_aborted_and_nobody_is_left_out() {
 }
 
 #[test]
+fn a_trainer_that_gives_something_else_than_it_says_is_noticed_by_value_alone() {
+    let schedule = Schedule { liar: Some(1), faults: 0, ..Schedule::of(0) };
+    let (_, wrong) = run(0, &schedule, Rules::default()).figures.wrong.unwrap();
+    assert!(wrong.contains("is not the mean of what"), "{wrong}");
+}
+
+#[test]
+fn two_halves_do_not_both_go_on_unless_half_of_the_votes_is_enough() {
+    let schedule = Schedule { workers: 4, joiner: false, tls: false, peers: true, split: true, faults: 0, ..Schedule::of(0) };
+    let wrong = |rules| run(0, &schedule, rules).figures.wrong;
+    assert_eq!(wrong(Rules::default()), None);
+    assert!(wrong(Rules::without("majority").unwrap()).is_some());
+}
+
+#[test]
 fn under_faults_no_result_is_wrong_and_all_go_on() {
     let (printed, well) = simulate(&["--seeds", "5"]);
     assert!(well, "{printed}");

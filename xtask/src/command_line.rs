@@ -69,8 +69,11 @@ pub(crate) enum Task {
         #[arg(long, default_value_t = 10_000)]
         seeds: u64,
         /// Schedules of whole sidecars with real gRPC on a simulated network, instead
-        #[arg(long, value_name = "SEEDS", conflicts_with = "seeds")]
+        #[arg(long, value_name = "SEEDS", conflicts_with_all = ["seeds", "mutations"])]
         turmoil: Option<u64>,
+        /// Take each safety rule away instead, and find a schedule that goes wrong without it
+        #[arg(long, conflicts_with = "seeds")]
+        mutations: bool,
     },
     /// Check the quality of training methods
     #[command(subcommand)]
@@ -143,7 +146,9 @@ impl Task {
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Fuzz(arguments) => fuzz::perform(arguments),
-            Self::Simulate { seeds, turmoil } => simulate::perform(*seeds, *turmoil),
+            Self::Simulate { turmoil: Some(seeds), .. } => simulate::perform("atoll-turmoil", &["--seeds", &seeds.to_string()]),
+            Self::Simulate { mutations: true, .. } => simulate::perform("atoll-simulation", &["--mutations"]),
+            Self::Simulate { seeds, .. } => simulate::perform("atoll-simulation", &["--seeds", &seeds.to_string()]),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),

@@ -103,9 +103,9 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "simulation",
         tier: Tier::Ci,
-        budget: Budget { cold: 360, warm: 300 },
+        budget: Budget { cold: 540, warm: 480 },
         needs: &[COMPILER],
-        commands: &[&["xtask", "simulate", "--seeds", "10000"]],
+        commands: &[&["xtask", "simulate", "--seeds", "10000"], &["xtask", "simulate", "--mutations"]],
     },
     Suite {
         name: "example",

@@ -7,7 +7,7 @@ macro_rules! rules {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
         /// Which safety rules the state machines keep; all of them, unless a test takes one away.
         #[allow(clippy::struct_excessive_bools)]
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         pub struct Rules {
             $($(#[$doc])+ pub $name: bool,)+
         }
@@ -35,8 +35,6 @@ macro_rules! rules {
 }
 
 rules! {
-    /// Arbiter: a term is granted to one candidate, on top of the newest term.
-    terms_follow,
     /// Arbiter: an epoch is granted to the coordinator of the newest term, on top of the newest epoch.
     epochs_follow,
     /// Arbiter: the newest record names the one arbiter that decides on the next; the other refuses.
@@ -73,12 +71,8 @@ rules! {
     prepared_waits,
     /// Peer: a commit counts for what it is prepared for with the same hash.
     commits_what_is_prepared,
-    /// Peer: what was not prepared under an old coordinator can no longer become so.
-    unprepared_halts,
     /// Peer: a start counts when it answers the newest arrival.
     starts_answer_arrivals,
-    /// Peer: a contribution is of samples that were dealt to it.
-    contributes_what_was_dealt,
 }
 
 #[cfg(test)]

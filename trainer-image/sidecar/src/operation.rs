@@ -20,7 +20,8 @@ use crate::regions::Part;
 /// Whom to tell how an attempt ended.
 pub(crate) struct Moving {
     pub(crate) key: Key,
-    pub(crate) number: u64,
+    /// Term and number.
+    pub(crate) attempt: (u64, u64),
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) begun: Instant,
@@ -60,7 +61,7 @@ impl Moving {
     }
 
     async fn ended(self, result: Result<Vec<u8>, Failure>) {
-        let _stopping = self.inbox.send(Input::Moved(self.key, self.number, result)).await;
+        let _stopping = self.inbox.send(Input::Moved(self.key, self.attempt, result)).await;
     }
 }
 

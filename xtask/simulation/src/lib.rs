@@ -8,12 +8,16 @@
 // A check by itself: what is missing here is a mistake of the simulation, and must stop it.
 #![allow(clippy::unwrap_used)]
 
+pub mod arbiters;
+pub mod mutations;
 mod world;
 
 use atoll_collective::rules::Rules;
 use world::World;
 
 /// How many of each fault strike a run.
+// Each is a choice of its own.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
     /// Sidecars that end, and are started again.
@@ -32,6 +36,18 @@ pub struct Faults {
     pub splits: u32,
     /// Times that the hub's process ends, and is started again.
     pub hub_crashes: u32,
+    /// Faults that wait for their moment: the world's `Moment` lists them.
+    pub ambushes: u32,
+    /// Workers whose lanes tear in the middle of an operation, while all live.
+    pub tears: u32,
+    /// Workers that claim other samples than they were dealt.
+    pub lies: u32,
+    /// Commits that reach a member with another result than was agreed: it gives up whatever it is in.
+    pub corruptions: u32,
+    /// Some calls have less time than an operation takes.
+    pub hasty: bool,
+    /// What a coordinator had sent arrives although another was found meanwhile.
+    pub late: bool,
     /// Crashes may end so many voters at once that no majority of them is ever back.
     pub ruinous: bool,
 }
@@ -93,7 +109,7 @@ impl Schedule {
         }
     }
 
-    /// The schedule of a seed: all kinds in turn, the first half of each ten under one arbiter, the second under another.
+    /// The schedule of a seed: all kinds in turn, the first half of each fourteen under one arbiter, the second under another.
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let kinds = [
@@ -101,20 +117,32 @@ impl Schedule {
             Faults { crashes: 4, ..Faults::default() },
             Faults { partitions: 4, crashes: 1, hub_crashes: 1, ..Faults::default() },
             Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1, ..Faults::default() },
-            Faults { splits: 2, stops: 2, cuts: 2, partitions: 1, crashes: (seed / 10 % 2) as u32, ..Faults::default() },
+            Faults { splits: 2, stops: 2, cuts: 2, partitions: 1, crashes: (seed / 14 % 2) as u32, ..Faults::default() },
+            Faults { ambushes: 6, crashes: 1, hasty: true, late: true, ..Faults::default() },
+            Faults {
+                tears: 4,
+                lies: 2,
+                corruptions: u32::from(seed % 3 != 1),
+                slow: 1,
+                cuts: 2,
+                partitions: 2,
+                late: true,
+                ..Faults::default()
+            },
         ];
-        let faults = Faults { ruinous: seed / 10 % 8 == 5, ..kinds[(seed % 5) as usize] };
+        let kind = (seed % kinds.len() as u64) as usize;
+        let faults = Faults { ruinous: seed / 14 % 8 == 5, ..kinds[kind] };
         let workers = 3 + (seed / 2 % 3) as u32;
         Self {
             workers: if faults.splits > 0 { workers.max(4) } else { workers },
-            joiners: (seed / 7 % 2) as u32,
+            joiners: if faults.ambushes > 0 { 1 } else { (seed / 3 % 2) as u32 },
             patient: seed.is_multiple_of(2),
             operations: seed % 3 == 1,
             unlike: seed / 3 % 4 == 1,
             receiver: seed / 4 % 6 == 1,
-            against_the_coordinator: seed % 5 == 1,
+            against_the_coordinator: kind == 1,
             faults,
-            arbitration: match (seed / 5 % 2, seed / 10 % 4) {
+            arbitration: match (seed / 7 % 2, seed / 14 % 4) {
                 (0, _) => Arbitration::Single,
                 (_, 3) => Arbitration::Changing,
                 _ => Arbitration::Peers,

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use atoll_collective::rules::Rules;
-use atoll_simulation::{Ending, Schedule, run};
+use atoll_simulation::mutations::{Failure, Kind, missed};
+use atoll_simulation::{Ending, Schedule, arbiters, run};
 use clap::Parser;
 use rayon::prelude::*;
 
@@ -24,6 +25,12 @@ struct Arguments {
     /// Take this safety rule away
     #[arg(long, value_parser = rules)]
     without: Option<Rules>,
+    /// The arbiters alone instead of whole runs
+    #[arg(long, requires = "seed")]
+    arbiters: bool,
+    /// Take each safety rule away, and find a schedule that goes wrong without it
+    #[arg(long, conflicts_with_all = ["seeds", "seed", "without"])]
+    mutations: bool,
 }
 
 fn rules(name: &str) -> Result<Rules, String> {
@@ -75,9 +82,48 @@ impl Sum {
     }
 }
 
+/// Finds for each rule a schedule that goes wrong without it.
+fn mutations() -> ExitCode {
+    let started = Instant::now();
+    let mut unneeded = Vec::new();
+    for rule in Rules::NAMES {
+        let Some(Failure { kind, seed, wrong }) = missed(rule) else {
+            println!("without {rule}: nothing goes wrong");
+            unneeded.push(*rule);
+            continue;
+        };
+        let arbiters = if kind == Kind::Arbiters { "--arbiters " } else { "" };
+        let wrong: String = wrong.lines().next().unwrap_or_default().chars().take(120).collect();
+        println!("--without {rule} {arbiters}--seed {seed}: {wrong}");
+    }
+    let (rules, seconds) = (Rules::NAMES.len(), started.elapsed().as_secs_f64());
+    let found = rules - unneeded.len();
+    println!(
+        "mutations: {rules} rules, {found} with a schedule that goes wrong without them, {} without, {seconds:.1} s",
+        unneeded.len()
+    );
+    ExitCode::from(u8::from(!unneeded.is_empty()))
+}
+
+/// Replays the arbiters alone.
+fn replay_arbiters(seed: u64, rules: Rules) -> ExitCode {
+    let ending = arbiters::run(seed, rules);
+    match &ending {
+        Ok(records) => println!("arbiters: seed {seed}, {records} records granted, no rule was broken"),
+        Err(wrong) => println!("seed {seed}: {wrong}\narbiters: seed {seed}, a rule was broken"),
+    }
+    ExitCode::from(u8::from(ending.is_err()))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let rules = arguments.without.unwrap_or_default();
+    if arguments.mutations {
+        return mutations();
+    }
+    if let Some(seed) = arguments.seed.filter(|_| arguments.arbiters) {
+        return replay_arbiters(seed, rules);
+    }
     let started = Instant::now();
     let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
     let count = seeds.end - seeds.start;

@@ -1,5 +1,6 @@
 //! A run of several sidecars and trainers on virtual time.
 
+mod ambush;
 mod arbitration;
 mod faults;
 mod network;
@@ -21,6 +22,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::Schedule;
+use ambush::Moment;
 use arbitration::{Answer, Body};
 use network::{Block, End};
 
@@ -63,6 +65,10 @@ enum Happening {
     Cut(u32, u32),
     Block(Block),
     Slow(u32),
+    Tear(u32),
+    Lie(u32),
+    Corrupt,
+    Ambush(Moment),
     CrashHub,
     RestartHub,
     Want(ArbiterKind),
@@ -117,10 +123,13 @@ struct Node {
     slowness: u64,
     /// The results that its outputs hold.
     outputs: BTreeMap<Key, Vec<u8>>,
-    /// Attempts by operation that it moves data for.
-    moving: BTreeMap<Key, u64>,
+    /// Attempts, by term and number, that it moves data for.
+    moving: BTreeMap<Key, (u64, u64)>,
     /// Attempts, by term and number, in which it gave its data to the lanes.
     gave: BTreeSet<(u64, u64)>,
+    /// The lanes of its next attempt tear; it claims other samples in its next round.
+    torn: bool,
+    lies: bool,
     trainer: Trainer,
 }
 
@@ -132,6 +141,13 @@ pub(crate) struct World {
     /// The first thing that went wrong.
     wrong: Option<String>,
     blocks: Vec<Block>,
+    /// Faults that wait for their moment; and the coordinator that ends at this instant, in the middle of what it says.
+    ambushes: Vec<Moment>,
+    dying: Option<(u32, Millis)>,
+    hasty: bool,
+    late: bool,
+    /// The next commit that is sent names another result.
+    corrupt: bool,
     /// Who committed in a term, by the coordinator's own word.
     committers: BTreeMap<u64, Member>,
     /// Contributions whose trainers were told that they were aborted.
@@ -162,9 +178,13 @@ pub(crate) struct World {
     schedule: Schedule,
     /// Roots of states whose repair began.
     mixtures: BTreeSet<Vec<u8>>,
+    /// Trainers take part in operations of groups, too.
+    groups: bool,
     /// What was given to operations, by operation and slot; and how those ended that were committed.
     given: BTreeMap<(Key, u32), u64>,
     operations: BTreeMap<Key, Commit>,
+    /// Operations that a coordinator has committed by votes.
+    voted: BTreeSet<Key>,
     notices: Vec<Notice>,
 }
 
@@ -215,6 +235,8 @@ impl World {
             coordinator: None,
             moving: BTreeMap::new(),
             gave: BTreeSet::new(),
+            torn: false,
+            lies: false,
             trainer: Trainer::default(),
         });
         Self {
@@ -223,6 +245,11 @@ impl World {
             minimum: (schedule.workers - schedule.joiners) as usize,
             wrong: None,
             blocks: Vec::new(),
+            ambushes: Vec::new(),
+            dying: None,
+            hasty: schedule.faults.hasty,
+            late: schedule.faults.late,
+            corrupt: false,
             committers: BTreeMap::new(),
             given_up: BTreeSet::new(),
             now: 0,
@@ -245,8 +272,10 @@ impl World {
             operate: schedule.operations,
             schedule: *schedule,
             mixtures: BTreeSet::new(),
+            groups: schedule.faults.ambushes == 0,
             given: BTreeMap::new(),
             operations: BTreeMap::new(),
+            voted: BTreeSet::new(),
             notices: Vec::new(),
         }
     }
@@ -388,6 +417,10 @@ impl World {
             Happening::Cut(one, other) => self.cut(one, other),
             Happening::Block(block) => self.blocks.push(block),
             Happening::Slow(slot) => self.node(slot).slowness = 10,
+            Happening::Tear(slot) => self.node(slot).torn = true,
+            Happening::Lie(slot) => self.node(slot).lies = true,
+            Happening::Corrupt => self.corrupt = true,
+            Happening::Ambush(moment) => self.ambushes.push(moment),
             Happening::CrashHub => self.crash_hub(),
             Happening::RestartHub => self.restart_hub(),
             Happening::Want(kind) => {
@@ -451,8 +484,10 @@ impl World {
         let mut proposals = Vec::new();
         for action in actions {
             match action {
-                coordinator::Action::Send { slot: to, message } => {
-                    if let Some(session) = self.session_of(slot, to, term) {
+                coordinator::Action::Send { slot: to, mut message } => {
+                    self.check_votes(term, &message);
+                    let session = self.session_of(slot, to, term);
+                    if let Some(session) = session.filter(|session| self.passes_ambush(slot, to, *session, &mut message)) {
                         self.deliver(session, Letter::Down(Some(*message)));
                     }
                 }
@@ -510,8 +545,9 @@ impl World {
                     let dial = self.node(slot).dials;
                     self.soon(20, Happening::Dialled { slot, incarnation: me.incarnation, dial, coordinator, term });
                 }
-                peer::Action::Send(message) => {
+                peer::Action::Send(mut message) => {
                     self.take_note(slot, &message);
+                    self.lie(slot, &mut message);
                     if let Some(session) = self.node(slot).session {
                         self.deliver(session, Letter::Up(Some(*message)));
                     }
@@ -526,7 +562,7 @@ impl World {
                 peer::Action::Move(begin) => {
                     let (key, attempt) = attempt(&begin);
                     self.node(slot).outputs.remove(&key);
-                    self.node(slot).moving.insert(key, attempt.1);
+                    self.node(slot).moving.insert(key, attempt);
                     self.node(slot).gave.insert(attempt);
                     let slowness = self.node(slot).slowness;
                     self.soon(50 * slowness, Happening::Moved { slot, incarnation: me.incarnation, begin });

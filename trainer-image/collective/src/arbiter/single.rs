@@ -60,7 +60,7 @@ impl Single {
     /// Grants the term after `observed` to `candidate`, if `observed` is still the newest and its coordinator is lost.
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         self.heard.insert((candidate.slot, candidate.incarnation), now);
-        let follows = observed == self.record.term || !self.rules.terms_follow;
+        let follows = observed == self.record.term;
         let granted = self.is_in_force() && follows && !candidate.contributor && !self.coordinator_lives(candidate, now);
         if granted {
             self.record = next_term(&self.record, candidate);
@@ -113,6 +113,7 @@ mod tests {
         let mut arbiter = Single::new(2_000);
         assert!(!arbiter.request_term(&Member { contributor: true, ..member(3) }, 0, 0).granted, "it may not coordinate");
         assert!(arbiter.request_term(&member(1), 0, 0).granted);
+        assert!(!arbiter.request_term(&member(1), 0, 1).granted, "a question that comes twice is for one term");
         let refused = arbiter.request_term(&member(2), 0, 1);
         assert!(!refused.granted);
         assert_eq!(refused.record.unwrap().coordinator, Some(member(1)));

@@ -19,7 +19,7 @@ use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Heartbeat,
     Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
-use crate::{Millis, Notice, chain, ledger};
+use crate::{Millis, Notice, Refusal, chain, ledger};
 pub use introduction::MOST_SESSIONS;
 use membership::Proposal;
 
@@ -317,6 +317,7 @@ impl Coordinator {
                 actions.push(self.send(slot, evict(AbortReason::PeerLost, "came back after it was lost")));
             }
         }
+        session.drop_unacceptable(self.rules);
         self.sessions.insert(slot, session);
     }
 
@@ -350,13 +351,8 @@ impl Coordinator {
         // Judged by its own start: a coordinator that recovers does not know the round yet.
         let begun = |start: &&Start| (start.round, start.started) == (key.round, key.started);
         let Some(start) = session.start.as_ref().filter(begun) else { return };
-        let ends_round = enter.operation.as_ref().is_some_and(|operation| operation.ends_round);
-        let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-        let refused = enter.operation.as_ref().and_then(|operation| operation::check(operation).err());
-        if let Some(refusal) = refused {
+        if let Err(refusal) = judged(start, &enter, self.rules) {
             self.evict(slot, refusal.reason, &refusal.detail);
-        } else if ends_round && self.rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
-            self.evict(slot, AbortReason::Mismatch, "it contributed samples that it was not dealt");
         } else if session.flights.len() >= MOST_IN_FLIGHT && !session.flights.contains_key(&key) {
             self.evict(slot, AbortReason::Mismatch, "it has more operations in flight than are allowed");
         } else {
@@ -462,6 +458,19 @@ impl Session {
         self.recalled = false;
     }
 
+    /// What it brings along and nobody has judged is judged now. It is evicted with the next epoch.
+    fn drop_unacceptable(&mut self, rules: Rules) {
+        let Some(start) = self.start.clone() else { return };
+        let mut refused = None;
+        self.flights.retain(|key, flight| {
+            let begun = (start.round, start.started) == (key.round, key.started);
+            let open = flight.enter.as_ref().filter(|_| begun && flight.prepared.is_none());
+            let verdict = open.map_or(Ok(()), |enter| judged(&start, enter, rules));
+            verdict.map_err(|refusal| refused = Some((refusal.reason, refusal.detail))).is_ok()
+        });
+        self.left = refused.or(self.left.take());
+    }
+
     /// It takes part in no round; its trainer has to arrive again.
     fn leave_round(&mut self) {
         self.arrive = None;
@@ -486,6 +495,18 @@ impl Session {
 /// Whether an arrival says what its trainer holds; one that does not is as good as none.
 fn says_a_state(arrive: &Arrive) -> bool {
     Standing::of(arrive).is_some()
+}
+
+/// Whether what a member gives, by its own start, can count.
+fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), Refusal> {
+    let Some(operation) = &enter.operation else { return Ok(()) };
+    operation::check(operation)?;
+    let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
+    if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
+        let detail = "it contributed samples that it was not dealt".to_owned();
+        return Err(Refusal { reason: AbortReason::Mismatch, detail });
+    }
+    Ok(())
 }
 
 /// The name of the operation that a flight is of.

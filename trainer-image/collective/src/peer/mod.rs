@@ -38,8 +38,8 @@ pub enum Event {
     Closed(u64),
     /// The coordinator sent a message.
     Message(Box<CoordinatorMessage>),
-    /// The data movement of an attempt, by its number, ended: the result's hash, or what went wrong.
-    Moved(Key, u64, Result<Vec<u8>, Failure>),
+    /// The data movement of an attempt, by its term and number, ended: the result's hash, or what went wrong.
+    Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     /// The state is the round's, every chunk of it checked; or no donor could give it.
     Fetched(Result<(), String>),
     /// Time has passed.
@@ -197,7 +197,7 @@ impl Peer {
             Event::Opened(term) => self.opened(term, now, &mut actions),
             Event::Closed(term) => self.closed(term),
             Event::Message(message) => self.message(*message, now, &mut actions),
-            Event::Moved(key, number, result) => self.moved(&key, number, result, &mut actions),
+            Event::Moved(key, attempt, result) => self.moved(&key, attempt, result, &mut actions),
             Event::Fetched(result) => self.fetched(result, &mut actions),
             Event::Tick => self.watch(now, &mut actions),
         }
@@ -259,9 +259,6 @@ impl Peer {
         }
         self.term = term;
         self.link = Link::Open { term, heard: now, sent: now };
-        if self.rules.unprepared_halts {
-            self.halt_unprepared(actions);
-        }
         let hello = Hello {
             run: self.run.clone(),
             member: Some(self.me.clone()),

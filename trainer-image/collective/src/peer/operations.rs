@@ -3,7 +3,7 @@
 use super::{Action, Failure, Outcome, Peer, leave_body};
 use crate::operation::{self, Key, MOST_IN_FLIGHT};
 use crate::v1::{self, Abort, AbortReason, Begin, Commit, Enter, Failed, Prepared, leave, peer_message};
-use crate::{Millis, Refusal, chain, ledger};
+use crate::{Millis, Refusal, chain};
 
 /// One operation of this peer.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -65,17 +65,12 @@ impl Peer {
         let operation = enter.operation.as_ref().ok_or_else(|| mismatch("no operation is named"))?;
         operation::check(operation)?;
         let begun = |start: &&v1::Start| (start.round, start.started) == (key.round, key.started);
-        let Some(start) = self.start.as_ref().filter(begun) else {
+        if self.start.as_ref().filter(begun).is_none() {
             let detail = "the worker is not a member of this round".to_owned();
             return Err(Refusal { reason: AbortReason::PeerLost, detail });
-        };
+        }
         if !operation::includes(operation, self.me.slot) {
             return Err(mismatch("this worker is not one of the operation's slots"));
-        }
-        let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-        // A trainer that still trained for a start that was given up since.
-        if operation.ends_round && self.rules.contributes_what_was_dealt && !ledger::covers(&start.samples, samples) {
-            return Err(mismatch("the contribution is of samples that the worker was not dealt"));
         }
         if self.flights.len() >= MOST_IN_FLIGHT {
             return Err(mismatch("more operations are in flight than are allowed"));
@@ -96,12 +91,13 @@ impl Peer {
         }
     }
 
-    pub(super) fn moved(&mut self, key: &Key, number: u64, result: Result<Vec<u8>, Failure>, actions: &mut Vec<Action>) {
-        let Some(flight) = self.flights.get_mut(key) else { return };
-        let Some(begin) = flight.begin.as_ref().filter(|begin| begin.number == number && flight.prepared.is_none()) else {
+    pub(super) fn moved(&mut self, key: &Key, attempt: (u64, u64), result: Result<Vec<u8>, Failure>, actions: &mut Vec<Action>) {
+        let Some(flight) = self.flights.get_mut(key).filter(|flight| flight.prepared.is_none()) else { return };
+        let Some(begin) = &flight.begin else { return };
+        let (term, epoch) = begin.record.as_ref().map_or((0, 0), |record| (record.term, record.epoch));
+        if (term, begin.number) != attempt {
             return;
-        };
-        let epoch = begin.record.as_ref().map_or(0, |record| record.epoch);
+        }
         let key = Some(key.clone().into());
         match result {
             Ok(result_hash) => {
@@ -195,12 +191,13 @@ impl Peer {
             actions.push(Action::Ended(key.clone(), Outcome::InDoubt));
             return;
         }
-        let detail = "the operation's total deadline passed".to_owned();
-        self.give_up(
-            |flight| flight.prepared.is_none() || !prepared_waits,
-            &Refusal { reason: AbortReason::Deadline, detail },
-            actions,
-        );
+        let gives_up = |flight: &Flight| flight.prepared.is_none() || !prepared_waits;
+        let late = "the operation's total deadline passed";
+        // Others may have its data by now, and be prepared with it.
+        let detail = format!("{late} while data moved: the others decide whether its contribution counts");
+        let given = Refusal { reason: AbortReason::PeerLost, detail };
+        self.give_up(|flight| gives_up(flight) && flight.begin.is_some(), &given, actions);
+        self.give_up(gives_up, &Refusal { reason: AbortReason::Deadline, detail: late.to_owned() }, actions);
         self.leave_round(actions);
         self.send(leave_body(leave::Reason::Deadline), actions);
     }
@@ -229,14 +226,5 @@ impl Peer {
             }
             !gone
         });
-    }
-
-    /// What was not prepared under the old coordinator can no longer become so.
-    pub(super) fn halt_unprepared(&mut self, actions: &mut Vec<Action>) {
-        for (key, flight) in &mut self.flights {
-            if flight.prepared.is_none() && flight.begin.take().is_some() {
-                actions.push(Action::Halt(key.clone()));
-            }
-        }
     }
 }

@@ -132,7 +132,8 @@ impl Core {
         self.halt(&key);
         if let Err(detail) = self.try_moving(begin, &key) {
             let failure = Failure { reason: AbortReason::Mismatch, culprit: self.me.slot, detail };
-            self.peer_event(peer::Event::Moved(key, begin.number, Err(failure)));
+            let term = begin.record.as_ref().map_or(0, |record| record.term);
+            self.peer_event(peer::Event::Moved(key, (term, begin.number), Err(failure)));
         }
     }
 
@@ -142,7 +143,7 @@ impl Core {
         let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
         let (term, number) = (plan.term, plan.number);
         let (inbox, metrics) = (self.inbox.clone(), Arc::clone(self.observation.metrics()));
-        let moving = work::Moving { key: key.clone(), number, inbox, metrics, begun: Instant::now() };
+        let moving = work::Moving { key: key.clone(), attempt: (term, number), inbox, metrics, begun: Instant::now() };
         let span = self.observation.span(key);
         let task = if given.len() > 1 {
             let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);

@@ -139,7 +139,7 @@ pub(crate) enum Input {
         request: ForceRequest,
         answer: Answer<ForceReply>,
     },
-    Moved(Key, u64, Result<Vec<u8>, Failure>),
+    Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     Hashed(u64, Result<Vec<Manifest>, ManifestError>),
     Fetched(u64, Result<Manifest, String>),
 }
@@ -297,7 +297,7 @@ impl Core {
             | Input::Accept { .. }
             | Input::Stand { .. }
             | Input::Force { .. } => self.take_from_arbiter(input),
-            Input::Moved(key, number, result) => self.peer_event(peer::Event::Moved(key, number, result)),
+            Input::Moved(key, attempt, result) => self.peer_event(peer::Event::Moved(key, attempt, result)),
             Input::Hashed(number, manifests) => self.hashed(number, manifests),
             Input::Fetched(number, result) => self.fetched(number, result),
         }

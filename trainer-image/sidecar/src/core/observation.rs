@@ -312,7 +312,7 @@ mod tests {
         let abort = Abort { reason: AbortReason::LaneFailed.into(), ..Abort::default() };
         seen.peer(Some(&told(coordinator_message::Body::Abort(abort))), &[peer::Action::Halt(key.clone())]);
         seen.peer(Some(&told(coordinator_message::Body::Begin(begin(2)))), &[peer::Action::Move(Box::new(begin(2)))]);
-        seen.peer(Some(&peer::Event::Moved(key.clone(), 2, Ok(vec![0; 32]))), &[]);
+        seen.peer(Some(&peer::Event::Moved(key.clone(), (1, 2), Ok(vec![0; 32]))), &[]);
         let commit = Commit { record: Some(CommitRecord { round: 3, ..CommitRecord::default() }), ..Commit::default() };
         seen.peer(None, &[peer::Action::Ended(key, Outcome::Committed(Box::new(commit)))]);
         seen.assert_says(&[

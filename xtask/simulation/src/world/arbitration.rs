@@ -221,6 +221,9 @@ impl World {
         if place == 0 {
             return;
         }
+        if !self.granted.contains_key(&place) {
+            self.ambush_newcomers(record);
+        }
         let (now, at) = (self.now, &mut self.granted_at);
         let known = self.granted.entry(place).or_insert_with(|| {
             *at = now;

@@ -4,6 +4,7 @@ use atoll_collective::chain;
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::ArbiterKind;
 
+use super::ambush::Moment;
 use super::network::{Block, End};
 use super::training::first_state;
 use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, member, petition};
@@ -48,6 +49,22 @@ impl World {
                     self.at(when, Happening::Want(kind));
                 }
             }
+        }
+        for _ in 0..faults.tears {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Tear(slot));
+        }
+        for _ in 0..faults.lies {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Lie(slot));
+        }
+        for _ in 0..faults.corruptions {
+            let when = self.below(FAULTS_UNTIL);
+            self.at(when, Happening::Corrupt);
+        }
+        for _ in 0..faults.ambushes {
+            let (when, which) = (self.below(FAULTS_UNTIL), self.below(Moment::ALL.len() as u64) as usize);
+            self.at(when, Happening::Ambush(Moment::ALL[which]));
         }
         for _ in 0..faults.slow {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
@@ -164,6 +181,9 @@ impl World {
     }
 
     pub(super) fn restart_trainer(&mut self, slot: u32) {
+        if self.node(slot).trainer.alive {
+            return;
+        }
         let incarnation = self.node(slot).trainer.incarnation + 1;
         let state = first_state(if self.schedule.unlike { u64::from(slot) << 32 | incarnation } else { 0 });
         self.node(slot).trainer = Trainer { incarnation, alive: true, state, ..Trainer::default() };

@@ -77,7 +77,10 @@ impl World {
     pub(super) fn reach_peer(&mut self, id: SessionId, message: Option<CoordinatorMessage>) {
         let session = &self.sessions[&id];
         let (peer, term) = (session.peer.clone(), session.term);
-        if !self.is(&peer) || self.node(peer.slot).session != Some(id) {
+        // The sidecar drops what an earlier session of the same term still brings; another term's, the protocol itself refuses.
+        let open = self.node(peer.slot).session;
+        let late = self.late && message.is_some() && open.is_some_and(|open| self.sessions[&open].term != term);
+        if !self.is(&peer) || open != Some(id) && !late {
             return;
         }
         match message {

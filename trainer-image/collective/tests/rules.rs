@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
-use atoll_collective::peer::{self, Outcome, Peer};
+use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
     AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Hub,
     Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,

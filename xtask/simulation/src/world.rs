@@ -134,6 +134,8 @@ struct Node {
 }
 
 /// A run in progress.
+// Each says of the schedule, by itself, whether something happens in it.
+#[allow(clippy::struct_excessive_bools)]
 pub(crate) struct World {
     rules: Rules,
     traced: bool,

@@ -64,8 +64,8 @@ impl Peer {
         let mismatch = |detail: &str| Refusal { reason: AbortReason::Mismatch, detail: detail.to_owned() };
         let operation = enter.operation.as_ref().ok_or_else(|| mismatch("no operation is named"))?;
         operation::check(operation)?;
-        let begun = |start: &&v1::Start| (start.round, start.started) == (key.round, key.started);
-        if self.start.as_ref().filter(begun).is_none() {
+        let another = |start: &v1::Start| (start.round, start.started) != (key.round, key.started);
+        if self.start.as_ref().is_none_or(another) {
             let detail = "the worker is not a member of this round".to_owned();
             return Err(Refusal { reason: AbortReason::PeerLost, detail });
         }

@@ -4,8 +4,8 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
-    AbortReason, ArbiterKind, Arrive, Begin, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Hello, Hub,
-    Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    AbortReason, ArbiterKind, Arrive, Begin, Commit, CommitRecord, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict,
+    Flight, Hello, Hub, Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -368,4 +368,50 @@ fn tags_begun(actions: &[Action]) -> Vec<String> {
         _ => None,
     };
     actions.iter().filter_map(begun).collect()
+}
+
+/// A peer of slot 1 that is prepared to commit the round with a result of this hash.
+fn voter(hash: u8) -> Peer {
+    let mut peer = peer(1);
+    told(&mut peer, coordinator_message::Body::Start(start(1, 1)));
+    let mine = enter(1, range(4, 8));
+    peer.tick(peer::Event::Entered(Enter { operation: Some(operation::ends_round(ROUND, 0, 8)), ..mine.clone() }, 60_000), 4);
+    let contributions = vec![enter(0, range(0, 4)).contribution.unwrap(), mine.contribution.unwrap()];
+    let begin =
+        Begin { record: Some(epoch(1, 1, &[0, 1])), operation: mine.operation, contributions, number: 1, ..Begin::default() };
+    let moves = told(&mut peer, coordinator_message::Body::Begin(begin));
+    assert!(matches!(moves[..], [peer::Action::Move(_)]), "{moves:?}");
+    let key = operation::key(Some(&operation::ends_round(ROUND, 1, 8)));
+    peer.tick(peer::Event::Moved(key, (1, 1), Ok(vec![hash; chain::HASH])), 4);
+    assert!(peer.is_prepared());
+    peer
+}
+
+fn commit(slots: Vec<u32>, hash: u8) -> Commit {
+    let key = operation::ends_round(ROUND, 1, 8).key;
+    let record = CommitRecord { round: ROUND, result_hash: vec![hash; chain::HASH], ..CommitRecord::default() };
+    Commit { index: 1, key, term: 1, epoch: 1, slots, result_hash: vec![hash; chain::HASH], record: Some(record) }
+}
+
+#[test]
+fn a_commit_with_another_hash_than_it_voted_for_is_asked_for_again_and_the_vote_is_kept() {
+    let mut peer = voter(5);
+    let done = told(&mut peer, coordinator_message::Body::Commit(commit(vec![0, 1], 6)));
+    assert!(matches!(done[..], [peer::Action::Hang(1)]), "{done:?}");
+    let again = peer.tick(peer::Event::Tick, 1_000);
+    assert!(again.iter().any(|action| matches!(action, peer::Action::Dial(_, 1))), "{again:?}");
+    let opened = peer.tick(peer::Event::Opened(1), 1_001);
+    let [peer_message::Body::Hello(hello)] = sent(&opened)[..] else { panic!("{opened:?}") };
+    let votes: Vec<_> = hello.flights.iter().map(|flight| flight.prepared.clone().unwrap().result_hash).collect();
+    assert_eq!((votes, hello.learned), (vec![vec![5; chain::HASH]], 0));
+    let done = told(&mut peer, coordinator_message::Body::Commit(commit(vec![0, 1], 5)));
+    assert!(matches!(done[..], [peer::Action::Ended(_, peer::Outcome::Committed(_))]), "{done:?}");
+}
+
+#[test]
+fn what_was_committed_without_a_peer_ends_its_vote() {
+    let mut peer = voter(5);
+    let done = told(&mut peer, coordinator_message::Body::Commit(commit(vec![0], 6)));
+    assert!(done.iter().any(|action| matches!(action, peer::Action::Ended(_, peer::Outcome::Aborted(_)))), "{done:?}");
+    assert!(!peer.is_prepared());
 }

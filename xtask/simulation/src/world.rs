@@ -458,14 +458,10 @@ impl World {
         self.check_deadline(slot);
         self.coordinator_event(slot, coordinator::Event::Tick);
         self.soon(60, Happening::Tick(slot));
-        let heartbeats: Vec<SessionId> = self
-            .sessions
-            .iter()
-            .filter(|(_, session)| session.open && session.coordinator == self.nodes[slot as usize].me)
-            .map(|(id, _)| *id)
-            .collect();
-        if let Some(heartbeat) = self.node(slot).coordinator.as_ref().map(Coordinator::heartbeat) {
-            for session in heartbeats {
+        let serving = self.node(slot).coordinator.as_ref();
+        let Some((term, heartbeat)) = serving.map(|coordinator| (coordinator.term(), coordinator.heartbeat())) else { return };
+        for peer in 0..self.nodes.len() as u32 {
+            if let Some(session) = self.session_of(slot, peer, term) {
                 self.deliver(session, Letter::Down(Some(heartbeat.clone())));
             }
         }
@@ -526,11 +522,12 @@ impl World {
         self.require(!late, || format!("a call of w{slot} has not returned at its deadline"));
     }
 
+    /// The session on which a coordinator serves a peer, while it is open.
     fn session_of(&self, coordinator: u32, peer: u32, term: u64) -> Option<SessionId> {
-        let found = |session: &Session| {
-            session.open && session.term == term && session.coordinator.slot == coordinator && session.peer.slot == peer
-        };
-        self.sessions.iter().rev().find(|(_, session)| found(session)).map(|(id, _)| *id)
+        let served = *self.served.get(&(coordinator, peer))?;
+        let session = self.sessions.get(&served)?;
+        let serves = session.open && session.term == term && session.coordinator == self.nodes[coordinator as usize].me;
+        serves.then_some(served)
     }
 
     fn peer_event(&mut self, slot: u32, event: peer::Event) {

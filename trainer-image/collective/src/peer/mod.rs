@@ -283,13 +283,17 @@ impl Peer {
         }
     }
 
-    /// Finds the coordinator, or asks to become it.
-    fn connect(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        if let Link::Dialling { term, .. } | Link::Open { term, .. } = self.link
-            && self.located.term > term
-        {
+    fn hang_up(&mut self, actions: &mut Vec<Action>) {
+        if let Link::Dialling { term, .. } | Link::Open { term, .. } = self.link {
             actions.push(Action::Hang(term));
             self.link = Link::Lost;
+        }
+    }
+
+    /// Finds the coordinator, or asks to become it.
+    fn connect(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        if matches!(self.link, Link::Dialling { term, .. } | Link::Open { term, .. } if self.located.term > term) {
+            self.hang_up(actions);
         }
         if self.link != Link::Lost {
             return;
@@ -312,13 +316,8 @@ impl Peer {
 
     fn watch(&mut self, now: Millis, actions: &mut Vec<Action>) {
         match &mut self.link {
-            Link::Open { term, heard, .. } if now.saturating_sub(*heard) > self.liveness => {
-                actions.push(Action::Hang(*term));
-                self.link = Link::Lost;
-            }
-            Link::Dialling { term, since } if now.saturating_sub(*since) > self.liveness => {
-                actions.push(Action::Hang(*term));
-                self.link = Link::Lost;
+            Link::Open { heard: since, .. } | Link::Dialling { since, .. } if now.saturating_sub(*since) > self.liveness => {
+                self.hang_up(actions);
             }
             Link::Open { sent, .. } if now.saturating_sub(*sent) >= self.liveness / 8 => {
                 *sent = now;

@@ -112,7 +112,8 @@ impl Peer {
         }
     }
 
-    /// A commit counts only for what this peer is prepared for with the same hash.
+    /// A commit counts only for what this peer is prepared for with the same hash. What it took part in has no other: such a word
+    /// was changed on its way, and the peer stays prepared, and asks anew.
     pub(super) fn learn_commit(&mut self, commit: Commit, actions: &mut Vec<Action>) {
         let key: Key = commit.key.clone().unwrap_or_default().into();
         let prepared = self.flights.get(&key).and_then(|flight| flight.prepared.as_ref());
@@ -121,6 +122,9 @@ impl Peer {
                 return;
             }
             if self.rules.commits_what_is_prepared {
+                if prepared.is_some() && commit.slots.contains(&self.me.slot) {
+                    return self.hang_up(actions);
+                }
                 let detail = format!("{key} was committed without this worker");
                 return self.evicted(&Refusal { reason: AbortReason::PeerLost, detail }, actions);
             }

@@ -187,6 +187,17 @@ fn a_contribution_of_samples_that_were_not_dealt_is_refused_by_whichever_coordin
 }
 
 #[test]
+fn a_contribution_that_a_recovering_coordinator_refuses_costs_its_place_once_the_survivors_are_known() {
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let here = |slot| Hello { start: Some(start(slot, 1)), ..hello(slot) };
+    coordinator.tick(Event::Connected(Box::new(here(1))), 1);
+    let claimed = coordinator.tick(message(1, peer_message::Body::Enter(enter(1, range(90, 94)))), 2);
+    assert!(!evicts(&claimed, 1, AbortReason::Mismatch), "its vote may count: {claimed:?}");
+    let done = tick(&mut coordinator, Event::Connected(Box::new(here(0))), 3);
+    assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+}
+
+#[test]
 fn a_start_that_answers_an_earlier_arrival_reaches_nobody_and_is_given_again() {
     let mut peer = peer(2);
     assert!(told(&mut peer, coordinator_message::Body::Start(start(1, 1))).is_empty());

@@ -28,10 +28,17 @@ impl Coordinator {
         self.sessions.remove(&slot);
     }
 
-    /// Marks a member for eviction; the next proposal carries it.
+    /// Marks a member for eviction; the next proposal carries it. A new coordinator's first one has all who are here, because their
+    /// votes count: the one after it carries the mark.
     pub(super) fn evict(&mut self, slot: u32, reason: AbortReason, detail: &str) {
-        if !matches!(self.phase, Phase::Recovering { .. }) && self.is_member(slot) {
-            self.evicting.entry(slot).or_insert_with(|| (reason, detail.to_owned()));
+        if !self.is_member(slot) {
+            return;
+        }
+        let why = || (reason, detail.to_owned());
+        if !matches!(self.phase, Phase::Recovering { .. }) {
+            self.evicting.entry(slot).or_insert_with(why);
+        } else if let Some(session) = self.sessions.get_mut(&slot) {
+            session.left.get_or_insert_with(why);
         }
     }
 

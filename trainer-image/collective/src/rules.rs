@@ -55,8 +55,6 @@ rules! {
     unanimous,
     /// Coordinator: a vote counts in the epoch in which it was given.
     votes_of_this_epoch,
-    /// Coordinator: a new term decides nothing before every member of the last epoch has spoken or had its time.
-    waits_for_survivors,
     /// Coordinator: a lost coordinator's round is committed only when every survivor is prepared for it.
     survivors_agree,
     /// Coordinator: survivors are told the outcome after the arbiter has stored their epoch, not before.

@@ -5,7 +5,8 @@ use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Setti
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
     AbortReason, ArbiterKind, Arrive, Begin, Commit, CommitRecord, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict,
-    Flight, Hello, Hub, Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave, peer_message,
+    Flight, Heartbeat, Hello, Hub, Leave, Member, Operation, Prepared, Ruling, SampleRange, Start, coordinator_message, leave,
+    peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -195,6 +196,21 @@ fn a_contribution_that_a_recovering_coordinator_refuses_costs_its_place_once_the
     assert!(!evicts(&claimed, 1, AbortReason::Mismatch), "its vote may count: {claimed:?}");
     let done = tick(&mut coordinator, Event::Connected(Box::new(here(0))), 3);
     assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+}
+
+#[test]
+fn members_of_the_last_epoch_have_their_time_to_come_before_a_new_coordinator_leaves_them_out() {
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let here = |slot| Event::Connected(Box::new(Hello { start: Some(start(slot, 1)), ..hello(slot) }));
+    assert_eq!(tick(&mut coordinator, here(0), 1), []);
+    let done = tick(&mut coordinator, here(1), 1_999);
+    assert!(!done.is_empty() && !evicts(&done, 1, AbortReason::PeerLost), "{done:?}");
+
+    let mut alone = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    tick(&mut alone, here(0), 1);
+    tick(&mut alone, message(0, peer_message::Body::Heartbeat(Heartbeat {})), 1_000);
+    let done = tick(&mut alone, message(0, peer_message::Body::Heartbeat(Heartbeat {})), 2_000);
+    assert!(evicts(&done, 1, AbortReason::PeerLost), "{done:?}");
 }
 
 #[test]

@@ -13,13 +13,15 @@ use crate::v1::{AbortReason, Begin, Flight, Prepared, coordinator_message};
 use crate::{Millis, Notice, chain};
 
 impl Coordinator {
-    /// Decides once all members of the last epoch have spoken, or the silent ones had their time.
+    /// Decides once all members of the last epoch have spoken, or the silent ones had their time. It is for their places that they
+    /// are waited for: what some of them say decides as well as what all say, since nothing is committed that one of them is not
+    /// prepared for.
     pub(super) fn recover(&mut self, since: Millis, now: Millis, actions: &mut Vec<Action>) {
         // A member whose slot speaks with another incarnation is known to be gone, and who lost the role is known to be silent.
         let deposed = self.record.deposed.as_ref();
         let all_known =
             self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot) || Some(member) == deposed);
-        let waited = now.saturating_sub(since) >= self.settings.liveness || !self.rules.waits_for_survivors;
+        let waited = now.saturating_sub(since) >= self.settings.liveness;
         if self.members().next().is_none() || !(all_known || waited) {
             return;
         }

@@ -44,12 +44,18 @@ pub(crate) enum Task {
         #[arg(long)]
         quick: bool,
     },
-    /// Kill and stop processes of runs, and check that the runs end well
+    /// Strike peers in every phase of their operations, have them come and go, kill and stop processes of runs; all must end well
     Faults {
-        /// 3 instants and shorter runs instead of 20
+        /// Three peers instead of three to five, and less of the rest
         #[arg(long)]
         quick: bool,
-        /// Repeats the instants of an earlier pass
+        /// Minutes in which peers come and go: hours, where somebody has them
+        #[arg(long)]
+        minutes: Option<u64>,
+        /// Instants of longer runs per case
+        #[arg(long)]
+        instants: Option<usize>,
+        /// Repeats an earlier pass
         #[arg(long)]
         seed: Option<u64>,
     },
@@ -142,7 +148,9 @@ impl Task {
             Self::Audit => audit::perform(),
             Self::Fields { check } => field_table::perform(*check),
             Self::Example { quick } => example::perform(*quick),
-            Self::Faults { quick, seed } => faults::perform(*quick, *seed),
+            Self::Faults { quick, minutes, instants, seed } => {
+                faults::perform(faults::Pass { quick: *quick, minutes: *minutes, instants: *instants, seed: *seed })
+            }
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Fuzz(arguments) => fuzz::perform(arguments),

@@ -154,7 +154,7 @@ pub(crate) const SUITES: [Suite; 16] = [
         tier: Tier::Full,
         budget: Budget { cold: 10_800, warm: 9_000 },
         needs: &[COMPILER, Need::Linux],
-        commands: &[&["xtask", "example"], &["xtask", "faults"], &["xtask", "bench", "trainer"]],
+        commands: &[&["xtask", "example"], &["xtask", "faults", "--instants", "20"], &["xtask", "bench", "trainer"]],
     },
     Suite {
         name: "engine",

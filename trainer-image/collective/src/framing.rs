@@ -3,13 +3,18 @@
 //!
 //! A lane is a raw gRPC body: each message is one flag byte (0: not compressed), four bytes of big-endian length, and the
 //! message. HTTP/2 cuts this stream anywhere.
+//!
+//! A frame carries a checksum where its connection has no TLS. The vote over results cannot find a copy that was changed on its
+//! way to the owner of its block: the owner gives the same wrong sum to all.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes before each message.
 pub const PREFIX: usize = 5;
 /// Bytes of a frame's header.
-pub const HEADER: usize = 24;
+pub const HEADER: usize = 28;
+/// Where the checksum is in it.
+const SUM: usize = 24;
 /// Largest payload of a frame.
 pub const LARGEST: usize = 1 << 20;
 
@@ -49,11 +54,14 @@ pub enum FramingError {
     #[error("the messages hold more than the {0} bytes that were agreed")]
     TooLong(u64),
     /// A frame without payload, or with too much.
-    #[error("a frame of {0} bytes; 25 to 1,048,600 are understood")]
+    #[error("a frame of {0} bytes; 29 to 1,048,604 are understood")]
     Length(u32),
     /// A kind that nobody knows.
     #[error("a frame is of the unknown kind {0}")]
     Kind(u32),
+    /// Header or payload are not what was sent.
+    #[error("the frame of block {0} was changed on its way")]
+    Damaged(u32),
 }
 
 /// The prefix of a message of `length` bytes.
@@ -66,17 +74,34 @@ pub fn prefix(length: u32) -> Bytes {
 }
 
 impl Header {
-    /// Prefix and header of a frame with a payload of `length` bytes.
+    /// Prefix and header of a frame with a payload of `length` bytes; `sum` is [`Header::sum`] where the connection has no TLS.
     #[must_use]
-    pub fn encode(&self, length: usize) -> Bytes {
+    pub fn encode(&self, length: usize, sum: u32) -> Bytes {
         let mut head = BytesMut::with_capacity(PREFIX + HEADER);
         head.put_u8(0);
         head.put_u32((HEADER + length) as u32);
-        head.put_u64_le(self.term);
-        head.put_u64_le(self.number);
-        head.put_u32_le(self.block);
-        head.put_u32_le(self.kind as u32);
+        head.put_slice(&self.fields());
+        head.put_u32_le(sum);
         head.freeze()
+    }
+
+    /// CRC-32 of header and payload.
+    #[must_use]
+    pub fn sum(&self, payload: &[u8]) -> u32 {
+        let mut sum = crc32fast::Hasher::new();
+        sum.update(&self.fields());
+        sum.update(payload);
+        sum.finalize()
+    }
+
+    fn fields(&self) -> [u8; SUM] {
+        let mut fields = [0; SUM];
+        let mut rest = &mut fields[..];
+        rest.put_u64_le(self.term);
+        rest.put_u64_le(self.number);
+        rest.put_u32_le(self.block);
+        rest.put_u32_le(self.kind as u32);
+        fields
     }
 
     fn decode(mut head: &[u8]) -> Result<Self, FramingError> {
@@ -111,9 +136,25 @@ pub enum Part {
 pub struct Unframer {
     head: Vec<u8>,
     left: usize,
+    /// Of the frame that is coming, where frames carry checksums.
+    check: Option<Check>,
+}
+
+/// What a frame's checksum is so far, and what it must become.
+#[derive(Debug, Default)]
+struct Check {
+    sum: crc32fast::Hasher,
+    expected: u32,
+    block: u32,
 }
 
 impl Unframer {
+    /// One for a connection without TLS: every frame must carry its checksum.
+    #[must_use]
+    pub fn summed() -> Self {
+        Self { check: Some(Check::default()), ..Self::default() }
+    }
+
     /// Takes the next part from the front of `data`; none when `data` is used up.
     ///
     /// # Errors
@@ -125,6 +166,12 @@ impl Unframer {
             }
             let bytes = data.split_to(self.left.min(data.len()));
             self.left -= bytes.len();
+            if let Some(check) = &mut self.check {
+                check.sum.update(&bytes);
+                if self.left == 0 && check.sum.clone().finalize() != check.expected {
+                    return Err(FramingError::Damaged(check.block));
+                }
+            }
             return Ok(Some(Part::Payload { bytes, last: self.left == 0 }));
         }
         let take = (PREFIX + HEADER - self.head.len()).min(data.len());
@@ -140,7 +187,13 @@ impl Unframer {
         let length = (&prefix[1..]).get_u32();
         let payload = (length as usize).checked_sub(HEADER).filter(|payload| (1..=LARGEST).contains(payload));
         self.left = payload.ok_or(FramingError::Length(length))?;
-        Ok(Some(Part::Head(Header::decode(header)?, self.left)))
+        let decoded = Header::decode(header)?;
+        if let Some(check) = &mut self.check {
+            let (fields, mut expected) = header.split_at(SUM);
+            *check = Check { sum: crc32fast::Hasher::new(), expected: expected.get_u32_le(), block: decoded.block };
+            check.sum.update(fields);
+        }
+        Ok(Some(Part::Head(decoded, self.left)))
     }
 
     /// Whether no frame is cut short.
@@ -221,7 +274,10 @@ mod tests {
     type Frames = Vec<(Header, Vec<u8>)>;
 
     fn unframe(pieces: &[&[u8]]) -> Result<(Frames, bool), FramingError> {
-        let mut unframer = Unframer::default();
+        unframe_with(Unframer::default(), pieces)
+    }
+
+    fn unframe_with(mut unframer: Unframer, pieces: &[&[u8]]) -> Result<(Frames, bool), FramingError> {
         let mut frames: Frames = Vec::new();
         for piece in pieces {
             let mut data = Bytes::copy_from_slice(piece);
@@ -254,11 +310,11 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_none_is_refused_at_its_head() {
-        let mut wrong = header(1).encode(1).to_vec();
+        let mut wrong = header(1).encode(1, 0).to_vec();
         wrong[PREFIX + 20] = 9;
         assert_eq!(unframe(&[&wrong]), Err(FramingError::Kind(9)));
-        assert_eq!(unframe(&[&header(1).encode(0)]), Err(FramingError::Length(24)));
-        assert_eq!(unframe(&[&header(1).encode(LARGEST + 1)]), Err(FramingError::Length(1_048_601)));
+        assert_eq!(unframe(&[&header(1).encode(0, 0)]), Err(FramingError::Length(28)));
+        assert_eq!(unframe(&[&header(1).encode(LARGEST + 1, 0)]), Err(FramingError::Length(1_048_605)));
         wrong[0] = 1;
         assert_eq!(unframe(&[&wrong]), Err(FramingError::Flag(1)));
     }
@@ -279,15 +335,26 @@ mod tests {
         #[test]
         fn frames_survive_any_cuts(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8), size in 1usize..40) {
             let frames: Vec<_> = payloads.into_iter().enumerate().map(|(number, payload)| (header(number as u64), payload)).collect();
-            let stream: Vec<u8> = frames.iter().flat_map(|(header, payload)| [header.encode(payload.len()).to_vec(), payload.clone()].concat()).collect();
+            let stream: Vec<u8> = frames.iter().flat_map(|(header, payload)| [header.encode(payload.len(), header.sum(payload)).to_vec(), payload.clone()].concat()).collect();
             let pieces: Vec<&[u8]> = stream.chunks(size).collect();
-            prop_assert_eq!(unframe(&pieces), Ok((frames, true)));
+            prop_assert_eq!(unframe(&pieces), Ok((frames.clone(), true)));
+            prop_assert_eq!(unframe_with(Unframer::summed(), &pieces), Ok((frames, true)));
+        }
+
+        #[test]
+        fn a_changed_bit_of_a_summed_frame_is_found(payload in prop::collection::vec(any::<u8>(), 1..200), place in any::<prop::sample::Index>(), bit in 0..8) {
+            let sent = [header(1).encode(payload.len(), header(1).sum(&payload)).to_vec(), payload].concat();
+            let mut came = sent.clone();
+            came[PREFIX + place.index(sent.len() - PREFIX)] ^= 1 << bit;
+            prop_assert!(unframe_with(Unframer::summed(), &[&sent]).is_ok());
+            prop_assert!(unframe_with(Unframer::summed(), &[&came]).is_err());
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = deframe(64, &[&bytes]);
             let _ = unframe(&[&bytes]);
+            let _ = unframe_with(Unframer::summed(), &[&bytes]);
         }
     }
 }

@@ -1,13 +1,15 @@
-//! Processes of a run are killed or stopped at random instants; the run must end well, and say who and why.
+//! What becomes of peers and runs when something goes wrong: at named phases of operations between real sidecars, and at random
+//! instants of whole runs. All must end well, and say who and why.
 
 mod instant;
+mod phases;
 mod strike;
 mod verdict;
 
 use std::{
     fs,
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
@@ -20,20 +22,43 @@ use crate::{
     tally::Tally,
 };
 
-/// Instants per case, and the runs that they interrupt.
-const FULL: (usize, Length) = (20, Length { steps: 1000, rounds: 50 });
-const QUICK: (usize, Length) = (3, Length { steps: 300, rounds: 15 });
+/// Instants of runs per case, where nobody says how many.
+const INSTANTS: usize = 3;
+const QUICK_INSTANTS: usize = 2;
+/// The runs that they interrupt; longer ones where somebody does.
+const SHORT: Length = Length { steps: 300, rounds: 15 };
+const LONG: Length = Length { steps: 1000, rounds: 50 };
+/// How long peers come and go.
+const CHURN: Duration = Duration::from_mins(2);
+const QUICK_CHURN: Duration = Duration::from_secs(20);
 
-/// Goes through all cases, at random instants from `seed`, or from a new seed.
-pub(crate) fn perform(quick: bool, seed: Option<u64>) -> Result<Tally> {
-    product::build(&["atoll"])?;
-    let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
-    let (instants, length) = if quick { QUICK } else { FULL };
+/// How much is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pass {
+    /// Three peers alone, and less of everything.
+    pub(crate) quick: bool,
+    /// Minutes in which peers come and go.
+    pub(crate) minutes: Option<u64>,
+    /// Instants of longer runs per case.
+    pub(crate) instants: Option<usize>,
+    /// Repeats an earlier pass.
+    pub(crate) seed: Option<u64>,
+}
+
+/// Goes through all phases, and through all cases at random instants of runs, from the seed or a new one.
+pub(crate) fn perform(pass: Pass) -> Result<Tally> {
+    product::build(&["atoll", "atoll-faults"])?;
+    let seed = pass.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
+    let churn = pass.minutes.map_or(if pass.quick { QUICK_CHURN } else { CHURN }, Duration::from_mins);
+    let (length, instants) = match pass.instants {
+        Some(instants) => (LONG, instants),
+        None => (SHORT, if pass.quick { QUICK_INSTANTS } else { INSTANTS }),
+    };
+    let mut figures = Figures(vec![phases::perform(pass.quick, churn, seed)?]);
     println!("faults: {} cases, {instants} instants each, --seed {seed}", CASES.len());
     let mut random = Random::new(seed);
     let folder = paths::target().join("xtask");
     fs::create_dir_all(&folder)?;
-    let mut figures = Figures::default();
     let mut longest: f64 = 0.0;
     for case in CASES {
         let mut well = 0;

@@ -7,6 +7,7 @@ use futures::{Stream, StreamExt};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -39,6 +40,16 @@ pub struct Lane {
 /// One connection of a lane.
 pub struct Channel {
     frames: mpsc::Sender<(Bytes, Bytes)>,
+    /// Frames carry checksums: the connection has no TLS.
+    summed: bool,
+    /// Waits for its end, which a connection that is half-open has none of.
+    hears: JoinHandle<()>,
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.hears.abort();
+    }
 }
 
 impl Channel {
@@ -47,7 +58,8 @@ impl Channel {
     /// # Errors
     /// When the channel has broken.
     pub async fn send(&self, header: Header, payload: Bytes) -> Result<(), String> {
-        let head = header.encode(payload.len());
+        let sum = if self.summed { header.sum(&payload) } else { 0 };
+        let head = header.encode(payload.len(), sum);
         self.frames.send((head, payload)).await.map_err(|_| "the lane broke".to_owned())
     }
 }
@@ -103,15 +115,16 @@ async fn open(
         .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
         .map_err(|error| error.to_string())?;
     let answer = Lanes::call(connection, request).await?;
+    let summed = !lanes.transport.is_secured();
     let lanes = lanes.clone();
-    tokio::spawn(async move {
+    let hears = tokio::spawn(async move {
         let why = match hear(&lanes, answer).await {
             Ok(Some(status)) | Err(status) => status.message().to_owned(),
             Ok(None) => "it ended without a status".to_owned(),
         };
         broke.send_replace(Some(why));
     });
-    Ok(Channel { frames })
+    Ok(Channel { frames, summed, hears })
 }
 
 /// Hears how many bytes have arrived, until the lane ends.

@@ -64,14 +64,6 @@ impl Operations {
         self.shared.changed.notify_waiters();
     }
 
-    /// A lane from `sender` broke.
-    pub fn lose(&self, sender: &Sender, detail: &str) {
-        let exchanges: Vec<_> = self.lock().exchanges.values().cloned().collect();
-        for exchange in exchanges {
-            exchange.lose(sender, detail);
-        }
-    }
-
     /// The attempt of a frame: waits when the sender is ahead; none when it has ended.
     pub(super) async fn find(&self, header: &Header) -> Option<Arc<Exchange>> {
         let attempt = (header.term, header.number);

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::{FETCH, Operations, PUSH, frames};
-use crate::exchange::{Incoming, Sender};
+use crate::exchange::{Exchange, Incoming, Sender};
 use crate::framing::{Deframer, FramingError, Part, Unframer};
 use crate::identity::PeerName;
 use crate::protocol::{self, Versions};
@@ -104,16 +105,24 @@ impl LaneService {
         let (arrived, arrivals) = watch::channel(0);
         tokio::spawn(async move {
             let _open = guest;
-            let status = self.take_frames(&from, request.into_body(), arrived).await.err();
+            let mut carried = Carried::default();
+            let status = self.take_frames(&from, request.into_body(), arrived, &mut carried).await.err();
             let status = status.unwrap_or_else(|| Status::unavailable("the sender closed the lane"));
-            self.operations.lose(&from, status.message());
+            carried.lose(&from, status.message());
             let _gone = ended.send(status);
         });
         Ok(answer(told(arrivals), async { end.await.unwrap_or_else(|_| Status::unavailable("the sidecar stops")) }))
     }
 
-    async fn take_frames(&self, from: &Sender, mut body: Body, arrived: watch::Sender<u64>) -> Result<(), Status> {
-        let mut unframer = Unframer::default();
+    async fn take_frames(
+        &self,
+        from: &Sender,
+        mut body: Body,
+        arrived: watch::Sender<u64>,
+        carried: &mut Carried,
+    ) -> Result<(), Status> {
+        // What comes over TLS was checked there.
+        let mut unframer = if from.name.is_some() { Unframer::default() } else { Unframer::summed() };
         let mut incoming: Option<Incoming> = None;
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
@@ -127,6 +136,7 @@ impl LaneService {
                         let exchange = tokio::time::timeout(self.patience, self.operations.find(&header)).await;
                         let exchange =
                             exchange.map_err(|_| Status::deadline_exceeded("this peer has not begun the operation"))?;
+                        carried.extend(exchange.as_ref());
                         // What belongs to an attempt that has ended is dropped.
                         incoming = exchange
                             .map(|exchange| exchange.receive(from, header.kind, header.block, length))
@@ -171,6 +181,26 @@ impl LaneService {
             None
         });
         Ok(self::answer(pieces, async { end.await.unwrap_or_else(|_| Status::unavailable("the answer ended")) }))
+    }
+}
+
+/// The attempts whose frames a lane has carried: its end is their matter alone, since a sender that tries again has opened another.
+#[derive(Default)]
+struct Carried(Vec<Weak<Exchange>>);
+
+impl Carried {
+    fn extend(&mut self, exchange: Option<&Arc<Exchange>>) {
+        let Some(exchange) = exchange.filter(|exchange| !self.0.iter().any(|known| known.as_ptr() == Arc::as_ptr(exchange))) else {
+            return;
+        };
+        self.0.retain(|known| known.strong_count() > 0);
+        self.0.push(Arc::downgrade(exchange));
+    }
+
+    fn lose(&self, sender: &Sender, detail: &str) {
+        for exchange in self.0.iter().filter_map(Weak::upgrade) {
+            exchange.lose(sender, detail);
+        }
     }
 }
 

@@ -73,6 +73,12 @@ impl Transport {
         Self { relay: Some((pass, outer)), ..self }
     }
 
+    /// Whether its connections have TLS: what comes on them is what was sent.
+    #[must_use]
+    pub fn is_secured(&self) -> bool {
+        self.security.is_some()
+    }
+
     /// Counts the bytes of all connections, on the link.
     #[must_use]
     pub fn meter(&self) -> &Meter {

@@ -3,7 +3,7 @@
 use atoll_collective::arbiter::{self, is_newer};
 use atoll_collective::coordinator;
 use atoll_collective::peer;
-use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
+use atoll_collective::v1::{AbortReason, CoordinatorMessage, Hello, Member, PeerMessage, coordinator_message, peer_message};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Status;
@@ -51,7 +51,7 @@ impl Core {
                 Local::Opened(term) => self.peer_event(peer::Event::Opened(term)),
                 Local::Up(message) => self.heard_from_itself(*message),
                 Local::Down(message) if matches!(self.session, Session::Local(term) if term == message.term) => {
-                    self.peer_event(peer::Event::Message(message));
+                    self.told(message);
                 }
                 Local::Closed(term) if matches!(self.session, Session::Local(open) if open == term) => {
                     self.session = Session::None;
@@ -75,6 +75,15 @@ impl Core {
                 self.coordinator_event(coordinator::Event::Message { slot, incarnation, learned, body });
             }
             _ => self.local.push_back(Local::Closed(message.term)),
+        }
+    }
+
+    /// The coordinator's word. Where lanes may be at fault, what is tried next gets new ones.
+    fn told(&mut self, message: Box<CoordinatorMessage>) {
+        let distrusted = blames_lanes(&message);
+        self.peer_event(peer::Event::Message(message));
+        if distrusted {
+            self.lanes.keep(&[]);
         }
     }
 
@@ -151,7 +160,7 @@ impl Core {
                 let heartbeat = matches!(message.body, Some(coordinator_message::Body::Heartbeat(_)));
                 self.observation.metrics().control_messages.inc_by(u64::from(!heartbeat));
                 self.learn_from(&message);
-                self.peer_event(peer::Event::Message(message));
+                self.told(message);
             }
             Input::Closed { dial, term } if *open == dial => {
                 self.session = Session::None;
@@ -209,6 +218,37 @@ impl Core {
                 }
             }
             Session::None => {}
+        }
+    }
+}
+
+/// Whether an operation failed for want of data. A connection that is half-open shows it by nothing else, and would carry nothing
+/// of the next attempt either.
+fn blames_lanes(message: &CoordinatorMessage) -> bool {
+    let reason = match &message.body {
+        Some(coordinator_message::Body::Abort(abort)) => abort.reason(),
+        Some(coordinator_message::Body::Evict(evict)) => evict.reason(),
+        _ => return false,
+    };
+    matches!(reason, AbortReason::NoProgress | AbortReason::LaneFailed)
+}
+
+#[cfg(test)]
+mod tests {
+    use atoll_collective::v1::{Abort, Evict};
+
+    use super::*;
+
+    #[test]
+    fn lanes_are_opened_anew_after_an_operation_that_failed_for_want_of_data_and_after_no_other() {
+        let says = |body| CoordinatorMessage { body: Some(body), ..CoordinatorMessage::default() };
+        let abort = |reason: AbortReason| says(coordinator_message::Body::Abort(Abort { reason: reason.into(), ..Abort::default() }));
+        let evict = |reason: AbortReason| says(coordinator_message::Body::Evict(Evict { reason: reason.into(), ..Evict::default() }));
+        for message in [abort(AbortReason::NoProgress), abort(AbortReason::LaneFailed), evict(AbortReason::NoProgress)] {
+            assert!(blames_lanes(&message));
+        }
+        for message in [abort(AbortReason::PeerLost), evict(AbortReason::TrainerLost), CoordinatorMessage::default()] {
+            assert!(!blames_lanes(&message));
         }
     }
 }

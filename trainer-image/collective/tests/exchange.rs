@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
+use atoll_collective::framing::Header;
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
 use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
@@ -397,4 +398,26 @@ async fn with_certificates_a_peer_gives_for_itself_alone() {
     let failure = stolen.unwrap().run(thief.lanes.clone(), PATIENCE).await.unwrap_err();
     assert_eq!(failure.reason, AbortReason::LaneFailed);
     assert_eq!(failure.detail, "the sender does not take part in the operation");
+}
+
+#[tokio::test]
+async fn the_end_of_a_lane_matters_to_the_operations_whose_frames_it_carried_and_to_no_other() {
+    let peers = peers(2).await;
+    let given: Vec<Given> = (0..2).map(|slot| (bytes(&values(slot, 1000)), 1)).collect();
+    let begin = begin(&peers, &asked(OperationKind::AllReduce, 1000, 0), 1, &given);
+    let start = |slot: usize| {
+        let output = Memory(Arc::new(Mutex::new(vec![0; 4000])));
+        let plan = Plan::new(&begin, slot as u32).unwrap();
+        let exchange = Exchange::new(plan, given[slot].0.clone().into(), None, Arc::new(output)).unwrap();
+        peers[slot].operations.begin(Arc::clone(&exchange));
+        exchange.run(peers[slot].lanes.clone(), PATIENCE)
+    };
+    let first = start(0);
+    let earlier = Lanes::new("run", 1, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
+    let lane = earlier.lane(&peers[0].member).await.unwrap();
+    let nothing = Header { term: 1, number: 1, block: 0, kind: Copy };
+    lane.channels()[0].send(nothing, Bytes::new()).await.unwrap();
+    assert!(lane.broken().await.contains("a frame of 28 bytes"));
+    let (first, second) = tokio::join!(first, start(1));
+    assert_eq!(first.unwrap(), second.unwrap());
 }

@@ -190,7 +190,8 @@ struct Carried(Vec<Weak<Exchange>>);
 
 impl Carried {
     fn extend(&mut self, exchange: Option<&Arc<Exchange>>) {
-        let Some(exchange) = exchange.filter(|exchange| !self.0.iter().any(|known| known.as_ptr() == Arc::as_ptr(exchange))) else {
+        let Some(exchange) = exchange.filter(|exchange| !self.0.iter().any(|known| known.as_ptr() == Arc::as_ptr(exchange)))
+        else {
             return;
         };
         self.0.retain(|known| known.strong_count() > 0);

@@ -242,8 +242,10 @@ mod tests {
     #[test]
     fn lanes_are_opened_anew_after_an_operation_that_failed_for_want_of_data_and_after_no_other() {
         let says = |body| CoordinatorMessage { body: Some(body), ..CoordinatorMessage::default() };
-        let abort = |reason: AbortReason| says(coordinator_message::Body::Abort(Abort { reason: reason.into(), ..Abort::default() }));
-        let evict = |reason: AbortReason| says(coordinator_message::Body::Evict(Evict { reason: reason.into(), ..Evict::default() }));
+        let abort =
+            |reason: AbortReason| says(coordinator_message::Body::Abort(Abort { reason: reason.into(), ..Abort::default() }));
+        let evict =
+            |reason: AbortReason| says(coordinator_message::Body::Evict(Evict { reason: reason.into(), ..Evict::default() }));
         for message in [abort(AbortReason::NoProgress), abort(AbortReason::LaneFailed), evict(AbortReason::NoProgress)] {
             assert!(blames_lanes(&message));
         }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use atoll_collective::coordinator::Settings;
+use atoll_collective::lane::Bounds;
 use atoll_sdk::events::Event;
 use atoll_sdk::{Options, regions_socket};
 use rustix::process::Signal;
@@ -146,9 +147,12 @@ impl Peers {
             temporary_folder: None,
             settings,
             progress: self.setup.progress,
+            bounds: Bounds::default(),
             token: self.token.clone(),
             island: "local".to_owned(),
             identity: None,
+            metrics: None,
+            record: None,
         };
         let sidecar = Sidecar::start(&self.program, &config, &self.events)?;
         self.network.is_process(slot, sidecar.process());

@@ -342,10 +342,10 @@ mod tests {
         }
 
         #[test]
-        fn a_changed_bit_of_a_summed_frame_is_found(payload in prop::collection::vec(any::<u8>(), 1..200), place in any::<prop::sample::Index>(), bit in 0..8) {
+        fn a_changed_bit_of_a_summed_frame_is_found(payload in prop::collection::vec(any::<u8>(), 1..200), place in any::<prop::sample::Index>(), bit in 0..8u8) {
             let sent = [header(1).encode(payload.len(), header(1).sum(&payload)).to_vec(), payload].concat();
             let mut came = sent.clone();
-            came[PREFIX + place.index(sent.len() - PREFIX)] ^= 1 << bit;
+            came[PREFIX + place.index(sent.len() - PREFIX)] ^= 1u8 << bit;
             prop_assert!(unframe_with(Unframer::summed(), &[&sent]).is_ok());
             prop_assert!(unframe_with(Unframer::summed(), &[&came]).is_err());
         }

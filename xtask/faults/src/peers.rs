@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_collective::coordinator::Settings;
+use atoll_collective::coordinator::{IN_FLIGHT, Settings};
 use atoll_collective::lane::Bounds;
 use atoll_sdk::events::Event;
 use atoll_sdk::{Options, regions_socket};
@@ -135,6 +135,7 @@ impl Peers {
             liveness: self.setup.liveness.as_millis() as u64,
             round_timeout: u64::MAX,
             drop_stragglers: false,
+            in_flight: IN_FLIGHT,
         };
         let config = atoll_sidecar::Config {
             worker: format!("w{slot}"),

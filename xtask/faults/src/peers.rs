@@ -154,6 +154,7 @@ impl Peers {
             identity: None,
             metrics: None,
             record: None,
+            relay: None,
         };
         let sidecar = Sidecar::start(&self.program, &config, &self.events)?;
         self.network.is_process(slot, sidecar.process());

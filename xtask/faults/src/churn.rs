@@ -24,7 +24,7 @@ const STARTS: u64 = 6;
 const DEADLINE: Duration = Duration::from_secs(5);
 const ELEMENTS: usize = 20_000;
 /// Longest time without a committed round.
-const STANDSTILL: Duration = Duration::from_secs(8);
+const STANDSTILL: Duration = Duration::from_secs(15);
 
 /// What became of it.
 #[derive(Debug, Default)]

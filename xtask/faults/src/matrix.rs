@@ -38,15 +38,22 @@ pub(crate) fn perform(
                     && let Some(case) = cases.get(index)
                 {
                     let outcome = strike::perform(*case, index, choice(seed, *case), program, runtime);
-                    if !outcome.faults.is_empty() {
-                        println!("{case}: {}\n   again: atoll-faults --seed {seed} --only '{case}'", outcome.faults.join("; "));
-                    }
+                    println!("{}", line(&outcome, seed));
                     outcomes.lock().unwrap_or_else(PoisonError::into_inner).insert(index, outcome);
                 }
             });
         }
     });
     outcomes.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
+}
+
+/// What became of one case, as soon as it is known; how to do it again where it went wrong.
+fn line(Outcome { case, faults, time, happened }: &Outcome, seed: u64) -> String {
+    if !faults.is_empty() {
+        return format!("{case}: {}\n   again: atoll-faults --seed {seed} --only '{case}'", faults.join("; "));
+    }
+    let time = time.map_or_else(|| "-".to_owned(), |time| format!("{:.0} ms", milliseconds(time)));
+    format!("   {case}: {time}, {happened}")
 }
 
 /// One row per case.

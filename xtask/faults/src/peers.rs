@@ -24,7 +24,7 @@ use crate::worker::Worker;
 /// Name of the run.
 const RUN: &str = "faults";
 /// Longest wait for anything that a case needs.
-pub(crate) const LIMIT: Duration = Duration::from_secs(20);
+pub(crate) const LIMIT: Duration = Duration::from_secs(40);
 /// Pause between two rounds that are only there so that somebody can come in.
 const PAUSE: Duration = Duration::from_millis(30);
 /// How long trainers may take to end when they have nothing more to do.

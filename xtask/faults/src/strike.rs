@@ -16,10 +16,12 @@ use crate::peers::{Links, Peers, Setup, told};
 
 /// Silence after which a peer is lost: as under `atoll run`.
 pub(crate) const LIVENESS: Duration = Duration::from_secs(2);
-/// How long a member of an operation may deliver nothing.
-const PROGRESS: Duration = Duration::from_secs(1);
+/// The same in a case, and how long a member of an operation may deliver nothing there: several cases share the machine with
+/// whatever else runs on it, and a peer that only waits for a core is not one that was struck.
+const PATIENT_LIVENESS: Duration = Duration::from_secs(4);
+const PROGRESS: Duration = Duration::from_secs(2);
 /// Of every operation.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(20);
 /// Of every vector: some blocks per shard, the last of them not whole.
 const ELEMENTS: usize = 400_000;
 
@@ -45,8 +47,15 @@ struct Observed {
 pub(crate) fn perform(case: Case, number: usize, choice: u64, program: &Path, runtime: &Handle) -> Outcome {
     let initial = case.peers - u32::from(case.phase.has_joiner());
     let links = if case.fault == Fault::Slow { Links::Shaped } else { Links::Read };
-    let setup =
-        Setup { number, minimum: initial, elements: ELEMENTS, liveness: LIVENESS, progress: PROGRESS, deadline: DEADLINE, links };
+    let setup = Setup {
+        number,
+        minimum: initial,
+        elements: ELEMENTS,
+        liveness: PATIENT_LIVENESS,
+        progress: PROGRESS,
+        deadline: DEADLINE,
+        links,
+    };
     let failed = |fault: String| Outcome { case, faults: vec![fault], time: None, happened: String::new() };
     let mut peers = match Peers::new(setup, program, runtime) {
         Ok(peers) => peers,

@@ -37,9 +37,6 @@ const MOST_ABOVE_FRESH: f64 = 100.0;
 /// What a stopped peer or a lost coordinator may cost above the liveness, in milliseconds.
 const MOST_ABOVE_LIVENESS: f64 = 1000.0;
 
-/// How much earlier than others it and its peers get a core.
-const FIRST: i32 = -10;
-
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,8 +55,6 @@ pub struct Options {
 /// # Errors
 /// When nothing can be started.
 pub fn perform(options: &Options) -> Result<bool> {
-    // Its clocks are about peers, and not about who else uses the machine: it goes first where it may.
-    let _as_others = rustix::process::nice(FIRST);
     let own = std::env::current_exe().context("where is this program?")?;
     let program = own.parent().context("where is this program?")?.join("atoll");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("no runtime")?;

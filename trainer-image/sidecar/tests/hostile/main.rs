@@ -21,7 +21,7 @@ const MOST_GROWTH_KIB: u64 = 128 << 10;
 
 fn frame(term: u64, kind: Kind, length: usize) -> Vec<u8> {
     let header = Header { term, number: 1, block: 0, kind };
-    [&header.encode(length)[..], &vec![7; length]].concat()
+    [&header.encode(length, 0)[..], &vec![7; length]].concat()
 }
 
 #[tokio::test]

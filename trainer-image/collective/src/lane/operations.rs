@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::guests::Guests;
-use crate::exchange::{Exchange, Sender};
+use crate::exchange::Exchange;
 use crate::framing::Header;
 
 /// An attempt: term and number. A coordinator begins them in ascending order.

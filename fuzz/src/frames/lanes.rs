@@ -1,7 +1,7 @@
 //! What crosses between peers beside the session: frames of lanes with each codec, tables of states, headers of a relay.
 
 use atoll_collective::codec::{Codec, Precision, Signs, Sparse};
-use atoll_collective::framing::{Header, Kind, Part, Unframer};
+use atoll_collective::framing::{HEADER as HEADER_LENGTH, Header, Kind, PREFIX, Part, Unframer};
 use atoll_collective::identity::PeerName;
 use atoll_collective::operation::Key;
 use atoll_collective::relay::{Header as RelayHeader, Purpose, Tokens};
@@ -55,7 +55,8 @@ fn values() -> Vec<f32> {
 
 fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let (term, number, block) = HEADER;
-    [&Header { term, number, block, kind }.encode(payload.len())[..], payload].concat()
+    let header = Header { term, number, block, kind };
+    [&header.encode(payload.len(), header.sum(payload))[..], payload].concat()
 }
 
 fn coded(codec: Codec) -> Vec<u8> {
@@ -66,9 +67,9 @@ fn coded(codec: Codec) -> Vec<u8> {
 
 /// The payload of the one frame that the bytes are.
 fn payload(bytes: &[u8], kind: Kind) -> Vec<u8> {
-    let (mut unframer, mut bytes) = (Unframer::default(), Bytes::copy_from_slice(bytes));
+    let (mut unframer, mut bytes) = (Unframer::summed(), Bytes::copy_from_slice(bytes));
     let (term, number, block) = HEADER;
-    let length = bytes.len() - 29;
+    let length = bytes.len() - PREFIX - HEADER_LENGTH;
     assert_eq!(unframer.next(&mut bytes), Ok(Some(Part::Head(Header { term, number, block, kind }, length))));
     let Ok(Some(Part::Payload { bytes: payload, last: true })) = unframer.next(&mut bytes) else { panic!("no whole payload") };
     assert!(bytes.is_empty() && unframer.is_complete());

@@ -29,7 +29,9 @@ fn frames(bytes: &[u8]) {
                 Ok(Some(Part::Head(header, length))) => {
                     assert!(left == 0 && (1..=LARGEST).contains(&length));
                     left = length;
-                    written.extend_from_slice(&header.encode(length));
+                    let sum =
+                        bytes[1 + written.len() + PREFIX..][..HEADER].last_chunk().map_or(0, |sum| u32::from_le_bytes(*sum));
+                    written.extend_from_slice(&header.encode(length, sum));
                 }
                 Ok(Some(Part::Payload { bytes, last })) => {
                     assert!(!bytes.is_empty() && bytes.len() <= left);
@@ -69,7 +71,7 @@ fn messages(bytes: &[u8]) {
 fn frame_seeds() -> Vec<Vec<u8>> {
     let frame = |kind, payload: &[u8]| {
         let header = Header { term: 2, number: 7, block: 3, kind };
-        [&header.encode(payload.len())[..], payload].concat()
+        [&header.encode(payload.len(), header.sum(payload))[..], payload].concat()
     };
     let all = [frame(Kind::Contribution, b"four"), frame(Kind::Result, b"bytes"), frame(Kind::Digest, &[7; 32])].concat();
     [1, 5, 255].map(|size| [&[size], &all[..]].concat()).to_vec()

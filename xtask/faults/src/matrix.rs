@@ -13,7 +13,7 @@ use crate::case::{Case, matrix};
 use crate::strike::{self, Outcome, milliseconds};
 
 /// Cases that go on at the same time: most of their time they wait.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 
 /// A number for a case, which decides what the case leaves open.
 fn choice(seed: u64, case: Case) -> u64 {

@@ -159,7 +159,8 @@ impl Door {
         let Ok(peer) = TcpStream::connect(self.to).await else { return };
         let _faster_only = stream.set_nodelay(true).and_then(|()| peer.set_nodelay(true));
         let processes = lock(&self.shared).processes.clone();
-        let dialler = dialler::find(from, at, &processes);
+        // The kernel walks all its sockets for this: other links go on meanwhile.
+        let dialler = tokio::task::spawn_blocking(move || dialler::find(from, at, &processes)).await.ok().flatten();
         let connection =
             Arc::new(Connection { owner: self.owner, dialler, kind: OnceLock::new(), state: watch::channel(State::Flowing).0 });
         lock(&self.shared).connections.push(Arc::clone(&connection));

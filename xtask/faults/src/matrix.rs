@@ -9,7 +9,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
 use tokio::runtime::Handle;
 
-use crate::case::{Case, matrix};
+use crate::case::Case;
 use crate::strike::{self, Outcome, milliseconds};
 
 /// Cases that go on at the same time: most of their time they wait.
@@ -21,14 +21,8 @@ fn choice(seed: u64, case: Case) -> u64 {
     u64::from_le_bytes(*hash.as_bytes().first_chunk().unwrap_or(&[0; 8]))
 }
 
-/// Performs the cases whose names contain `only`.
-pub(crate) fn perform(
-    peers: std::ops::RangeInclusive<u32>,
-    seed: u64,
-    only: &str,
-    (program, runtime): (&Path, &Handle),
-) -> Vec<Outcome> {
-    let cases: Vec<Case> = matrix(peers).into_iter().filter(|case| case.to_string().contains(only)).collect();
+/// Performs these cases.
+pub(crate) fn perform(cases: &[Case], seed: u64, (program, runtime): (&Path, &Handle)) -> Vec<Outcome> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(BTreeMap::new());
     std::thread::scope(|scope| {
@@ -113,6 +107,7 @@ pub(crate) fn median(times: &[Duration]) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::case::matrix;
 
     fn outcome(index: usize, faults: &[&str], time: u64) -> Outcome {
         let faults = faults.iter().map(|fault| (*fault).to_owned()).collect();

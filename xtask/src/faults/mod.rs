@@ -30,7 +30,6 @@ const SHORT: Length = Length { steps: 300, rounds: 15 };
 const LONG: Length = Length { steps: 1000, rounds: 50 };
 /// How long peers come and go.
 const CHURN: Duration = Duration::from_mins(2);
-const QUICK_CHURN: Duration = Duration::from_secs(20);
 
 /// How much is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +48,7 @@ pub(crate) struct Pass {
 pub(crate) fn perform(pass: Pass) -> Result<Tally> {
     product::build(&["atoll", "atoll-faults"])?;
     let seed = pass.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
-    let churn = pass.minutes.map_or(if pass.quick { QUICK_CHURN } else { CHURN }, Duration::from_mins);
+    let churn = pass.minutes.map_or(CHURN, Duration::from_mins);
     let (length, instants) = match pass.instants {
         Some(instants) => (LONG, instants),
         None => (SHORT, if pass.quick { QUICK_INSTANTS } else { INSTANTS }),

@@ -9,7 +9,7 @@ use atoll_collective::v1::coordinator_server::Coordinator;
 use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::core::Input;
 
@@ -87,31 +87,43 @@ pub(crate) async fn dial(lanes: Lanes, coordinator: Member, term: u64, dial: u64
     let opened = open(&lanes, &coordinator, receiver).await;
     let mut messages = match opened {
         Ok(messages) => messages,
-        Err(error) => {
-            tracing::debug!(%error, coordinator = coordinator.worker, "no session");
-            let _stopping = inbox.send(Input::Closed { dial, term }).await;
+        Err(status) => {
+            tracing::debug!(%status, coordinator = coordinator.worker, "no session");
+            let _stopping = inbox.send(Input::Closed { dial, term, refused: refusal(&status) }).await;
             return;
         }
     };
     if inbox.send(Input::Opened { dial, term, sender }).await.is_err() {
         return;
     }
-    while let Ok(Some(message)) = messages.message().await {
-        if inbox.send(Input::Message { dial, message: Box::new(message) }).await.is_err() {
-            return;
+    let ended = loop {
+        match messages.message().await {
+            Ok(Some(message)) => {
+                if inbox.send(Input::Message { dial, message: Box::new(message) }).await.is_err() {
+                    return;
+                }
+            }
+            Ok(None) => break None,
+            Err(status) => break refusal(&status),
         }
-    }
-    let _stopping = inbox.send(Input::Closed { dial, term }).await;
+    };
+    let _stopping = inbox.send(Input::Closed { dial, term, refused: ended }).await;
+}
+
+/// Why the coordinator will not have this sidecar; none where the connection only broke.
+fn refusal(status: &Status) -> Option<String> {
+    let refuses = matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated);
+    refuses.then(|| status.message().to_owned())
 }
 
 async fn open(
     lanes: &Lanes,
     coordinator: &Member,
     messages: mpsc::Receiver<PeerMessage>,
-) -> Result<Streaming<CoordinatorMessage>, String> {
+) -> Result<Streaming<CoordinatorMessage>, Status> {
     // A connection of its own: bulk data must not delay a heartbeat.
-    let mut client = CoordinatorClient::new(lanes.connection_to(coordinator)?);
+    let mut client = CoordinatorClient::new(lanes.connection_to(coordinator).map_err(Status::unavailable)?);
     let mut request = Request::new(ReceiverStream::new(messages));
     lanes.secret().show(request.metadata_mut());
-    client.session(request).await.map(Response::into_inner).map_err(|status| status.message().to_owned())
+    client.session(request).await.map(Response::into_inner)
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_sdk::{CommitRecord, Contribution, Options, Outcome, Part, Region, SdkError, Session};
+use atoll_sdk::{CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 
 use crate::course::Course;
 use crate::ledger::Told;
@@ -94,8 +94,8 @@ impl Trainer {
     }
 
     fn round(&mut self, next: u64) -> Result<u64> {
-        let state_hash = self.state_hash()?;
-        let begun = self.session.begin_round(next, &self.part("state"), state_hash, 0)?;
+        let state = State::default().with("state", ElementType::F32, self.part("state"));
+        let begun = self.session.begin_round(next, &state, 0)?;
         if begun.synchronised {
             let state = self.state_hash()?;
             self.course.lock().ledger.synchronised(self.slot, begun.round, state);

@@ -289,8 +289,8 @@ pub(super) fn decode(codec: Codec, coded: &[u8], result: &mut [u8]) -> Result<()
     Ok(())
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
+pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
+    crate::reduce::floats(bytes).collect()
 }
 
 fn not_finite(plan: &Plan, member: usize, element: usize) -> Failure {

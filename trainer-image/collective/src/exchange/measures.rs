@@ -64,9 +64,7 @@ impl Exchange {
     #[must_use]
     pub fn coding_error(&self) -> Option<f64> {
         let codec = arithmetic::contribution_codec(&self.plan)?;
-        let sample = |bytes: &[u8]| -> Vec<f32> {
-            bytes.as_chunks::<4>().0.iter().take(SAMPLE).map(|bytes| f32::from_le_bytes(*bytes)).collect()
-        };
+        let sample = |bytes: &[u8]| arithmetic::floats(&bytes[..bytes.len().min(SAMPLE * 4)]);
         let residual = self.residual.as_deref().map(sample);
         codec.relative_error(&sample(&self.input), residual.as_deref())
     }

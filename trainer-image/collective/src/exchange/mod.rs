@@ -177,7 +177,7 @@ impl Exchange {
                 let mut state = self.lock();
                 state.finished.push(Finished { kind, block: index, owner, bytes });
                 state.unreduced -= usize::from(owner == me);
-                if state.unreduced == 0 {
+                if owner == me && state.unreduced == 0 {
                     state.instants.reduced.get_or_insert_with(Instant::now);
                 }
                 drop(state);

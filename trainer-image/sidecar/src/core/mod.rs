@@ -105,6 +105,8 @@ pub(crate) enum Input {
     Closed {
         dial: u64,
         term: u64,
+        /// Why the coordinator will not have this sidecar, if it said so.
+        refused: Option<String>,
     },
     /// A granted record that an arbiter told.
     Learned(EpochRecord),
@@ -176,6 +178,8 @@ pub(crate) struct Core {
     /// The session with the coordinator, and counts attempts to open one: what an earlier one still says is dropped.
     dials: u64,
     session: Session,
+    /// The last refusal of a coordinator.
+    refused: Option<String>,
     /// Sessions that this sidecar serves as coordinator.
     served: BTreeMap<u32, Served>,
     /// What the two state machines of this sidecar say to each other.
@@ -219,6 +223,7 @@ impl Core {
             attempts: BTreeMap::new(),
             dials: 0,
             session: Session::None,
+            refused: None,
             served: BTreeMap::new(),
             local: std::collections::VecDeque::new(),
             last_beat: None,

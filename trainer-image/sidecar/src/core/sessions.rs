@@ -162,11 +162,21 @@ impl Core {
                 self.learn_from(&message);
                 self.told(message);
             }
-            Input::Closed { dial, term } if *open == dial => {
+            Input::Closed { dial, term, refused } if *open == dial => {
                 self.session = Session::None;
+                self.tell_refusal(refused);
                 self.peer_event(peer::Event::Closed(term));
             }
             _ => {}
+        }
+    }
+
+    /// It dials again all the time: who looks into the log is told once.
+    fn tell_refusal(&mut self, refused: Option<String>) {
+        if refused.is_some() && refused != self.refused {
+            let why = refused.clone().unwrap_or_default();
+            tracing::warn!(why, "the coordinator refuses this sidecar, which goes on asking");
+            self.refused = refused;
         }
     }
 

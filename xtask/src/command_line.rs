@@ -80,6 +80,10 @@ pub(crate) enum Task {
         /// Take each safety rule away instead, and find a schedule that goes wrong without it
         #[arg(long, conflicts_with = "seeds")]
         mutations: bool,
+        /// Visit every order of one round's events instead, with at most so many faults
+        #[arg(long, value_name = "FAULTS", num_args = 0..=1, default_missing_value = "2")]
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=2), conflicts_with_all = ["seeds", "turmoil", "mutations"])]
+        model: Option<u32>,
     },
     /// Check the quality of training methods
     #[command(subcommand)]
@@ -156,6 +160,9 @@ impl Task {
             Self::Fuzz(arguments) => fuzz::perform(arguments),
             Self::Simulate { turmoil: Some(seeds), .. } => simulate::perform("atoll-turmoil", &["--seeds", &seeds.to_string()]),
             Self::Simulate { mutations: true, .. } => simulate::perform("atoll-simulation", &["--mutations"]),
+            Self::Simulate { model: Some(faults), .. } => {
+                simulate::perform("atoll-simulation", &["--model", &faults.to_string()])
+            }
             Self::Simulate { seeds, .. } => simulate::perform("atoll-simulation", &["--seeds", &seeds.to_string()]),
             Self::Acceptance(AcceptanceTask::Diloco { quick, write }) => acceptance::diloco(*quick, *write),
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),

@@ -105,7 +105,11 @@ pub(crate) const SUITES: [Suite; 16] = [
         tier: Tier::Ci,
         budget: Budget { cold: 540, warm: 480 },
         needs: &[COMPILER],
-        commands: &[&["xtask", "simulate", "--seeds", "10000"], &["xtask", "simulate", "--mutations"]],
+        commands: &[
+            &["xtask", "simulate", "--seeds", "10000"],
+            &["xtask", "simulate", "--mutations"],
+            &["xtask", "simulate", "--model", "1"],
+        ],
     },
     Suite {
         name: "example",
@@ -161,7 +165,11 @@ pub(crate) const SUITES: [Suite; 16] = [
         tier: Tier::Full,
         budget: Budget { cold: 2100, warm: 1200 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
-        commands: &[&["xtask", "fuzz", "--seconds", "60"], &["xtask", "simulate", "--turmoil", "100"]],
+        commands: &[
+            &["xtask", "fuzz", "--seconds", "60"],
+            &["xtask", "simulate", "--turmoil", "100"],
+            &["xtask", "simulate", "--model"],
+        ],
     },
     Suite {
         name: "methods",

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod arbiters;
+pub mod model;
 pub mod mutations;
 mod world;
 

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use atoll_collective::rules::Rules;
+use atoll_simulation::model::{Visited, visit};
 use atoll_simulation::mutations::{Failure, Kind, missed};
 use atoll_simulation::{Ending, Schedule, arbiters, run};
 use clap::Parser;
@@ -31,6 +32,10 @@ struct Arguments {
     /// Take each safety rule away, and find a schedule that goes wrong without it
     #[arg(long, conflicts_with_all = ["seeds", "seed", "without"])]
     mutations: bool,
+    /// Visit every order of one round's events instead, with at most so many faults
+    #[arg(long, value_name = "FAULTS", num_args = 0..=1, default_missing_value = "2")]
+    #[arg(conflicts_with_all = ["seeds", "seed", "mutations"])]
+    model: Option<u32>,
 }
 
 fn rules(name: &str) -> Result<Rules, String> {
@@ -115,6 +120,25 @@ fn replay_arbiters(seed: u64, rules: Rules) -> ExitCode {
     ExitCode::from(u8::from(ending.is_err()))
 }
 
+/// Visits every order of one round's events.
+fn model(rules: Rules, faults: u32) -> ExitCode {
+    let started = Instant::now();
+    let Visited { states, depth, broken, never } = visit(rules, faults);
+    for (promise, steps) in &broken {
+        println!("not so: {promise}\n  {}", steps.join("\n  "));
+    }
+    for event in &never {
+        println!("never: {event}");
+    }
+    let verdict = if broken.is_empty() { "no property broken" } else { "a property is broken" };
+    println!(
+        "model: {states} states, depth {depth}, 3 peers, 2 coordinators, {faults} faults, {verdict}, {} events never seen, {:.1} s",
+        never.len(),
+        started.elapsed().as_secs_f64(),
+    );
+    ExitCode::from(u8::from(!broken.is_empty() || !never.is_empty()))
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let rules = arguments.without.unwrap_or_default();
@@ -123,6 +147,9 @@ fn main() -> ExitCode {
     }
     if let Some(seed) = arguments.seed.filter(|_| arguments.arbiters) {
         return replay_arbiters(seed, rules);
+    }
+    if let Some(faults) = arguments.model {
+        return model(rules, faults);
     }
     let started = Instant::now();
     let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);

@@ -4,18 +4,21 @@
 //! A state is that of three peers, the coordinators beside them, the `Single` arbiter, the sessions with what is on the way in
 //! them, and what trainers were told. What happens next is the next message of any session, or its end; any question to the
 //! arbiter, or answer; any end of data movement; any clock that can run out; and any fault, while there are fewer than the
-//! bound. It begins when all three have entered the operation that ends round 1: how a run begins is left to the schedules,
-//! and so are joins, processes that start again, the `Peers` arbiter, and signs of life that say what a peer has learned.
+//! bound.
 //!
-//! # What makes it finite, and why nothing is lost
-//! - Time: see [`clocks`]. The silence of somebody who has ended is the end of his sessions: both have the same consequences.
-//! - Connections: a peer dials no third time while a coordinator has not noticed the end of two. Terms: two.
+//! # Bounds
+//! Three workers, two terms, one round; it begins when all three have entered the operation that ends the round. A peer dials no
+//! third time while the coordinator's worker has not noticed the end of two connections. Left to the schedules: how a run begins,
+//! joins, processes that start again, the `Peers` arbiter, and signs of life that say what a peer has learned.
+//!
+//! # What makes it small, and why nothing is lost
+//! - Time: see [`clocks`]. The silence of one that has ended is the end of its sessions: both have the same consequences.
 //! - An epoch changes neither who coordinates nor the term: of the arbiter's record, only a new term is news for a peer.
 //! - What two equal machines do about equal events is the same: it is computed once, explanations for people left out.
 //! - What has no choice left and touches nothing else happens at once: questions that the arbiter refuses because a newer term
 //!   was granted (its answer is that term, of which everybody hears anyhow, sooner or later), introductions to a coordinator
-//!   that has lost its role, and messages to a peer whose call has ended, about which it does nothing. Whether the arbiter
-//!   refuses and the peer does nothing, the shipped code is asked.
+//!   that has lost its role, and messages to a peer whose call has ended without result, about which it does nothing. Whether
+//!   the arbiter refuses and the peer does nothing, the shipped code is asked.
 //! - Attempts at which nobody moves data any more, and outputs of calls that have ended, are forgotten.
 
 mod clocks;

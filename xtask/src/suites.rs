@@ -71,7 +71,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "drift",
         tier: Tier::Ci,
-        budget: Budget { cold: 420, warm: 90 },
+        budget: Budget { cold: 360, warm: 90 },
         needs: &[COMPILER, LINTER],
         commands: &[
             &["cargo", "test", "--package", "atoll-crds", "--features", "kube"],
@@ -103,7 +103,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "simulation",
         tier: Tier::Ci,
-        budget: Budget { cold: 540, warm: 480 },
+        budget: Budget { cold: 420, warm: 300 },
         needs: &[COMPILER],
         commands: &[
             &["xtask", "simulate", "--seeds", "10000"],
@@ -163,12 +163,13 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "engine",
         tier: Tier::Full,
-        budget: Budget { cold: 2100, warm: 1200 },
+        budget: Budget { cold: 3600, warm: 2700 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
         commands: &[
             &["xtask", "fuzz", "--seconds", "60"],
-            &["xtask", "simulate", "--turmoil", "100"],
+            &["xtask", "simulate", "--turmoil", "300"],
             &["xtask", "simulate", "--model"],
+            &["xtask", "bench", "collective"],
         ],
     },
     Suite {

@@ -94,7 +94,7 @@ fn follow(bytes: &[u8]) {
                 let key = operation::key(Some(&operation::ends_round(number / 16, 1, 8)));
                 let failure = Failure { reason: AbortReason::NotFinite, culprit: 1, detail: String::new() };
                 let result = if input.byte().is_multiple_of(2) { Ok(vec![7; chain::HASH]) } else { Err(failure) };
-                Some(Event::Moved(key, number % 16, result))
+                Some(Event::Moved(key, (1, number % 16), result))
             }
             7 => Some(Event::Fetched(if number % 2 == 0 { Ok(()) } else { Err("gone".into()) })),
             _ => Some(Event::Tick),

@@ -522,14 +522,6 @@ impl World {
         self.require(!late, || format!("a call of w{slot} has not returned at its deadline"));
     }
 
-    /// The session on which a coordinator serves a peer, while it is open.
-    fn session_of(&self, coordinator: u32, peer: u32, term: u64) -> Option<SessionId> {
-        let served = *self.served.get(&(coordinator, peer))?;
-        let session = self.sessions.get(&served)?;
-        let serves = session.open && session.term == term && session.coordinator == self.nodes[coordinator as usize].me;
-        serves.then_some(served)
-    }
-
     fn peer_event(&mut self, slot: u32, event: peer::Event) {
         let now = self.now;
         let shown = self.traced.then(|| format!("{event:?}"));

@@ -49,6 +49,14 @@ impl World {
         self.at(when, happening);
     }
 
+    /// The session on which a coordinator serves a peer, while it is open.
+    pub(super) fn session_of(&self, coordinator: u32, peer: u32, term: u64) -> Option<SessionId> {
+        let served = *self.served.get(&(coordinator, peer))?;
+        let session = self.sessions.get(&served)?;
+        let serves = session.open && session.term == term && session.coordinator == self.nodes[coordinator as usize].me;
+        serves.then_some(served)
+    }
+
     pub(super) fn reach_coordinator(&mut self, id: SessionId, message: Option<PeerMessage>) {
         let session = &self.sessions[&id];
         let (peer, coordinator, term) = (session.peer.clone(), session.coordinator.clone(), session.term);

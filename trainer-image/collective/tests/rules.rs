@@ -214,6 +214,16 @@ fn members_of_the_last_epoch_have_their_time_to_come_before_a_new_coordinator_le
 }
 
 #[test]
+fn a_new_coordinator_that_hears_no_member_of_the_last_epoch_says_once_who_would_have_to_come_back() {
+    let mut coordinator = Coordinator::new(settings(), EpochRecord { rounds: 4, ..epoch(2, 3, &[0]) }, 0);
+    assert_eq!(tick(&mut coordinator, Event::Connected(Box::new(hello(1))), 1), []);
+    let missing = Notice::HistoryMissing { round: 4, absent: vec![member(0)] };
+    let beat = || message(1, peer_message::Body::Heartbeat(Heartbeat {}));
+    assert_eq!(tick(&mut coordinator, beat(), 2_000), [Action::Report(missing)]);
+    assert_eq!(tick(&mut coordinator, beat(), 3_000), []);
+}
+
+#[test]
 fn a_start_that_answers_an_earlier_arrival_reaches_nobody_and_is_given_again() {
     let mut peer = peer(2);
     assert!(told(&mut peer, coordinator_message::Body::Start(start(1, 1))).is_empty());

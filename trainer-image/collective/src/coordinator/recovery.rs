@@ -22,19 +22,18 @@ impl Coordinator {
         let all_known =
             self.record.members.iter().all(|member| self.sessions.contains_key(&member.slot) || Some(member) == deposed);
         let waited = now.saturating_sub(since) >= self.settings.liveness;
-        if self.members().next().is_none() || !(all_known || waited) {
+        if !(all_known || waited) {
             return;
+        }
+        if self.members().next().is_none() {
+            return self.miss_history(self.record.rounds, actions);
         }
         self.committed = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
         self.decide();
         // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
         let round = self.record.rounds;
         if self.rules.history_is_known && chain::rounds(self.committed.as_ref()) < round {
-            if !std::mem::replace(&mut self.holding, true) {
-                let absent = self.record.members.iter().filter(|member| !self.is_here(member)).cloned().collect();
-                actions.push(Action::Report(Notice::HistoryMissing { round, absent }));
-            }
-            return;
+            return self.miss_history(round, actions);
         }
         for member in self.record.members.clone() {
             if !self.is_member(member.slot) {
@@ -48,6 +47,14 @@ impl Coordinator {
             self.tell_outcome(actions);
         }
         self.propose(&[], now, actions);
+    }
+
+    /// Says once who would have to come back.
+    fn miss_history(&mut self, round: u64, actions: &mut Vec<Action>) {
+        if !std::mem::replace(&mut self.holding, true) {
+            let absent = self.record.members.iter().filter(|member| !self.is_here(member)).cloned().collect();
+            actions.push(Action::Report(Notice::HistoryMissing { round, absent }));
+        }
     }
 
     /// The arbiter has stored the survivors' epoch: they are told the outcome, and the open round goes on.

@@ -70,8 +70,7 @@ impl<U: Message + Default + Send + 'static> Decoder for Reads<U> {
 
 /// A message and its checksum.
 fn write(message: &impl Message) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(message.encoded_len() + FIELD);
-    bytes.extend(message.encode_to_vec());
+    let mut bytes = message.encode_to_vec();
     let sum = crc32fast::hash(&bytes);
     bytes.put_u8(TAG);
     bytes.put_u32_le(sum);

@@ -85,14 +85,7 @@ fn end(fault: &Fault, sim: &mut Sim<'_>, ground: &Ground) {
                 sim.bounce(HUB);
             }
         }
-        Fault::Cut { from, to, both } => {
-            each(from, to, |from, to| {
-                sim.repair_oneway(from, to);
-                if *both {
-                    sim.repair_oneway(to, from);
-                }
-            });
-        }
+        Fault::Cut { from, to, both } => each_way(from, to, *both, |from, to| sim.repair_oneway(from, to)),
         Fault::Held { some, others } => each(some, others, |one, other| sim.release(one, other)),
         Fault::Slow(slot) => slow(*slot, sim, ground, false),
     }
@@ -118,18 +111,21 @@ fn begin(fault: Fault, sim: &mut Sim<'_>, ground: &Ground) -> Fault {
         Fault::Sidecar { whose: Whose::Coordinator, .. } => {}
         Fault::Trainer(slot) => crash(sim, &trainer(*slot)),
         Fault::Hub => crash(sim, HUB),
-        Fault::Cut { from, to, both } => {
-            each(from, to, |from, to| {
-                sim.partition_oneway(from, to);
-                if *both {
-                    sim.partition_oneway(to, from);
-                }
-            });
-        }
+        Fault::Cut { from, to, both } => each_way(from, to, *both, |from, to| sim.partition_oneway(from, to)),
         Fault::Held { some, others } => each(some, others, |one, other| sim.hold(one, other)),
         Fault::Slow(slot) => slow(*slot, sim, ground, true),
     }
     fault
+}
+
+/// For each of these ways; for the ways back too, where `both` are meant.
+fn each_way(from: &[End], to: &[End], both: bool, what: impl Fn(&str, &str)) {
+    each(from, to, |from, to| {
+        what(from, to);
+        if both {
+            what(to, from);
+        }
+    });
 }
 
 fn each(some: &[End], others: &[End], what: impl Fn(&str, &str)) {

@@ -23,6 +23,7 @@ use crate::framing::{Deframer, FramingError, Part, Unframer};
 use crate::identity::PeerName;
 use crate::protocol::{self, Versions};
 use crate::secret::{HEADER, Secret};
+use crate::state::HASHED_AT_ONCE;
 use crate::state::offer::{Offer, Refused};
 use crate::v1::StateRequest;
 
@@ -30,9 +31,6 @@ use crate::v1::StateRequest;
 const TELL: Duration = Duration::from_millis(25);
 /// Less is not told of: it says nothing of the link.
 const MUCH: u64 = 1 << 16;
-
-/// Bytes of a state that are copied and hashed at once: another thread would take as long to begin.
-const SMALL: usize = 1 << 16;
 
 /// Largest request for a part of a state.
 const LARGEST_REQUEST: u64 = 256;
@@ -166,7 +164,7 @@ impl LaneService {
         let answer = offer.answer(&request).map_err(|refused| status(&refused))?;
         let (ended, end) = oneshot::channel();
         let pieces = futures::stream::unfold((answer, ended), |(mut answer, ended)| async move {
-            let next = if answer.work() < SMALL {
+            let next = if answer.work() < HASHED_AT_ONCE {
                 Ok((answer.next(), answer))
             } else {
                 tokio::task::spawn_blocking(move || (answer.next(), answer)).await

@@ -13,3 +13,6 @@ pub mod wire;
 
 mod receive;
 mod source;
+
+/// Bytes that are hashed, and copied, where they are needed: another thread would take as long to begin.
+pub const HASHED_AT_ONCE: usize = 1 << 16;

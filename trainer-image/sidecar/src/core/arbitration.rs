@@ -94,7 +94,7 @@ impl Core {
             }
         }
         self.record.send_if_modified(|known| {
-            let newer = (record.term, record.epoch) > (known.term, known.epoch);
+            let newer = arbiter::is_newer(&record, known);
             if newer {
                 known.clone_from(&record);
             }

@@ -173,10 +173,9 @@ impl Core {
 
     /// It dials again all the time: who looks into the log is told once.
     fn tell_refusal(&mut self, refused: Option<String>) {
-        if refused.is_some() && refused != self.refused {
-            let why = refused.clone().unwrap_or_default();
+        if let Some(why) = refused.filter(|why| self.refused.as_ref() != Some(why)) {
             tracing::warn!(why, "the coordinator refuses this sidecar, which goes on asking");
-            self.refused = refused;
+            self.refused = Some(why);
         }
     }
 

@@ -1,15 +1,13 @@
 //! The replicated state: hashed when the trainer begins a round, offered to others, and repaired where it is not the round's.
 
 use atoll_collective::peer;
+use atoll_collective::state::HASHED_AT_ONCE;
 use atoll_collective::state::manifest::{Manifest, ManifestError};
 use atoll_collective::v1::{Arrive, Start, StateStrategy};
 use tonic::Status;
 
 use super::{Core, Input};
 use crate::state::{Repair, State};
-
-/// Bytes that are hashed at once: another thread would take as long to begin.
-const SMALL: usize = 1 << 16;
 
 impl Core {
     /// Hashes the states of all ranks, large ones on a thread of its own.
@@ -20,7 +18,7 @@ impl Core {
         self.shared.offer.send_replace(None);
         self.stop_fetching();
         let (number, inbox) = (self.hashes, self.inbox.clone());
-        let small = states.iter().map(State::len).sum::<usize>() < SMALL;
+        let small = states.iter().map(State::len).sum::<usize>() < HASHED_AT_ONCE;
         if small {
             return self.hashed(number, states.iter().map(State::manifest).collect());
         }

@@ -1,7 +1,7 @@
 //! What crosses between peers beside the session: frames of lanes with each codec, tables of states, headers of a relay.
 
 use atoll_collective::codec::{Codec, Precision, Signs, Sparse};
-use atoll_collective::framing::{HEADER as HEADER_LENGTH, Header, Kind, PREFIX, Part, Unframer};
+use atoll_collective::framing::{self, HEADER as HEADER_LENGTH, Header, Kind, PREFIX, Part, Unframer};
 use atoll_collective::identity::PeerName;
 use atoll_collective::operation::Key;
 use atoll_collective::relay::{Header as RelayHeader, Purpose, Tokens};
@@ -56,7 +56,12 @@ fn values() -> Vec<f32> {
 fn frame(kind: Kind, payload: &[u8]) -> Vec<u8> {
     let (term, number, block) = HEADER;
     let header = Header { term, number, block, kind };
-    [&header.encode(payload.len(), header.sum(payload))[..], payload].concat()
+    [&header.encode(payload.len(), Some(sum(kind, payload)))[..], payload].concat()
+}
+
+/// A result's is that of a hash, which the receiver compares.
+fn sum(kind: Kind, payload: &[u8]) -> u32 {
+    if kind == Kind::Result { framing::sum_of_result(&[7; 32]) } else { framing::sum(payload) }
 }
 
 fn coded(codec: Codec) -> Vec<u8> {
@@ -70,8 +75,10 @@ fn payload(bytes: &[u8], kind: Kind) -> Vec<u8> {
     let (mut unframer, mut bytes) = (Unframer::summed(), Bytes::copy_from_slice(bytes));
     let (term, number, block) = HEADER;
     let length = bytes.len() - PREFIX - HEADER_LENGTH;
-    assert_eq!(unframer.next(&mut bytes), Ok(Some(Part::Head(Header { term, number, block, kind }, length))));
+    let Ok(Some(Part::Head(header, told, hashed))) = unframer.next(&mut bytes) else { panic!("no head") };
+    assert_eq!((header, told), (Header { term, number, block, kind }, length));
     let Ok(Some(Part::Payload { bytes: payload, last: true })) = unframer.next(&mut bytes) else { panic!("no whole payload") };
+    assert_eq!(hashed, (kind == Kind::Result).then(|| sum(kind, &payload)));
     assert!(bytes.is_empty() && unframer.is_complete());
     payload.to_vec()
 }

@@ -1,6 +1,6 @@
 //! What comes on a lane before anybody knows which operation it belongs to.
 
-use atoll_collective::framing::{Deframer, HEADER, Header, Kind, LARGEST, PREFIX, Part, Unframer, prefix};
+use atoll_collective::framing::{self, Deframer, HEADER, Header, Kind, LARGEST, PREFIX, Part, Unframer, prefix};
 use bytes::Bytes;
 
 use crate::Target;
@@ -8,8 +8,13 @@ use crate::input::Input;
 
 /// Frames of operations, cut anywhere.
 pub(super) const FRAMES: Target = Target { name: "frames", run: frames, seeds: frame_seeds };
+/// The same on a connection without TLS.
+pub(super) const SUMMED: Target = Target { name: "summed", run: summed, seeds: frame_seeds };
 /// Messages of an agreed length in all.
 pub(super) const MESSAGES: Target = Target { name: "messages", run: messages, seeds: message_seeds };
+
+/// Bytes of the checksums at a header's end.
+const SUMS: usize = 8;
 
 /// The first byte says how long the pieces are in which the rest comes.
 fn pieces(bytes: &[u8]) -> impl Iterator<Item = Bytes> + '_ {
@@ -26,12 +31,13 @@ fn frames(bytes: &[u8]) {
         loop {
             match unframer.next(&mut piece) {
                 Ok(None) => break,
-                Ok(Some(Part::Head(header, length))) => {
-                    assert!(left == 0 && (1..=LARGEST).contains(&length));
+                Ok(Some(Part::Head(header, length, sum))) => {
+                    assert!(left == 0 && (1..=LARGEST).contains(&length) && sum.is_none());
                     left = length;
-                    let sum =
-                        bytes[1 + written.len() + PREFIX..][..HEADER].last_chunk().map_or(0, |sum| u32::from_le_bytes(*sum));
-                    written.extend_from_slice(&header.encode(length, sum));
+                    // Nobody looks at the checksums here.
+                    let sums = &bytes[1 + written.len()..][..PREFIX + HEADER][PREFIX + HEADER - SUMS..];
+                    written.extend_from_slice(&header.encode(length, None)[..PREFIX + HEADER - SUMS]);
+                    written.extend_from_slice(sums);
                 }
                 Ok(Some(Part::Payload { bytes, last })) => {
                     assert!(!bytes.is_empty() && bytes.len() <= left);
@@ -48,6 +54,30 @@ fn frames(bytes: &[u8]) {
     assert!(written.len() <= came && came - written.len() < PREFIX + HEADER);
     assert_eq!(written, rest[..written.len()]);
     assert_eq!(unframer.is_complete(), left == 0 && written.len() == came);
+}
+
+/// What has the checksums of every frame is understood alike where nobody looks at them.
+fn summed(bytes: &[u8]) {
+    let (mut summed, mut plain) = (Unframer::summed(), Unframer::default());
+    for piece in pieces(bytes) {
+        let mut ends = [piece.clone(), piece];
+        loop {
+            let [one, other] = &mut ends;
+            match (summed.next(one), plain.next(other)) {
+                (Err(_), _) => return,
+                (Ok(None), understood) => {
+                    assert_eq!(understood, Ok(None));
+                    break;
+                }
+                (Ok(Some(Part::Head(header, length, sum))), understood) => {
+                    assert_eq!(sum.is_some(), header.kind == Kind::Result);
+                    assert_eq!(understood, Ok(Some(Part::Head(header, length, None))));
+                }
+                (payload, understood) => assert_eq!(understood, payload),
+            }
+        }
+    }
+    assert_eq!(summed.is_complete(), plain.is_complete());
 }
 
 fn messages(bytes: &[u8]) {
@@ -71,7 +101,7 @@ fn messages(bytes: &[u8]) {
 fn frame_seeds() -> Vec<Vec<u8>> {
     let frame = |kind, payload: &[u8]| {
         let header = Header { term: 2, number: 7, block: 3, kind };
-        [&header.encode(payload.len(), header.sum(payload))[..], payload].concat()
+        [&header.encode(payload.len(), Some(framing::sum(payload)))[..], payload].concat()
     };
     let all = [frame(Kind::Contribution, b"four"), frame(Kind::Result, b"bytes"), frame(Kind::Digest, &[7; 32])].concat();
     [1, 5, 255].map(|size| [&[size], &all[..]].concat()).to_vec()

@@ -17,8 +17,9 @@ use crate::Target;
 pub(crate) use passing::sealed_file;
 
 /// All targets.
-pub const TARGETS: [Target; 15] = [
+pub const TARGETS: [Target; 16] = [
     lane::FRAMES,
+    lane::SUMMED,
     lane::MESSAGES,
     exchange::EXCHANGE,
     codecs::BLOCKS,

@@ -4,17 +4,18 @@
 //! A lane is a raw gRPC body: each message is one flag byte (0: not compressed), four bytes of big-endian length, and the
 //! message. HTTP/2 cuts this stream anywhere.
 //!
-//! A frame carries a checksum where its connection has no TLS. The vote over results cannot find a copy that was changed on its
-//! way to the owner of its block: the owner gives the same wrong sum to all.
+//! A frame carries checksums where its connection has no TLS. The vote over results cannot find a copy that was changed on its
+//! way to the owner of its block: the owner gives the same wrong sum to all. A result is hashed at both ends for the vote; the
+//! first bytes of that hash are its checksum, so that it is not read once more.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Bytes before each message.
 pub const PREFIX: usize = 5;
 /// Bytes of a frame's header.
-pub const HEADER: usize = 28;
-/// Where the checksum is in it.
-const SUM: usize = 24;
+pub const HEADER: usize = 32;
+/// Bytes of it that say what the frame is; checksums of them and of the payload follow.
+const FIELDS: usize = 24;
 /// Largest payload of a frame.
 pub const LARGEST: usize = 1 << 20;
 
@@ -54,7 +55,7 @@ pub enum FramingError {
     #[error("the messages hold more than the {0} bytes that were agreed")]
     TooLong(u64),
     /// A frame without payload, or with too much.
-    #[error("a frame of {0} bytes; 29 to 1,048,604 are understood")]
+    #[error("a frame of {0} bytes; 33 to 1,048,608 are understood")]
     Length(u32),
     /// A kind that nobody knows.
     #[error("a frame is of the unknown kind {0}")]
@@ -74,34 +75,21 @@ pub fn prefix(length: u32) -> Bytes {
 }
 
 impl Header {
-    /// Prefix and header of a frame with a payload of `length` bytes; `sum` is [`Header::sum`] where the connection has no TLS.
+    /// Prefix and header of a frame with a payload of `length` bytes. `sum` is that of the payload, [`sum_of_result`] or
+    /// [`sum`]; none where the connection has TLS.
     #[must_use]
-    pub fn encode(&self, length: usize, sum: u32) -> Bytes {
+    pub fn encode(&self, length: usize, sum: Option<u32>) -> Bytes {
         let mut head = BytesMut::with_capacity(PREFIX + HEADER);
         head.put_u8(0);
         head.put_u32((HEADER + length) as u32);
-        head.put_slice(&self.fields());
-        head.put_u32_le(sum);
+        head.put_u64_le(self.term);
+        head.put_u64_le(self.number);
+        head.put_u32_le(self.block);
+        head.put_u32_le(self.kind as u32);
+        let own = sum.map_or(0, |_| self::sum(&head));
+        head.put_u32_le(own);
+        head.put_u32_le(sum.unwrap_or_default());
         head.freeze()
-    }
-
-    /// CRC-32 of header and payload.
-    #[must_use]
-    pub fn sum(&self, payload: &[u8]) -> u32 {
-        let mut sum = crc32fast::Hasher::new();
-        sum.update(&self.fields());
-        sum.update(payload);
-        sum.finalize()
-    }
-
-    fn fields(&self) -> [u8; SUM] {
-        let mut fields = [0; SUM];
-        let mut rest = &mut fields[..];
-        rest.put_u64_le(self.term);
-        rest.put_u64_le(self.number);
-        rest.put_u32_le(self.block);
-        rest.put_u32_le(self.kind as u32);
-        fields
     }
 
     fn decode(mut head: &[u8]) -> Result<Self, FramingError> {
@@ -120,8 +108,9 @@ impl Header {
 /// What comes next in a stream of frames.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
-    /// A frame begins, with a payload of so many bytes.
-    Head(Header, usize),
+    /// A frame begins, with a payload of so many bytes. A result has the sum that its block's hash must have, where frames
+    /// carry checksums; the unframer does not look at it.
+    Head(Header, usize, Option<u32>),
     /// The next bytes of its payload.
     Payload {
         /// The bytes.
@@ -140,16 +129,36 @@ pub struct Unframer {
     check: Option<Check>,
 }
 
-/// What a frame's checksum is so far, and what it must become.
+/// What the sum of a frame's payload is so far, and what it must become; nothing where the payload is a result.
 #[derive(Debug, Default)]
 struct Check {
     sum: crc32fast::Hasher,
-    expected: u32,
+    expected: Option<u32>,
     block: u32,
 }
 
+impl Check {
+    fn take(&mut self, bytes: &[u8], last: bool) -> Result<(), FramingError> {
+        let Some(expected) = self.expected else { return Ok(()) };
+        self.sum.update(bytes);
+        if last && self.sum.clone().finalize() != expected { Err(FramingError::Damaged(self.block)) } else { Ok(()) }
+    }
+}
+
+/// The sum of a payload that is no result: its CRC-32.
+#[must_use]
+pub fn sum(payload: &[u8]) -> u32 {
+    crc32fast::hash(payload)
+}
+
+/// The sum of a result, by the BLAKE3 of its block: the first bytes of it.
+#[must_use]
+pub fn sum_of_result(hash: &[u8; 32]) -> u32 {
+    hash.first_chunk().map_or(0, |sum| u32::from_le_bytes(*sum))
+}
+
 impl Unframer {
-    /// One for a connection without TLS: every frame must carry its checksum.
+    /// One for a connection without TLS: every frame must carry its checksums.
     #[must_use]
     pub fn summed() -> Self {
         Self { check: Some(Check::default()), ..Self::default() }
@@ -166,13 +175,11 @@ impl Unframer {
             }
             let bytes = data.split_to(self.left.min(data.len()));
             self.left -= bytes.len();
+            let last = self.left == 0;
             if let Some(check) = &mut self.check {
-                check.sum.update(&bytes);
-                if self.left == 0 && check.sum.clone().finalize() != check.expected {
-                    return Err(FramingError::Damaged(check.block));
-                }
+                check.take(&bytes, last)?;
             }
-            return Ok(Some(Part::Payload { bytes, last: self.left == 0 }));
+            return Ok(Some(Part::Payload { bytes, last }));
         }
         let take = (PREFIX + HEADER - self.head.len()).min(data.len());
         self.head.extend_from_slice(&data.split_to(take));
@@ -188,12 +195,15 @@ impl Unframer {
         let payload = (length as usize).checked_sub(HEADER).filter(|payload| (1..=LARGEST).contains(payload));
         self.left = payload.ok_or(FramingError::Length(length))?;
         let decoded = Header::decode(header)?;
-        if let Some(check) = &mut self.check {
-            let (fields, mut expected) = header.split_at(SUM);
-            *check = Check { sum: crc32fast::Hasher::new(), expected: expected.get_u32_le(), block: decoded.block };
-            check.sum.update(fields);
+        let Some(check) = &mut self.check else { return Ok(Some(Part::Head(decoded, self.left, None))) };
+        let (told, mut sums) = head.split_at(PREFIX + FIELDS);
+        if sums.get_u32_le() != sum(told) {
+            return Err(FramingError::Damaged(decoded.block));
         }
-        Ok(Some(Part::Head(decoded, self.left)))
+        let (is_result, expected) = (decoded.kind == Kind::Result, sums.get_u32_le());
+        let summed = (!is_result).then_some(expected);
+        *check = Check { sum: crc32fast::Hasher::new(), expected: summed, block: decoded.block };
+        Ok(Some(Part::Head(decoded, self.left, is_result.then_some(expected))))
     }
 
     /// Whether no frame is cut short.
@@ -283,7 +293,7 @@ mod tests {
             let mut data = Bytes::copy_from_slice(piece);
             while let Some(part) = unframer.next(&mut data)? {
                 match (part, frames.last_mut()) {
-                    (Part::Head(header, _), _) => frames.push((header, Vec::new())),
+                    (Part::Head(header, ..), _) => frames.push((header, Vec::new())),
                     (Part::Payload { bytes, .. }, Some((_, payload))) => payload.extend_from_slice(&bytes),
                     (Part::Payload { .. }, None) => unreachable!(),
                 }
@@ -293,7 +303,7 @@ mod tests {
     }
 
     fn header(number: u64) -> Header {
-        Header { term: 3, number, block: 7, kind: Kind::Result }
+        Header { term: 3, number, block: 7, kind: Kind::Partial }
     }
 
     #[test]
@@ -310,13 +320,26 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_none_is_refused_at_its_head() {
-        let mut wrong = header(1).encode(1, 0).to_vec();
+        let mut wrong = header(1).encode(1, None).to_vec();
         wrong[PREFIX + 20] = 9;
         assert_eq!(unframe(&[&wrong]), Err(FramingError::Kind(9)));
-        assert_eq!(unframe(&[&header(1).encode(0, 0)]), Err(FramingError::Length(28)));
-        assert_eq!(unframe(&[&header(1).encode(LARGEST + 1, 0)]), Err(FramingError::Length(1_048_605)));
+        assert_eq!(unframe(&[&header(1).encode(0, None)]), Err(FramingError::Length(32)));
+        assert_eq!(unframe(&[&header(1).encode(LARGEST + 1, None)]), Err(FramingError::Length(1_048_609)));
         wrong[0] = 1;
         assert_eq!(unframe(&[&wrong]), Err(FramingError::Flag(1)));
+    }
+
+    #[test]
+    fn the_sum_of_a_result_is_for_who_hashes_its_block() {
+        let result = Header { kind: Kind::Result, ..header(1) };
+        let hash = blake3::hash(b"abcd");
+        let head = result.encode(4, Some(sum_of_result(hash.as_bytes())));
+        let mut stream = Bytes::from([&head[..], b"abcd"].concat());
+        let mut unframer = Unframer::summed();
+        let sum = u32::from_le_bytes(*hash.as_bytes().first_chunk().unwrap());
+        assert_eq!(unframer.next(&mut stream), Ok(Some(Part::Head(result, 4, Some(sum)))));
+        assert_eq!(unframer.next(&mut stream), Ok(Some(Part::Payload { bytes: Bytes::from_static(b"abcd"), last: true })));
+        assert_eq!(Unframer::default().next(&mut head.clone()), Ok(Some(Part::Head(result, 4, None))));
     }
 
     proptest! {
@@ -335,15 +358,22 @@ mod tests {
         #[test]
         fn frames_survive_any_cuts(payloads in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8), size in 1usize..40) {
             let frames: Vec<_> = payloads.into_iter().enumerate().map(|(number, payload)| (header(number as u64), payload)).collect();
-            let stream: Vec<u8> = frames.iter().flat_map(|(header, payload)| [header.encode(payload.len(), header.sum(payload)).to_vec(), payload.clone()].concat()).collect();
+            let stream: Vec<u8> = frames.iter().flat_map(|(header, payload)| [header.encode(payload.len(), Some(sum(payload))).to_vec(), payload.clone()].concat()).collect();
             let pieces: Vec<&[u8]> = stream.chunks(size).collect();
             prop_assert_eq!(unframe(&pieces), Ok((frames.clone(), true)));
             prop_assert_eq!(unframe_with(Unframer::summed(), &pieces), Ok((frames, true)));
         }
 
         #[test]
+        fn a_changed_bit_of_a_summed_head_is_found_before_the_payload_comes(place in 0..PREFIX + HEADER - 4, bit in 0..8u8) {
+            let mut head = Header { kind: Kind::Result, ..header(1) }.encode(9, Some(5)).to_vec();
+            head[place] ^= 1u8 << bit;
+            prop_assert!(Unframer::summed().next(&mut Bytes::from(head)).is_err());
+        }
+
+        #[test]
         fn a_changed_bit_of_a_summed_frame_is_found(payload in prop::collection::vec(any::<u8>(), 1..200), place in any::<prop::sample::Index>(), bit in 0..8u8) {
-            let sent = [header(1).encode(payload.len(), header(1).sum(&payload)).to_vec(), payload].concat();
+            let sent = [header(1).encode(payload.len(), Some(sum(&payload))).to_vec(), payload].concat();
             let mut came = sent.clone();
             came[PREFIX + place.index(sent.len() - PREFIX)] ^= 1u8 << bit;
             prop_assert!(unframe_with(Unframer::summed(), &[&sent]).is_ok());

@@ -7,15 +7,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use atoll_collective::exchange::{Exchange, Output, Plan, Sender};
-use atoll_collective::framing::Header;
 use atoll_collective::framing::Kind::{Contribution as Copy, Digest};
+use atoll_collective::framing::{self, FramingError, Header, Kind};
 use atoll_collective::identity::{RunAuthority, Validity};
 use atoll_collective::lane::{Bounds, LaneService, Lanes, Meter, Operations};
 use atoll_collective::peer::Failure;
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::{
-    AbortReason, Begin, Contribution, DataType, EpochRecord, Member, Operation, OperationKind, Reduction,
+    AbortReason, Begin, Codec, Contribution, DataType, EpochRecord, Member, Operation, OperationKind, Reduction,
 };
 use atoll_collective::{codec, operation, v1};
 use bytes::Bytes;
@@ -317,10 +317,38 @@ async fn a_contribution_that_is_not_finite_is_named() {
     let shard = alone.plan().block(1, 0);
     let mut incoming = alone.receive(&Sender { slot: 0, name: None }, Copy, 0, shard.len()).unwrap();
     incoming.take(Bytes::copy_from_slice(&given[0].0[shard]));
-    incoming.finish();
+    incoming.finish(None).unwrap();
     let failure = alone.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
     assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 1));
     assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");
+}
+
+#[tokio::test]
+async fn a_result_that_was_changed_on_its_way_is_refused_by_the_hash_of_its_block() {
+    let peers = peers(2).await;
+    let given = [(bytes(&values(0, 8192)), 1), (bytes(&values(1, 8192)), 1)];
+    for coding in [Codec::None, Codec::Uint8] {
+        let operation = Operation { codec: coding.into(), ..asked(OperationKind::AllReduce, 8192, 0) };
+        let plan = Plan::new(&begin(&peers, &operation, 1, &given), 0).unwrap();
+        let output = Memory(Arc::new(Mutex::new(vec![0; 32_768])));
+        let exchange = Exchange::new(plan, Bytes::from(given[0].0.clone()), None, Arc::new(output)).unwrap();
+        let from = Sender { slot: 1, name: None };
+        let values = values(2, 4096);
+        let (mut sent, mut hashed) = (bytes(&values), bytes(&values));
+        if let Some(codec) = operation::codec(&operation) {
+            sent = vec![0; codec.encoded_len(values.len())];
+            codec.encode(&values, &mut sent).unwrap();
+            let mut decoded = vec![0.0; values.len()];
+            codec.decode(&sent, &mut decoded).unwrap();
+            hashed = bytes(&decoded);
+        }
+        let sum = framing::sum_of_result(blake3::hash(&hashed).as_bytes());
+        let block = exchange.plan().shard_blocks(1).start as u32;
+        let mut incoming = exchange.receive(&from, Kind::Result, block, sent.len()).unwrap();
+        sent[100] ^= 1;
+        incoming.take(Bytes::from(sent));
+        assert_eq!(incoming.finish(Some(sum)), Err(FramingError::Damaged(block)), "{coding:?}");
+    }
 }
 
 #[tokio::test]
@@ -416,8 +444,8 @@ async fn the_end_of_a_lane_matters_to_the_operations_whose_frames_it_carried_and
     let earlier = Lanes::new("run", 1, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
     let lane = earlier.lane(&peers[0].member).await.unwrap();
     let nothing = Header { term: 1, number: 1, block: 0, kind: Copy };
-    lane.channels()[0].send(nothing, Bytes::new()).await.unwrap();
-    assert!(lane.broken().await.contains("a frame of 28 bytes"));
+    lane.channels()[0].send(nothing, Bytes::new(), None).await.unwrap();
+    assert!(lane.broken().await.contains("a frame of 32 bytes"));
     let (first, second) = tokio::join!(first, start(1));
     assert_eq!(first.unwrap(), second.unwrap());
 }

@@ -77,6 +77,15 @@ struct State {
     instants: Instants,
 }
 
+impl State {
+    /// The hash of a reduced block is known.
+    fn finish_block(&mut self, owner: usize, block: usize, digest: Digest) {
+        if self.digests[owner][block].replace(digest).is_none() {
+            self.missing -= 1;
+        }
+    }
+}
+
 /// A block that is ready for others, as it goes on the lanes.
 struct Finished {
     kind: Kind,
@@ -175,14 +184,14 @@ impl Exchange {
             Ok((bytes, digest)) => {
                 let kind = if owner == me { Kind::Result } else { Kind::Partial };
                 let mut state = self.lock();
+                // Who sends the block sends its hash with it.
+                if let Some(digest) = digest {
+                    state.finish_block(me, block, digest);
+                }
                 state.finished.push(Finished { kind, block: index, owner, bytes });
                 state.unreduced -= usize::from(owner == me);
                 if owner == me && state.unreduced == 0 {
                     state.instants.reduced.get_or_insert_with(Instant::now);
-                }
-                drop(state);
-                if let Some(digest) = digest {
-                    self.finish_block(me, block, digest);
                 }
             }
         }
@@ -247,10 +256,7 @@ impl Exchange {
     }
 
     fn finish_block(&self, owner: usize, block: usize, digest: Digest) {
-        let mut state = self.lock();
-        if state.digests[owner][block].replace(digest).is_none() {
-            state.missing -= 1;
-        }
+        self.lock().finish_block(owner, block, digest);
     }
 
     /// BLAKE3 over the hashes of all blocks in order.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Digest, Exchange, Finished, arithmetic, wire_length};
-use crate::framing::Kind;
+use crate::framing::{self, FramingError, Kind};
 use crate::identity::PeerName;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
@@ -147,14 +147,17 @@ impl Incoming {
         }
     }
 
-    /// All bytes have come.
-    pub fn finish(self) {
+    /// All bytes have come. `sum` is what a result's hash must have, where the connection has no TLS.
+    ///
+    /// # Errors
+    /// [`FramingError::Damaged`] for a result with another hash.
+    pub fn finish(self, sum: Option<u32>) -> Result<(), FramingError> {
         let Self { exchange, from, kind, block, owner, place, straight, whole, buffer, hasher, .. } = self;
         let payload = if whole.is_empty() { Bytes::from(buffer) } else { whole };
         {
             let mut state = exchange.lock();
             if state.closed {
-                return;
+                return Ok(());
             }
             state.instants.came(exchange.plan.members[from].slot, kind);
         }
@@ -167,17 +170,26 @@ impl Incoming {
             }
             Kind::Result if straight => {
                 let range = exchange.plan.block(owner, place);
-                exchange.finish_block(owner, place, *hasher.finalize().as_bytes());
+                let digest = *hasher.finalize().as_bytes();
+                check(block, &digest, sum)?;
+                exchange.finish_block(owner, place, digest);
                 exchange.pass_on(block, owner, exchange.output.shared(range.start, range.end));
             }
             Kind::Result => {
-                exchange.take_coded(owner, place, &payload);
+                exchange.take_coded((owner, place, block), &payload, sum)?;
                 exchange.pass_on(block, owner, payload);
             }
             Kind::Digest => exchange.finish_block(owner, place, Digest::try_from(&*payload).unwrap_or_default()),
         }
         exchange.changed.notify_waiters();
+        Ok(())
     }
+}
+
+/// That a result's block has the hash that its sum is of.
+fn check(block: usize, digest: &Digest, sum: Option<u32>) -> Result<(), FramingError> {
+    let damaged = sum.is_some_and(|sum| framing::sum_of_result(digest) != sum);
+    if damaged { Err(FramingError::Damaged(block as u32)) } else { Ok(()) }
 }
 
 impl Exchange {
@@ -189,18 +201,25 @@ impl Exchange {
     }
 
     /// A coded result has come.
-    fn take_coded(&self, owner: usize, block: usize, coded: &[u8]) {
-        let range = self.plan.block(owner, block);
-        let Some(codec) = arithmetic::codec(&self.plan) else { return };
+    fn take_coded(
+        &self,
+        (owner, place, block): (usize, usize, usize),
+        coded: &[u8],
+        sum: Option<u32>,
+    ) -> Result<(), FramingError> {
+        let range = self.plan.block(owner, place);
+        let Some(codec) = arithmetic::codec(&self.plan) else { return Ok(()) };
         let mut result = vec![0; range.len()];
         let decoded = arithmetic::decode(codec, coded, &mut result);
+        let digest = *blake3::hash(&result).as_bytes();
+        check(block, &digest, sum)?;
         let mut state = self.lock();
         if let Err(detail) = decoded {
             state.failure.get_or_insert(arithmetic::mismatch(&self.plan, owner, detail));
         } else if !state.closed {
             let _fits = self.output.write(range.start, &result);
-            drop(state);
-            self.finish_block(owner, block, *blake3::hash(&result).as_bytes());
+            state.finish_block(owner, place, digest);
         }
+        Ok(())
     }
 }

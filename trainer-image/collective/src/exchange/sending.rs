@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 
 use super::{Exchange, Finished, PoisonError};
-use crate::framing::{Header, Kind};
+use crate::framing::{self, Header, Kind};
 use crate::lane::Lanes;
 use crate::peer::Failure;
 use crate::v1::AbortReason;
@@ -24,7 +24,7 @@ struct Rest {
 
 /// A frame to send.
 enum Next {
-    Ready(Header, Bytes),
+    Ready(Header, Bytes, Option<u32>),
     /// This peer's copy of a block of an owner's shard, which is yet to be coded.
     Copy(Header, usize, usize),
 }
@@ -42,11 +42,11 @@ impl Exchange {
         let rest = Mutex::new(rest);
         let channels = lane.channels().iter().map(|channel| async {
             while let Some(next) = self.next_for(to, &rest).await {
-                let (header, payload) = match next {
-                    Next::Ready(header, payload) => (header, payload),
-                    Next::Copy(header, owner, block) => (header, self.own_copy(owner, block)?),
+                let (header, payload, sum) = match next {
+                    Next::Ready(header, payload, sum) => (header, payload, sum),
+                    Next::Copy(header, owner, block) => (header, self.own_copy(owner, block)?, None),
                 };
-                channel.send(header, payload).await.map_err(lost)?;
+                channel.send(header, payload, sum).await.map_err(lost)?;
             }
             Ok(())
         });
@@ -98,12 +98,16 @@ impl Exchange {
                     continue;
                 }
                 rest.finished -= 1;
-                if kind == Kind::Partial || self.plan.wants(to) {
-                    return Some(Some(Next::Ready(header(kind, block), bytes.clone())));
+                if kind == Kind::Partial {
+                    return Some(Some(Next::Ready(header(kind, block), bytes.clone(), None)));
                 }
                 let place = self.plan.place(block).map_or(0, |(_, place)| place);
                 let digest = state.digests[owner][place].unwrap_or_default();
-                return Some(Some(Next::Ready(header(Kind::Digest, block), Bytes::copy_from_slice(&digest))));
+                if self.plan.wants(to) {
+                    let sum = framing::sum_of_result(&digest);
+                    return Some(Some(Next::Ready(header(kind, block), bytes.clone(), Some(sum))));
+                }
+                return Some(Some(Next::Ready(header(Kind::Digest, block), Bytes::copy_from_slice(&digest), None)));
             }
             while let Some(blocks) = rest.copies.first_mut() {
                 if let Some(block) = blocks.next() {

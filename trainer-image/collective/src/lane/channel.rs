@@ -15,7 +15,7 @@ use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
 use super::{Lanes, PUSH};
-use crate::framing::{Deframer, Header};
+use crate::framing::{self, Deframer, Header};
 use crate::v1::Member;
 
 /// Bytes per second that one lane is to be able to carry at least, whatever the distance: a gigabit.
@@ -53,12 +53,12 @@ impl Drop for Channel {
 }
 
 impl Channel {
-    /// Queues a frame; waits while the queue is full.
+    /// Queues a frame; waits while the queue is full. `sum` is that of the payload, where it is known already.
     ///
     /// # Errors
     /// When the channel has broken.
-    pub async fn send(&self, header: Header, payload: Bytes) -> Result<(), String> {
-        let sum = if self.summed { header.sum(&payload) } else { 0 };
+    pub async fn send(&self, header: Header, payload: Bytes, sum: Option<u32>) -> Result<(), String> {
+        let sum = self.summed.then(|| sum.unwrap_or_else(|| framing::sum(&payload)));
         let head = header.encode(payload.len(), sum);
         self.frames.send((head, payload)).await.map_err(|_| "the lane broke".to_owned())
     }

@@ -121,7 +121,7 @@ impl LaneService {
     ) -> Result<(), Status> {
         // What comes over TLS was checked there.
         let mut unframer = if from.name.is_some() { Unframer::default() } else { Unframer::summed() };
-        let mut incoming: Option<Incoming> = None;
+        let mut incoming: Option<(Incoming, Option<u32>)> = None;
         let mut bytes = 0;
         while let Some(frame) = body.frame().await {
             let Ok(mut data) = frame?.into_data() else { continue };
@@ -130,23 +130,25 @@ impl LaneService {
             let invalid = |error: &dyn std::error::Error| Status::invalid_argument(error.to_string());
             while let Some(part) = unframer.next(&mut data).map_err(|error| invalid(&error))? {
                 match part {
-                    Part::Head(header, length) => {
+                    Part::Head(header, length, sum) => {
                         let exchange = tokio::time::timeout(self.patience, self.operations.find(&header)).await;
                         let exchange =
                             exchange.map_err(|_| Status::deadline_exceeded("this peer has not begun the operation"))?;
                         carried.extend(exchange.as_ref());
                         // What belongs to an attempt that has ended is dropped.
                         incoming = exchange
-                            .map(|exchange| exchange.receive(from, header.kind, header.block, length))
+                            .map(|exchange| {
+                                exchange.receive(from, header.kind, header.block, length).map(|incoming| (incoming, sum))
+                            })
                             .transpose()
                             .map_err(|refused| invalid(&refused))?;
                     }
                     Part::Payload { bytes, last } => {
-                        if let Some(incoming) = &mut incoming {
+                        if let Some((incoming, _)) = &mut incoming {
                             incoming.take(bytes);
                         }
-                        if let Some(incoming) = incoming.take_if(|_| last) {
-                            incoming.finish();
+                        if let Some((incoming, sum)) = incoming.take_if(|_| last) {
+                            incoming.finish(sum).map_err(|error| invalid(&error))?;
                         }
                     }
                 }

@@ -21,7 +21,7 @@ const MOST_GROWTH_KIB: u64 = 128 << 10;
 
 fn frame(term: u64, kind: Kind, length: usize) -> Vec<u8> {
     let header = Header { term, number: 1, block: 0, kind };
-    [&header.encode(length, 0)[..], &vec![7; length]].concat()
+    [&header.encode(length, None)[..], &vec![7; length]].concat()
 }
 
 #[tokio::test]
@@ -91,10 +91,10 @@ async fn hostile_frames_end_their_lane_alone_and_take_no_memory() {
     };
     for (bytes, told) in [
         (changed(0, 1), "flag 1"),
-        (changed(1, 0xff), "a frame of 4278190116 bytes"),
+        (changed(1, 0xff), "a frame of 4278190120 bytes"),
         (changed(25, 9), "unknown kind 9"),
-        (frame(1, Kind::Result, LARGEST + 1), "a frame of 1048605 bytes"),
-        (frame(1, Kind::Digest, 0), "a frame of 28 bytes"),
+        (frame(1, Kind::Result, LARGEST + 1), "a frame of 1048609 bytes"),
+        (frame(1, Kind::Digest, 0), "a frame of 32 bytes"),
         (whole[..12].to_vec(), "closed the lane"),
     ] {
         let (_, said) = w9.lane(&w0, &[], bytes).await;

@@ -241,7 +241,7 @@ mod tests {
     fn frames_are_told_in_the_middle_of_their_payload() {
         let frame = |kind, length: usize| {
             let header = Header { term: 1, number: 1, block: 0, kind };
-            [header.encode(length, 0).to_vec(), vec![7; length]].concat()
+            [header.encode(length, None).to_vec(), vec![7; length]].concat()
         };
         let (long, short) = (frame(framing::Kind::Contribution, 5000), frame(framing::Kind::Result, 10));
         let body = [long.clone(), short].concat();

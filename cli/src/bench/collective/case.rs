@@ -5,12 +5,16 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Bytes, Rate, RoundTrip};
+use super::units::{Bytes, Loss, Rate, RoundTrip};
 
 /// Most peers of one reduction: the most reducing members of a run.
 const MOST_PEERS: usize = 64;
 /// Most tensors of one case.
 const MOST_TENSORS: usize = 256;
+/// Most connections of one lane.
+const MOST_CHANNELS: usize = 64;
+/// Bytes that may be on the way on a connection.
+const WINDOWS: std::ops::RangeInclusive<u64> = 1 << 16..=1 << 30;
 /// Bytes of one element.
 pub(crate) const ELEMENT: u64 = 4;
 
@@ -75,7 +79,19 @@ pub(crate) struct Case {
     /// Rate of each peer's link; empty where links are not shaped.
     pub(crate) rates: Vec<Rate>,
     pub(crate) round_trip: Option<RoundTrip>,
+    /// Packets that are lost of each peer's; none where nobody loses any.
+    pub(crate) loss: Option<Loss>,
+    pub(crate) lane: Lane,
     pub(crate) tls: bool,
+}
+
+/// How a lane is set, where not by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Lane {
+    /// Connections of one lane.
+    pub(crate) channels: Option<usize>,
+    /// Bytes that may be on the way on each.
+    pub(crate) window: Option<Bytes>,
 }
 
 /// Arguments that make no case.
@@ -111,6 +127,12 @@ pub(crate) enum CaseError {
         /// Peers.
         peers: usize,
     },
+    /// Too few or too many connections.
+    #[error("--channels {0}: give 1 to {MOST_CHANNELS}")]
+    Channels(usize),
+    /// Smaller than HTTP/2's least, or larger than its most.
+    #[error("--window {0}: give 64KiB to 1GiB")]
+    Window(Bytes),
     /// Links of peers that share memory.
     #[error("{0} is for --path tcp: ranks that share memory have no link")]
     NoLink(&'static str),
@@ -127,6 +149,8 @@ pub(crate) struct Wanted {
     pub(crate) concurrent: Option<usize>,
     pub(crate) rates: Vec<Rate>,
     pub(crate) round_trip: Option<RoundTrip>,
+    pub(crate) loss: Option<Loss>,
+    pub(crate) lane: Lane,
     pub(crate) tls: bool,
 }
 
@@ -136,7 +160,7 @@ impl Case {
     /// # Errors
     /// [`CaseError`] names the first figure that fits no case.
     pub(crate) fn new(wanted: Wanted) -> Result<Self, CaseError> {
-        let Wanted { peers, bytes, path, codec, mut rates, round_trip, tls, .. } = wanted;
+        let Wanted { peers, bytes, path, codec, mut rates, round_trip, loss, lane, tls, .. } = wanted;
         let tensors = wanted.tensors.or(wanted.concurrent).unwrap_or(1);
         let concurrent = wanted.concurrent.unwrap_or(1);
         if !(2..=MOST_PEERS).contains(&peers) {
@@ -159,10 +183,22 @@ impl Case {
         if path == Path::Shm && !rates.is_empty() {
             return Err(CaseError::NoLink("--rates"));
         }
-        if path == Path::Shm && round_trip.is_some() {
-            return Err(CaseError::NoLink("--rtt"));
+        let of_links = [
+            ("--rtt", round_trip.is_some()),
+            ("--loss", loss.is_some()),
+            ("--channels", lane.channels.is_some()),
+            ("--window", lane.window.is_some()),
+        ];
+        if let Some((option, _)) = of_links.into_iter().find(|(_, given)| *given && path == Path::Shm) {
+            return Err(CaseError::NoLink(option));
         }
-        Ok(Self { peers, bytes: bytes.0, path, codec, tensors, concurrent, rates, round_trip, tls })
+        if let Some(channels) = lane.channels.filter(|channels| !(1..=MOST_CHANNELS).contains(channels)) {
+            return Err(CaseError::Channels(channels));
+        }
+        if let Some(window) = lane.window.filter(|window| !WINDOWS.contains(&window.0)) {
+            return Err(CaseError::Window(window));
+        }
+        Ok(Self { peers, bytes: bytes.0, path, codec, tensors, concurrent, rates, round_trip, loss, lane, tls })
     }
 
     /// Elements of each tensor.
@@ -187,6 +223,15 @@ impl fmt::Display for Case {
         if let Some(round_trip) = &self.round_trip {
             write!(out, "-rtt{round_trip}")?;
         }
+        if let Some(loss) = &self.loss {
+            write!(out, "-loss{loss}")?;
+        }
+        if let Some(channels) = self.lane.channels {
+            write!(out, "-{channels}channels")?;
+        }
+        if let Some(window) = self.lane.window {
+            write!(out, "-window{window}")?;
+        }
         if self.tls { write!(out, "-tls") } else { Ok(()) }
     }
 }
@@ -210,6 +255,8 @@ pub(crate) mod tests {
             concurrent: None,
             rates: Vec::new(),
             round_trip: None,
+            loss: None,
+            lane: Lane::default(),
             tls: false,
         }
     }
@@ -240,6 +287,10 @@ pub(crate) mod tests {
         let round_trip = Some("1ms".parse().unwrap());
         let together = Wanted { path: Path::Shm, round_trip, ..wanted() };
         assert_eq!(refused(together), "--rtt is for --path tcp: ranks that share memory have no link");
+        let many = Wanted { lane: Lane { channels: Some(65), window: None }, ..wanted() };
+        assert_eq!(refused(many), "--channels 65: give 1 to 64");
+        let narrow = Wanted { lane: Lane { channels: None, window: Some(Bytes(4096)) }, ..wanted() };
+        assert_eq!(refused(narrow), "--window 4KiB: give 64KiB to 1GiB");
     }
 
     #[test]
@@ -253,6 +304,9 @@ pub(crate) mod tests {
         assert_eq!(Case::new(wanted()).unwrap().to_string(), "tcp-f32-4x16MiB");
         assert_eq!(shaped("1MiB", "200mbit", Some("20ms")).to_string(), "tcp-f32-4x1MiB-200mbit-rtt20ms");
         let rates = ["200mbit", "200mbit", "200mbit", "50mbit"].map(|rate| rate.parse().unwrap()).to_vec();
+        let lane = Lane { channels: Some(4), window: Some(Bytes(1 << 20)) };
+        let lossy = Case { loss: Some("0.1%".parse().unwrap()), lane, ..shaped("1MiB", "200mbit", Some("20ms")) };
+        assert_eq!(lossy.to_string(), "tcp-f32-4x1MiB-200mbit-rtt20ms-loss0.1%-4channels-window1MiB");
         let skewed = Case::new(Wanted { rates, codec: Codec::U8, concurrent: Some(4), ..wanted() }).unwrap();
         assert_eq!(skewed.to_string(), "tcp-u8-4x16MiB-4tensors-4concurrent-200mbit,200mbit,200mbit,50mbit");
     }

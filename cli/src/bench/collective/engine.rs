@@ -47,6 +47,11 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
         drop_stragglers: false,
         in_flight: IN_FLIGHT,
     };
+    let mut bounds = Bounds { channels: case.lane.channels, ..Bounds::default() };
+    if let Some(window) = case.lane.window {
+        bounds.stream_window = window.0 as u32;
+        bounds.connection_window = window.0 as u32;
+    }
     for slot in 0..sidecars {
         let config = atoll_sidecar::Config {
             worker: format!("w{slot}"),
@@ -59,7 +64,7 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
             temporary_folder: Some(processes.folder()),
             settings: settings.clone(),
             progress: PATIENCE,
-            bounds: Bounds::default(),
+            bounds,
             token: token.clone(),
             island: ISLAND.to_owned(),
             identity: identity(&format!("w{slot}"))?,

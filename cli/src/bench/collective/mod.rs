@@ -27,13 +27,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use self::case::{Case, Codec, Path, Wanted};
+use self::case::{Case, Codec, Lane, Path, Wanted};
 use self::figures::{Implementation, Line, Other};
 use self::links::{Isolation, Kind, Links, Network};
 use self::page::Page;
 use self::processes::Processes;
 use self::suite::Comparison;
-use self::units::{Bytes, Rate, RoundTrip};
+use self::units::{Bytes, Loss, Rate, RoundTrip};
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, print, printed};
 
@@ -64,6 +64,15 @@ pub(crate) struct Arguments {
     /// Round trip between peers, as in 100ms
     #[arg(long, value_name = "TIME")]
     rtt: Option<RoundTrip>,
+    /// Packets that are lost, as in 0.1%
+    #[arg(long, value_name = "SHARE")]
+    loss: Option<Loss>,
+    /// Connections between two peers; as many as the link takes if not given
+    #[arg(long, value_name = "K")]
+    channels: Option<usize>,
+    /// Bytes that may be on the way on each connection, as in 16MiB
+    #[arg(long, value_name = "B")]
+    window: Option<Bytes>,
     /// TLS between peers
     #[arg(long, default_value = "off")]
     tls: Switch,
@@ -73,8 +82,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     instead: Instead,
     /// Measure the cases of the performance page, ours and the others in turn, and write its tables
-    #[arg(long, conflicts_with_all = ["peers", "bytes", "path", "codec", "tensors", "concurrent", "rates", "rtt", "tls",
-        "iterations", "reference", "peer"])]
+    #[arg(long, conflicts_with_all = ["peers", "bytes", "path", "codec", "tensors", "concurrent", "rates", "rtt", "loss",
+        "channels", "window", "tls", "iterations", "reference", "peer"])]
     suite: bool,
     /// The page of --suite
     #[arg(long, requires = "suite", default_value = "docs/src/performance.md", value_name = "FILE")]
@@ -126,7 +135,7 @@ struct Plan {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
-    let shaped = arguments.suite || !arguments.rates.is_empty();
+    let shaped = arguments.suite || !arguments.rates.is_empty() || arguments.loss.is_some();
     let isolation = if shaped && !arguments.isolated { Isolation::find() } else { None };
     let may_isolate = arguments.isolated || isolation.is_some();
     let work = if arguments.suite { suite_work(arguments) } else { plan(arguments, may_isolate).map(Work::Case) };
@@ -160,7 +169,7 @@ enum Work {
 impl Work {
     fn needs_isolation(&self) -> bool {
         match self {
-            Self::Case(plan) => plan.links == Kind::Namespaces,
+            Self::Case(plan) => matches!(plan.links, Kind::Namespaces | Kind::Tunnels),
             Self::Suite(..) => true,
         }
     }
@@ -204,6 +213,8 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
         concurrent: arguments.concurrent,
         rates: arguments.rates.clone(),
         round_trip: arguments.rtt,
+        loss: arguments.loss,
+        lane: Lane { channels: arguments.channels, window: arguments.window },
         tls: arguments.tls == Switch::On,
     };
     let case = Case::new(wanted).map_err(|error| error.to_string())?;
@@ -213,7 +224,8 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     }
     let links = links::kind(&case, may_isolate);
     let missing = || if implementation == Implementation::Gloo { gloo::missing() } else { None };
-    if let Some(refusal) = refusal(&case, implementation, links).or_else(missing) {
+    let impossible = || links::impossible(links, may_isolate).map(str::to_owned);
+    if let Some(refusal) = refusal(&case, implementation, links).or_else(impossible).or_else(missing) {
         return Err(refusal);
     }
     kernel::check_memory(case.bytes * implementation.copies(case.peers))?;

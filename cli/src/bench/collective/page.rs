@@ -68,8 +68,9 @@ pub(crate) fn tables(compared: &[Compared]) -> String {
     text
 }
 
-const HEAD: &str = "| case | least by theory | PCCL, recorded | Gloo, recorded | reference | Gloo | Atoll | Atoll CPU per peer |
-|---|---|---|---|---|---|---|---|
+const HEAD: &str =
+    "| case | links | least by theory | PCCL, recorded | Gloo, recorded | reference | Gloo | Atoll | Atoll CPU per peer |
+|---|---|---|---|---|---|---|---|---|
 ";
 
 fn row(compared: &Compared) -> String {
@@ -79,6 +80,7 @@ fn row(compared: &Compared) -> String {
     let recorded = recorded::of(&compared.case);
     let cells = [
         format!("`{}`", compared.case),
+        compared.lines.first().map_or("-".to_owned(), |line| line.links.to_string()),
         cell(theory),
         or_nothing(recorded.pccl),
         or_nothing(recorded.gloo),
@@ -113,7 +115,7 @@ mod tests {
             line(Implementation::Gloo, Duration::from_millis(1_068)),
         ];
         let compared = Compared { section: Section::Rates, case: shaped("16MiB", "200mbit", None), lines };
-        assert_eq!(row(&compared), "| `tcp-f32-4x16MiB-200mbit` | 1053 | 1103 | 1067 | - | 1068 | 1070 | 30.0 |\n");
+        assert_eq!(row(&compared), "| `tcp-f32-4x16MiB-200mbit` | namespaces | 1053 | 1103 | 1067 | - | 1068 | 1070 | 30.0 |\n");
         let tables = tables(&[compared]);
         let rates = tables.find("### Links of one rate").unwrap();
         assert!(tables[rates..].contains("1070"));

@@ -3,7 +3,7 @@
 //! Medians of 8 to 10 operations, two rounds of them where two figures stand; links were shaped by namespaces and a token
 //! bucket where each peer sends, as here.
 
-use super::case::{Case, Codec};
+use super::case::{Case, Codec, Lane};
 
 /// Milliseconds of one case, as they were noted; empty where nothing was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +44,7 @@ const RECORDED: [(Key, &str, &str); 21] = [
 
 /// What was recorded of a case; nothing of most.
 pub(crate) fn of(case: &Case) -> Recorded {
-    if case.round_trip.is_some() || case.tls {
+    if case.round_trip.is_some() || case.loss.is_some() || case.lane != Lane::default() || case.tls {
         return Recorded::default();
     }
     let mut rates: Vec<u64> = case.rates.iter().map(|rate| rate.0 / 1_000_000).collect();

@@ -15,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use super::case::{Case, Codec, Path, Wanted};
+use super::case::{Case, Codec, Lane, Path, Wanted};
 use super::engine::{RUN, start_sidecars};
 use super::kernel::check_memory;
 use super::links::{self, Isolation, Kind, Links, Network};
@@ -100,7 +100,8 @@ fn case(donors: usize, arguments: &Arguments) -> Result<Case> {
     let (bytes, rates) = (arguments.bytes, vec![arguments.rate]);
     let (path, codec, tls) = (Path::Tcp, Codec::F32, true);
     let (tensors, concurrent, round_trip) = (None, None, None);
-    Ok(Case::new(Wanted { peers: donors + 1, bytes, path, codec, tensors, concurrent, rates, round_trip, tls })?)
+    let (loss, lane) = (None, Lane::default());
+    Ok(Case::new(Wanted { peers: donors + 1, bytes, path, codec, tensors, concurrent, rates, round_trip, loss, lane, tls })?)
 }
 
 /// What was measured of one repair.

@@ -5,14 +5,18 @@
 
 use anyhow::Result;
 
-use super::case::{Case, CaseError, Codec, Path, Wanted};
+use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::figures::{Implementation, Line};
 use super::links::{self, Kind};
-use super::units::{Bytes, Rate, RoundTrip};
+use super::units::{Bytes, Loss, Rate, RoundTrip};
 use super::{Plan, measure, measured, refusal};
 use crate::say;
 use crate::supervision::interrupts::Interrupts;
 
+/// Least operations of a case.
+const LEAST: usize = 5;
+/// Operations of a case that takes many seconds for each, because packets are lost.
+const LEAST_LOSSY: usize = 3;
 /// Times that a case without shaped links is measured.
 const REPEATS: usize = 3;
 
@@ -24,11 +28,14 @@ pub(crate) enum Section {
     Concurrent,
     Rates,
     Skewed,
+    Secured,
     Delay,
+    Loss,
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 6] = [Self::Latency, Self::Bandwidth, Self::Concurrent, Self::Rates, Self::Skewed, Self::Delay];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Latency, Self::Bandwidth, Self::Concurrent, Self::Rates, Self::Skewed, Self::Secured, Self::Delay, Self::Loss];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
@@ -37,7 +44,9 @@ impl Section {
             Self::Concurrent => "Several tensors at once on one machine",
             Self::Rates => "Links of one rate",
             Self::Skewed => "Links of unequal rates",
-            Self::Delay => "Long links",
+            Self::Secured => "With TLS",
+            Self::Delay => "Long links, and how much may be on the way",
+            Self::Loss => "Links that lose packets, over one connection and several",
         }
     }
 }
@@ -69,12 +78,26 @@ struct Row<'a> {
     rates: &'a [u64],
     /// In milliseconds; 0 where links are not delayed.
     round_trip: u64,
+    /// Packets lost of a million.
+    loss: Option<u64>,
+    lane: Lane,
+    tls: bool,
 }
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
-const PLAIN: Row<'static> =
-    Row { peers: 4, bytes: 16 * MIB, path: Path::Tcp, codec: Codec::F32, tensors: 1, rates: &[], round_trip: 0 };
+const PLAIN: Row<'static> = Row {
+    peers: 4,
+    bytes: 16 * MIB,
+    path: Path::Tcp,
+    codec: Codec::F32,
+    tensors: 1,
+    rates: &[],
+    round_trip: 0,
+    loss: None,
+    lane: Lane { channels: None, window: None },
+    tls: false,
+};
 
 impl Row<'_> {
     fn compared(self, section: Section) -> Result<Comparison, CaseError> {
@@ -88,11 +111,14 @@ impl Row<'_> {
             concurrent: Some(self.tensors),
             rates: self.rates.iter().map(|rate| Rate(rate * 1_000_000)).collect(),
             round_trip,
-            tls: false,
+            loss: self.loss.map(Loss),
+            lane: self.lane,
+            tls: self.tls,
         })?;
         let other = match (self.path, self.codec) {
             (Path::Shm, Codec::F32) => Some(Implementation::Reference),
-            (Path::Tcp, Codec::F32) => Some(Implementation::Gloo),
+            // It has no TLS, no lanes to set, and cannot be led through a proxy.
+            (Path::Tcp, Codec::F32) if !self.tls && self.lane == Lane::default() => Some(Implementation::Gloo),
             _ => None,
         };
         let implementations = [Implementation::Atoll].into_iter().chain(other).collect();
@@ -107,12 +133,14 @@ impl Row<'_> {
 pub(crate) fn comparisons() -> Result<Vec<Comparison>, CaseError> {
     let both = [Path::Shm, Path::Tcp];
     let mut rows = Vec::new();
-    for (path, peers) in both.into_iter().flat_map(|path| [2, 4].map(|peers| (path, peers))) {
+    for (path, peers) in both.into_iter().flat_map(|path| [2, 3, 4].map(|peers| (path, peers))) {
         let sized = |bytes| Row { peers, bytes, path, ..PLAIN };
         rows.extend([4 * KIB, 64 * KIB, MIB].map(|bytes| (Section::Latency, sized(bytes))));
         rows.extend([4 * MIB, 64 * MIB, 256 * MIB].map(|bytes| (Section::Bandwidth, sized(bytes))));
         rows.extend([4, 16].map(|tensors| (Section::Concurrent, Row { tensors, ..sized(64 * MIB) })));
     }
+    rows.extend([4 * KIB, 64 * MIB].map(|bytes| (Section::Secured, Row { bytes, tls: true, ..PLAIN })));
+    rows.extend([Codec::F32, Codec::U8].map(|codec| (Section::Secured, Row { rates: &[200], codec, tls: true, ..PLAIN })));
     let shaped = [
         Row { rates: &[50], ..PLAIN },
         Row { rates: &[200], ..PLAIN },
@@ -125,6 +153,19 @@ pub(crate) fn comparisons() -> Result<Vec<Comparison>, CaseError> {
     let skewed = &[200, 200, 200, 50];
     rows.extend([Codec::F32, Codec::U8].map(|codec| (Section::Skewed, Row { rates: skewed, codec, ..PLAIN })));
     rows.extend([20, 100].map(|round_trip| (Section::Delay, Row { rates: &[200], round_trip, ..PLAIN })));
+    for (round_trip, window) in [(20, MIB), (100, MIB), (100, 4 * MIB)] {
+        let lane = Lane { channels: None, window: Some(Bytes(window)) };
+        rows.push((Section::Delay, Row { rates: &[200], round_trip, lane, ..PLAIN }));
+    }
+    for (round_trip, loss) in [20, 100].into_iter().flat_map(|round_trip| [0, 1_000, 10_000].map(|loss| (round_trip, loss))) {
+        // A lane divides blocks of 256 KiB among its connections.
+        let lossy = || Row { peers: 2, bytes: 4 * MIB, rates: &[200], round_trip, loss: Some(loss), ..PLAIN };
+        rows.push((Section::Loss, lossy()));
+        rows.extend([1, 8].map(|channels| {
+            let lane = Lane { channels: Some(channels), window: None };
+            (Section::Loss, Row { lane, ..lossy() })
+        }));
+    }
     rows.into_iter().map(|(section, row)| row.compared(section)).collect()
 }
 
@@ -134,7 +175,10 @@ pub(crate) fn able(comparisons: Vec<Comparison>, isolated: bool, missing: Option
     let mut able = |comparison: &Comparison, implementation: Implementation| {
         let kind = links::kind(&comparison.case, isolated);
         let missing = || missing.filter(|_| implementation == Implementation::Gloo).map(str::to_owned);
-        let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(missing) else { return true };
+        let impossible = || links::impossible(kind, isolated).map(str::to_owned);
+        let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing) else {
+            return true;
+        };
         if !said.contains(&reason) {
             say(&format!("not measured: {}: {reason}", implementation.name()));
             said.push(reason);
@@ -163,7 +207,7 @@ pub(crate) async fn perform(
     for Comparison { section, case, implementations } in comparisons {
         let links = links::kind(&case, isolated);
         let repeats = if links == Kind::None { REPEATS } else { 1 };
-        let iterations = measure::iterations(&case).div_ceil(repeats).max(5);
+        let iterations = iterations(&case, repeats);
         let mut repeated: Vec<Vec<Line>> = implementations.iter().map(|_| Vec::new()).collect();
         for _ in 0..repeats {
             for (implementation, lines) in implementations.iter().zip(&mut repeated) {
@@ -179,6 +223,12 @@ pub(crate) async fn perform(
         compared.push(Compared { section, case, lines });
     }
     Ok(Some(compared))
+}
+
+/// Operations to time in each repeat.
+fn iterations(case: &Case, repeats: usize) -> usize {
+    let loses = case.loss.is_some_and(|loss| loss != Loss::NONE);
+    if loses { LEAST_LOSSY } else { measure::iterations(case).div_ceil(repeats).max(LEAST) }
 }
 
 /// The line with the middle median time.

@@ -9,8 +9,8 @@ use serde::{Serialize, Serializer};
 /// A figure that cannot be used, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {
-    /// Not a whole number with one of the units.
-    #[error("give a whole number and a unit, as in {example}")]
+    /// Not a number with one of the units.
+    #[error("give a number and a unit, as in {example}")]
     Unreadable {
         /// A figure that can be read.
         example: &'static str,
@@ -42,6 +42,38 @@ const RATE_UNITS: [(&str, u64); 4] = [("bit", 1), ("kbit", 1_000), ("mbit", 1_00
 pub(crate) struct RoundTrip(pub(crate) Duration);
 
 const TIME_UNITS: [(&str, u64); 2] = [("ms", 1), ("s", 1_000)];
+
+/// Packets that are lost of a million: a share from 0 to 50 %, as in `0.1%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Loss(pub(crate) u64);
+
+impl Loss {
+    /// All packets.
+    pub(crate) const ALL: u64 = 1_000_000;
+    /// No packet.
+    pub(crate) const NONE: Self = Self(0);
+    /// Of one percent.
+    const PERCENT: f64 = 10_000.0;
+}
+
+impl FromStr for Loss {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let share = text.strip_suffix('%').filter(|share| share.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.'));
+        let share: f64 = share.and_then(|share| share.parse().ok()).ok_or(UnitError::Unreadable { example: "0.1%" })?;
+        if !(0.0..=50.0).contains(&share) {
+            return Err(UnitError::OutOfBounds { least: "0%", most: "50%" });
+        }
+        Ok(Self((share * Self::PERCENT).round() as u64))
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}%", self.0 as f64 / Self::PERCENT)
+    }
+}
 
 impl FromStr for Bytes {
     type Err = UnitError;
@@ -132,6 +164,10 @@ mod tests {
         assert_eq!(("0".parse(), Bytes(0).to_string()), (Ok(Bytes(0)), "0".to_owned()));
         assert_eq!("100ms".parse(), Ok(RoundTrip(Duration::from_millis(100))));
         assert_eq!("2s".parse::<RoundTrip>().unwrap().to_string(), "2s");
+        for (text, lost) in [("0%", 0), ("0.1%", 1_000), ("1%", 10_000)] {
+            assert_eq!(text.parse(), Ok(Loss(lost)));
+            assert_eq!(Loss(lost).to_string(), text);
+        }
     }
 
     #[test]
@@ -142,9 +178,12 @@ mod tests {
         for text in ["200", "200Mbit", "0mbit", "101gbit", "1kbit", "mbit"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
         }
+        for text in ["1", "51%", "-1%", "nan%", "%", "1e1%"] {
+            assert!(text.parse::<Loss>().is_err(), "{text}");
+        }
         for text in ["100", "0ms", "11s", "1us"] {
             assert!(text.parse::<RoundTrip>().is_err(), "{text}");
         }
-        assert_eq!("200".parse::<Rate>().unwrap_err().to_string(), "give a whole number and a unit, as in 200mbit or 1gbit");
+        assert_eq!("200".parse::<Rate>().unwrap_err().to_string(), "give a number and a unit, as in 200mbit or 1gbit");
     }
 }

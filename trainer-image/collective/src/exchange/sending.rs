@@ -47,6 +47,10 @@ impl Exchange {
                     Next::Copy(header, owner, block) => (header, self.own_copy(owner, block)?, None),
                 };
                 channel.send(header, payload, sum).await.map_err(lost)?;
+                // A channel's queue would take all of a small tensor before the next one had a turn.
+                if lane.channels().len() > 1 {
+                    tokio::task::yield_now().await;
+                }
             }
             Ok(())
         });

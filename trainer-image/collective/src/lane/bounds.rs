@@ -11,10 +11,12 @@ pub struct Bounds {
     pub frame: u32,
     /// Blocks that wait to be sent on one connection, at least 1.
     pub queue: usize,
+    /// Connections of one lane; none: as many as its round trip and bandwidth take.
+    pub channels: Option<usize>,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { stream_window: 16 << 20, connection_window: 64 << 20, frame: 1 << 20, queue: 4 }
+        Self { stream_window: 16 << 20, connection_window: 64 << 20, frame: 1 << 20, queue: 4, channels: None }
     }
 }

@@ -73,7 +73,7 @@ impl Lane {
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
-        let channels = channels(round_trip, lanes.bandwidth());
+        let channels = lanes.bounds.channels.unwrap_or_else(|| channels(round_trip, lanes.bandwidth()));
         let more = (1..channels).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);

@@ -2,6 +2,7 @@
 
 mod namespaces;
 mod proxy;
+mod tunnel;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -25,6 +26,8 @@ pub(crate) enum Kind {
     Namespaces,
     /// A program that passes bytes on at a rate and after a delay.
     Proxy,
+    /// Each peer in a network namespace, and a program that passes their packets on, or loses them.
+    Tunnels,
 }
 
 impl fmt::Display for Kind {
@@ -33,18 +36,27 @@ impl fmt::Display for Kind {
             Self::None => "nothing",
             Self::Namespaces => "namespaces",
             Self::Proxy => "proxy",
+            Self::Tunnels => "tunnels",
         })
     }
 }
 
-/// How to shape the links of `case`: the kernel does rates where this user may ask it to; delays are the proxy's alone.
+/// How to shape the links of `case`: the kernel does rates where this user may ask it to; delays are the proxy's, and losses
+/// those of tunnels.
 pub(crate) fn kind(case: &Case, may_isolate: bool) -> Kind {
     match case {
+        Case { loss: Some(_), .. } => Kind::Tunnels,
         Case { round_trip: Some(_), .. } => Kind::Proxy,
         Case { rates, .. } if rates.is_empty() => Kind::None,
         _ if may_isolate => Kind::Namespaces,
         _ => Kind::Proxy,
     }
+}
+
+/// Why links cannot be shaped in this way; none where they can.
+pub(crate) fn impossible(kind: Kind, may_isolate: bool) -> Option<&'static str> {
+    let needs = "--loss: packets are lost between network namespaces, which this user may not make; run it as root";
+    (kind == Kind::Tunnels && !may_isolate).then_some(needs)
 }
 
 /// The links of one case, as long as it lives.
@@ -61,7 +73,8 @@ impl Links {
     pub(crate) fn build(case: &Case, kind: Kind) -> Result<Self> {
         Ok(match kind {
             Kind::None => Self::Plain,
-            Kind::Namespaces => Self::Namespaces(Network::build(&case.rates)?),
+            Kind::Namespaces => Self::Namespaces(Network::bridged(&case.rates)?),
+            Kind::Tunnels => Self::Namespaces(Network::tunnelled(case)?),
             Kind::Proxy => {
                 let link = |slot: usize| Proxy::start(case.rates.get(slot).copied(), case.round_trip);
                 Self::Proxies((0..case.peers).map(link).collect::<Result<_>>()?)
@@ -115,13 +128,16 @@ impl Links {
 mod tests {
     use super::*;
     use crate::bench::collective::case::tests::shaped;
+    use crate::bench::collective::units::Loss;
 
     #[test]
     fn the_kernel_shapes_rates_where_it_may_and_the_proxy_delays() {
         let rates = shaped("1MiB", "200mbit", None);
         assert_eq!(kind(&rates, true), Kind::Namespaces);
         assert_eq!(kind(&rates, false), Kind::Proxy);
-        assert_eq!(kind(&shaped("1MiB", "200mbit", Some("20ms")), true), Kind::Proxy);
+        let delayed = shaped("1MiB", "200mbit", Some("20ms"));
+        assert_eq!(kind(&delayed, true), Kind::Proxy);
+        assert_eq!(kind(&Case { loss: Some(Loss::NONE), ..delayed }, true), Kind::Tunnels);
         assert_eq!(kind(&Case { rates: Vec::new(), ..rates }, true), Kind::None);
     }
 }

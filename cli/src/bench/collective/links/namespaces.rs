@@ -1,17 +1,24 @@
-//! Links shaped by the kernel: each peer in a network namespace of its own, all on one bridge, a token bucket where each sends.
+//! Links between network namespaces, one of each peer: by the kernel, all on one bridge and a token bucket where each sends; or
+//! by a program that passes packets on.
 //!
 //! All of it lies in namespaces without a name, the benchmark's own among them: the kernel takes them down with the last
 //! process inside, so nothing is left behind however the benchmark ends, and no address of this machine is in the way.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::super::units::Rate;
+use super::super::case::Case;
+use super::super::units::{Loss, Rate};
+use super::tunnel::{Shape, Switch, device};
 
 /// Name of the bridge.
 const BRIDGE: &str = "switch";
@@ -66,6 +73,8 @@ fn path() -> OsString {
 /// The namespaces of all peers.
 pub(crate) struct Network {
     peers: Vec<Peer>,
+    /// Where a program passes packets on.
+    switch: Option<Switch>,
 }
 
 /// A namespace; a process that does nothing keeps it open, and ends with the benchmark, whose pipe it reads.
@@ -102,12 +111,12 @@ impl Network {
         run(&words("ip link set dev lo up"))
     }
 
-    /// Joins one peer per rate; the caller has a network of its own.
+    /// Joins one peer per rate by a bridge; the caller has a network of its own.
     ///
     /// # Errors
     /// What `ip` or `tc` said.
-    pub(crate) fn build(rates: &[Rate]) -> Result<Self> {
-        let mut network = Self { peers: Vec::new() };
+    pub(crate) fn bridged(rates: &[Rate]) -> Result<Self> {
+        let mut network = Self { peers: Vec::new(), switch: None };
         run(&words(&format!("ip link add name {BRIDGE} type bridge")))?;
         run(&words(&format!("ip addr add {}/24 dev {BRIDGE}", address(0))))?;
         run(&words(&format!("ip link set dev {BRIDGE} up")))?;
@@ -115,6 +124,51 @@ impl Network {
             network.join(slot, *rate).with_context(|| format!("the link of peer {slot}"))?;
         }
         Ok(network)
+    }
+
+    /// Joins the peers of `case` by a program; the caller has a network of its own.
+    ///
+    /// # Errors
+    /// When TUN devices cannot be made, and what `ip` said.
+    pub(crate) fn tunnelled(case: &Case) -> Result<Self> {
+        let mut network = Self { peers: Vec::new(), switch: None };
+        let mut devices = vec![(device(BRIDGE)?, Shape::PLAIN)];
+        run(&words(&format!("ip addr add {}/24 dev {BRIDGE}", address(0))))?;
+        run(&words(&format!("ip link set dev {BRIDGE} up")))?;
+        for slot in 0..case.peers {
+            let shape = Shape {
+                rate: case.rates.get(slot).copied(),
+                delay: case.round_trip.map_or(Duration::ZERO, |round_trip| round_trip.0 / 2),
+                loss: case.loss.unwrap_or(Loss::NONE),
+            };
+            let device = network.tunnel(slot).with_context(|| format!("the link of peer {slot}"))?;
+            devices.push((device, shape));
+        }
+        network.switch = Some(Switch::start(devices, host)?);
+        Ok(network)
+    }
+
+    fn tunnel(&mut self, slot: usize) -> Result<File> {
+        self.peers.push(Peer { keeper: keeper()? });
+        let interface = Self::INTERFACE;
+        let namespace = File::open(format!("/proc/{}/ns/net", self.peers[slot].keeper.id()))?;
+        // A thread of its own: it stays in the other network until it ends.
+        let made = std::thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            device(interface)
+        });
+        let device = made.join().map_err(|_| anyhow!("the thread that makes it panicked"))??;
+        for command in [
+            "ip link set dev lo up".to_owned(),
+            format!("ip addr add {}/24 dev {interface}", address(slot + 1)),
+            // The queue before the program's own, which is the one that drops.
+            format!("ip link set dev {interface} txqueuelen 10000 up"),
+            // What nearly all machines have, whatever this one has: what a loss costs depends on it most.
+            format!("ip route replace {}/24 dev {interface} congctl cubic", Ipv4Addr::from([10, 77, 0, 0])),
+        ] {
+            run(&self.place(slot, words(&command)))?;
+        }
+        Ok(device)
     }
 
     fn join(&mut self, slot: usize, rate: Rate) -> Result<()> {
@@ -144,9 +198,13 @@ impl Network {
 impl Drop for Network {
     /// The next case of a suite finds the names free: with its namespace a link goes too, but in the kernel's own time.
     fn drop(&mut self) {
-        let ports = (0..self.peers.len()).map(|slot| format!("port{slot}"));
-        for name in ports.chain([BRIDGE.to_owned()]) {
-            let _not_there = run(&words(&format!("ip link del dev {name}")));
+        for slot in 0..self.peers.len() {
+            let interface = self.place(slot, words(&format!("ip link del dev {}", Self::INTERFACE)));
+            let _not_there = run(&interface);
+        }
+        let _not_there = run(&words(&format!("ip link del dev {BRIDGE}")));
+        if let Some(switch) = &mut self.switch {
+            switch.end();
         }
     }
 }
@@ -154,6 +212,12 @@ impl Drop for Network {
 /// A host of the benchmark's own network.
 fn address(host: usize) -> Ipv4Addr {
     Ipv4Addr::from([10, 77, 0, host as u8 + 1])
+}
+
+/// The host that a packet is for.
+fn host(packet: &[u8]) -> Option<usize> {
+    let &[10, 77, 0, host] = packet.get(16..20)? else { return None };
+    usize::from(host).checked_sub(1).filter(|_| packet[0] >> 4 == 4)
 }
 
 fn keeper() -> Result<Child> {

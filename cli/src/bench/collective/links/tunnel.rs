@@ -67,7 +67,7 @@ impl Sender {
         let seconds = rate.map_or(0.0, |rate| ((bytes + AROUND) * 8) as f64 / rate.0 as f64);
         self.free = begin + Duration::from_secs_f64(seconds);
         // What is lost was sent all the same.
-        let lost = u64::from(self.random.next_u32()) * Loss::ALL >> 32 < loss.0;
+        let lost = ((u64::from(self.random.next_u32()) * Loss::ALL) >> 32) < loss.0;
         (!lost).then(|| self.free.max(now) + delay)
     }
 }

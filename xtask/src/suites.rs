@@ -169,6 +169,7 @@ pub(crate) const SUITES: [Suite; 16] = [
             &["xtask", "fuzz", "--seconds", "60"],
             &["xtask", "simulate", "--turmoil", "300"],
             &["xtask", "simulate", "--model"],
+            &["xtask", "faults"],
             &["xtask", "bench", "collective"],
         ],
     },

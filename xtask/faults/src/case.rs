@@ -75,14 +75,6 @@ pub fn matrix(peers: std::ops::RangeInclusive<u32>) -> Vec<Case> {
     struck.flat_map(|(fault, phase, victim)| peers.clone().map(move |peers| Case { fault, phase, victim, peers })).collect()
 }
 
-impl Fault {
-    /// Whether a quick pass has it. The others hold on a machine that is free, and not always on one that is busy with other things.
-    #[must_use]
-    pub fn is_quick(self) -> bool {
-        matches!(self, Self::Kill | Self::Stop)
-    }
-}
-
 impl Phase {
     /// Who can be struck in it.
     fn victims(self) -> [Victim; 2] {

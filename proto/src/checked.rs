@@ -69,7 +69,8 @@ impl<U: Message + Default + Send + 'static> Decoder for Reads<U> {
 }
 
 /// A message and its checksum.
-fn write(message: &impl Message) -> Vec<u8> {
+#[must_use]
+pub fn write(message: &impl Message) -> Vec<u8> {
     let mut bytes = message.encode_to_vec();
     let sum = crc32fast::hash(&bytes);
     bytes.put_u8(TAG);
@@ -78,7 +79,10 @@ fn write(message: &impl Message) -> Vec<u8> {
 }
 
 /// The message, if it is the one that was written.
-fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
+///
+/// # Errors
+/// `DataLoss` for bytes that were changed on their way or have no checksum, `Internal` for those that are no such message.
+pub fn read<M: Message + Default>(bytes: &[u8]) -> Result<M, Status> {
     let damaged = || Status::data_loss("a message was changed on its way");
     let end = bytes.len().checked_sub(FIELD).ok_or_else(damaged)?;
     let (message, mut sum) = bytes.split_at(end);

@@ -5,6 +5,7 @@
 
 mod arbiter;
 mod lanes;
+mod recovery;
 mod session;
 mod trainer;
 
@@ -23,7 +24,7 @@ pub struct Frame {
 
 /// All frames that release 0.1.0 has.
 pub fn all() -> impl Iterator<Item = Frame> {
-    [&session::FRAMES[..], &arbiter::FRAMES, &trainer::FRAMES, &lanes::FRAMES].into_iter().flatten().copied()
+    [&session::FRAMES[..], &arbiter::FRAMES, &trainer::FRAMES, &lanes::FRAMES, &recovery::FRAMES].into_iter().flatten().copied()
 }
 
 /// The bytes are an encoding of `value`.

@@ -1,6 +1,7 @@
 //! The targets, by what they decode.
 
 mod arbiter;
+mod checked;
 mod codecs;
 mod control;
 mod exchange;
@@ -17,7 +18,7 @@ use crate::Target;
 pub(crate) use passing::sealed_file;
 
 /// All targets.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     lane::FRAMES,
     lane::SUMMED,
     lane::MESSAGES,
@@ -25,6 +26,7 @@ pub const TARGETS: [Target; 16] = [
     codecs::BLOCKS,
     codecs::PAIRS,
     state::MANIFEST,
+    checked::CHECKED,
     control::COORDINATOR,
     control::PEER,
     arbiter::ARBITER,

@@ -1,6 +1,6 @@
 //! Values as they travel: blocks of every codec, and pairs of index and value.
 
-use atoll_collective::codec::{Codec, Precision, Signs, Sparse};
+use atoll_collective::codec::{Codec, Pairs, Precision, Signs, Sparse};
 
 use crate::Target;
 use crate::input::Input;
@@ -45,16 +45,26 @@ fn pairs(bytes: &[u8]) {
     let mut again = Vec::new();
     if form < 128 {
         let sparse = Sparse::new(dense, precision).expect("2^32 elements at most");
-        let Ok((indices, values)) = sparse.decode(input.0) else { return };
+        let decoded = sparse.decode(input.0);
+        judged(Pairs::Sparse(sparse), input.0, decoded.is_ok());
+        let Ok((indices, values)) = decoded else { return };
         ascending(&indices, &values);
         sparse.encode(&indices, &values, &mut again).expect("what was decoded");
     } else {
         let signs = Signs::new(dense).expect("2^32 elements at most");
-        let Ok((indices, values)) = signs.decode(input.0) else { return };
+        let decoded = signs.decode(input.0);
+        judged(Pairs::Signs(signs), input.0, decoded.is_ok());
+        let Ok((indices, values)) = decoded else { return };
         ascending(&indices, &values);
         signs.encode(&indices, &values, &mut again).expect("what was decoded");
     }
     assert_eq!(again, input.0, "one payload for the same pairs");
+}
+
+/// What is judged alone, without being kept, is judged as what is decoded.
+fn judged(pairs: Pairs, bytes: &[u8], decodes: bool) {
+    assert_eq!(pairs.check(bytes).is_ok(), decodes);
+    assert!(!decodes || pairs.check_length(bytes.len()).is_ok());
 }
 
 fn block_seeds() -> Vec<Vec<u8>> {

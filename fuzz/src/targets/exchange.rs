@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atoll_collective::exchange::{Exchange, Memory, Plan, Sender};
 use atoll_collective::framing::{self, Kind};
 use atoll_collective::operation;
-use atoll_collective::v1::{Begin, Codec, Contribution, EpochRecord, Member, Operation, OperationKind};
+use atoll_collective::v1::{Begin, Codec, Contribution, DataType, EpochRecord, Member, Operation, OperationKind};
 use bytes::Bytes;
 use prost::Message;
 
@@ -73,11 +73,17 @@ fn seeds() -> Vec<Vec<u8>> {
         operation.group_size = 2;
     }
     let coded = begin(OperationKind::AllReduce, Codec::Uint8, 6144);
+    let mut payloads = begin(OperationKind::AllGather, Codec::None, 8);
+    if let Some(operation) = &mut payloads.operation {
+        (operation.codec, operation.data_type) = (Codec::SparseF32.into(), DataType::U8.into());
+        (operation.elements, operation.ends_round) = (4096, false);
+    }
     vec![
         whole(&reduced, &[(1, 0, 0, 8192), (2, 0, 0, 8192), (1, 1, 1, 8192), (2, 1, 2, 8192)]),
         whole(&grouped, &[(1, 0, 0, 8192), (2, 3, 0, 8192), (1, 0, 2, 8192), (1, 1, 1, 8192), (2, 1, 2, 8192)]),
         whole(&coded, &[(1, 0, 0, 2064), (2, 0, 0, 2064), (1, 1, 1, 2064), (2, 1, 2, 2064)]),
         whole(&begin(OperationKind::AllGather, Codec::None, 2), &[(1, 1, 1, 8), (2, 1, 2, 8)]),
+        whole(&payloads, &[(1, 1, 1, 8), (2, 1, 2, 8)]),
         whole(&begin(OperationKind::Broadcast, Codec::None, 6), &[(1, 0, 0, 24), (1, 1, 0, 24)]),
         whole(
             &begin(OperationKind::Reduce, Codec::None, 6144),

@@ -3,8 +3,9 @@
 //! Operations of a round are told apart by tag and sequence. All who take part must ask for the same one; the coordinator
 //! compares what they ask for before anybody moves data.
 
+use crate::Refusal;
+use crate::codec::{self, Pairs, Precision, Signs, Sparse};
 use crate::v1::{AbortReason, Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
-use crate::{Refusal, codec};
 
 /// Longest tag, in bytes.
 pub const LONGEST_TAG: usize = 64;
@@ -12,6 +13,8 @@ pub const LONGEST_TAG: usize = 64;
 pub const MOST_IN_FLIGHT: usize = 256;
 /// Most elements of one vector: 2^40.
 pub const MOST_ELEMENTS: u64 = 1 << 40;
+/// Most elements of a vector of which payloads of pairs are: 2^32.
+pub const MOST_INDEXED: u64 = 1 << 32;
 
 /// [`OperationKey`] in the order of rounds, tags and sequence numbers. Stored as `ROUND/STARTED/SEQUENCE/SLOTS/TAG`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -113,10 +116,28 @@ pub fn size(data_type: DataType) -> u64 {
 #[must_use]
 pub fn codec(operation: &Operation) -> Option<codec::Codec> {
     match operation.codec() {
-        Codec::None => None,
         Codec::Bf16 => Some(codec::Codec::Bf16),
         Codec::Uint8 => Some(codec::Codec::UInt8),
         Codec::Uint4 => Some(codec::Codec::UInt4),
+        Codec::None | Codec::SparseF32 | Codec::SparseBf16 | Codec::Signs => None,
+    }
+}
+
+/// Whether its contributions are payloads of (index, value) pairs.
+fn gathers_pairs(operation: &Operation) -> bool {
+    matches!(operation.codec(), Codec::SparseF32 | Codec::SparseBf16 | Codec::Signs)
+}
+
+/// The form of the payloads that its members give; none where they give vectors.
+#[must_use]
+pub fn pairs(operation: &Operation) -> Option<Pairs> {
+    let dense = usize::try_from(operation.elements).ok()?;
+    let sparse = |precision| Sparse::new(dense, precision).ok().map(Pairs::Sparse);
+    match operation.codec() {
+        Codec::SparseF32 => sparse(Precision::F32),
+        Codec::SparseBf16 => sparse(Precision::Bf16),
+        Codec::Signs => Signs::new(dense).ok().map(Pairs::Signs),
+        Codec::None | Codec::Bf16 | Codec::Uint8 | Codec::Uint4 => None,
     }
 }
 
@@ -161,6 +182,7 @@ pub fn check(operation: &Operation) -> Result<(), Refusal> {
     let key = operation.key.clone().unwrap_or_default();
     let slots = slots(operation);
     let adds = matches!(operation.kind(), OperationKind::AllReduce | OperationKind::Reduce);
+    let (pairs, coded) = (gathers_pairs(operation), codec(operation).is_some());
     let rules = [
         (operation.kind() != OperationKind::Unspecified, "it is of no kind that is known"),
         (key.round > 0, "it belongs to no round"),
@@ -178,14 +200,20 @@ pub fn check(operation: &Operation) -> Result<(), Refusal> {
             operation.data_type() != DataType::I64 || !adds || operation.reduction() == Reduction::Sum,
             "counters have a sum, not a mean",
         ),
-        (operation.codec() == Codec::None || operation.data_type() == DataType::F32, "only f32 is coded"),
-        (operation.codec() == Codec::None || operation.kind() == OperationKind::AllReduce, "only an all-reduce is coded"),
+        (Codec::try_from(operation.codec).is_ok(), "its codec is not known"),
+        (!coded || operation.data_type() == DataType::F32, "only f32 is coded"),
+        (!coded || operation.kind() == OperationKind::AllReduce, "only an all-reduce is coded"),
+        (
+            !pairs || operation.kind() == OperationKind::AllGather && operation.data_type() == DataType::U8,
+            "pairs are gathered, as bytes",
+        ),
+        (!pairs || (1..=MOST_INDEXED).contains(&operation.elements), "pairs are of a vector of 1 to 2^32 elements"),
         (
             operation.kind() != OperationKind::Send || slots.len() == 2 && includes(operation, operation.root),
             "a send has two slots, one of them the root",
         ),
         (
-            operation.kind() != OperationKind::Barrier && operation.kind() != OperationKind::AllGather || operation.elements == 0,
+            !matches!(operation.kind(), OperationKind::Barrier | OperationKind::AllGather) || operation.elements == 0 || pairs,
             "its members have no common number of elements",
         ),
         (!operation.ends_round || slots.is_empty(), "a round is ended by all members"),
@@ -194,6 +222,19 @@ pub fn check(operation: &Operation) -> Result<(), Refusal> {
         None => Ok(()),
         Some((_, broken)) => Err(Refusal { reason: AbortReason::Mismatch, detail: format!("{}: {broken}", Key::from(key)) }),
     }
+}
+
+/// Checks that a member can give a contribution of so many elements; what is in it, those who get it check.
+///
+/// # Errors
+/// [`Refusal`] with the reason `Mismatch`.
+pub fn check_length(operation: &Operation, elements: u64) -> Result<(), Refusal> {
+    let Some(pairs) = pairs(operation) else { return Ok(()) };
+    let refused = |error: codec::PairsError| {
+        let detail = format!("{}: its payload: {error}", key(Some(operation)));
+        Refusal { reason: AbortReason::Mismatch, detail }
+    };
+    pairs.check_length(usize::try_from(elements).unwrap_or(usize::MAX)).map_err(refused)
 }
 
 #[cfg(test)]
@@ -229,6 +270,34 @@ mod tests {
         );
         assert!(named(|operation| operation.key.as_mut().unwrap().tag = "x".repeat(65)).ends_with("longer than 64 bytes"));
         assert!(named(|operation| operation.elements = u64::MAX).ends_with("2^40 elements"));
+    }
+
+    #[test]
+    fn pairs_are_gathered_as_bytes_of_a_vector_whose_length_is_known() {
+        let mut good = Operation { ends_round: false, elements: 10, ..ends_round(1, 1, 10) };
+        good.set_kind(OperationKind::AllGather);
+        good.set_data_type(DataType::U8);
+        for codec in [Codec::SparseF32, Codec::SparseBf16, Codec::Signs] {
+            good.set_codec(codec);
+            assert_eq!(check(&good), Ok(()));
+            assert!(pairs(&good).is_some() && super::codec(&good).is_none());
+        }
+        let named = |change: fn(&mut Operation)| {
+            let mut operation = good.clone();
+            change(&mut operation);
+            check(&operation).unwrap_err().detail
+        };
+        assert_eq!(named(|operation| operation.codec = 99), "round 1: its codec is not known");
+        assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "round 1: pairs are gathered, as bytes");
+        assert_eq!(named(|operation| operation.set_kind(OperationKind::Broadcast)), "round 1: pairs are gathered, as bytes");
+        for change in [(|operation| operation.elements = 0) as fn(&mut Operation), |operation| operation.elements = (1 << 32) + 1]
+        {
+            assert_eq!(named(change), "round 1: pairs are of a vector of 1 to 2^32 elements");
+        }
+        assert_eq!(named(|operation| operation.set_codec(Codec::None)), "round 1: its members have no common number of elements");
+        let too_many = check_length(&good, 11 * 2 + 2).unwrap_err();
+        assert_eq!(too_many.detail, "round 1: its payload: 11 pairs for 10 elements");
+        assert_eq!((check_length(&good, 10 * 2 + 2), too_many.reason), (Ok(()), AbortReason::Mismatch));
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Operation {
         Self { root, ..Self::new(OperationKind::Reduce, Some(input), output) }
     }
 
-    /// Everybody gets all inputs, in slot order; they may differ in length. The output is as long as all together.
+    /// Everybody gets all inputs, in slot order; they may differ in length. The output is as long as all together, or longer.
     #[must_use]
     pub fn all_gather(input: Part, output: Part) -> Self {
         Self::new(OperationKind::AllGather, Some(input), Some(output))
@@ -101,10 +101,18 @@ impl Operation {
         Self { data_type, ..self }
     }
 
-    /// How f32 contributions and sums are coded on the way.
+    /// How f32 contributions and sums are coded on the way; with [`Operation::of_dense`], what form the gathered payloads have.
     #[must_use]
     pub fn coded(self, codec: Codec) -> Self {
         Self { codec, ..self }
+    }
+
+    /// Gathers payloads of (index, value) pairs out of dense vectors of so many elements, 1 to 2^32; [`Operation::coded`] says in
+    /// which form. Every worker judges each of them before it votes: one that does not decode, or has a value that is not finite,
+    /// is refused, and who gave it is left out.
+    #[must_use]
+    pub fn of_dense(self, elements: u64) -> Self {
+        Self { data_type: DataType::U8, elements: Some(elements), ..self }
     }
 
     /// Keeps what coding loses in `residual`, f32 and as long as the input, and adds it the next time; zero at first.
@@ -150,7 +158,7 @@ impl Operation {
         };
         let part = self.input.as_ref().or(self.output.as_ref());
         let elements = match self.kind {
-            OperationKind::AllGather | OperationKind::Barrier => 0,
+            OperationKind::AllGather | OperationKind::Barrier => self.elements.unwrap_or(0),
             _ => self.elements.unwrap_or_else(|| part.map_or(0, |part| part.range.len() as u64 / size)),
         };
         v1::Operation {

@@ -80,14 +80,18 @@ impl Dense {
     }
 
     /// That the indices ascend and are inside.
-    pub(super) fn check(self, indices: &[u32]) -> Result<(), PairsError> {
-        if let Some(pair) = indices.windows(2).position(|pair| pair[0] >= pair[1]) {
-            return Err(PairsError::Order { pair: pair + 1 });
+    pub(super) fn check(self, indices: impl Iterator<Item = u32>) -> Result<(), PairsError> {
+        let mut before = None;
+        for (pair, index) in indices.enumerate() {
+            if before.is_some_and(|before| before >= index) {
+                return Err(PairsError::Order { pair });
+            }
+            if index as usize >= self.length {
+                return Err(PairsError::Outside { pair });
+            }
+            before = Some(index);
         }
-        match indices.iter().position(|index| *index as usize >= self.length) {
-            Some(pair) => Err(PairsError::Outside { pair }),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Appends indices that were checked.
@@ -99,14 +103,13 @@ impl Dense {
         }
     }
 
-    /// Reads and checks indices, after [`Dense::check_count`] has bounded their number.
-    pub(super) fn read(self, bytes: &[u8]) -> Result<Vec<u32>, PairsError> {
-        let indices: Vec<u32> = if self.width() == 2 {
-            bytes.as_chunks().0.iter().map(|index| u16::from_le_bytes(*index).into()).collect()
-        } else {
-            bytes.as_chunks().0.iter().map(|index| u32::from_le_bytes(*index)).collect()
-        };
-        self.check(&indices)?;
-        Ok(indices)
+    /// The indices of a payload, as they are.
+    pub(super) fn read(self, bytes: &[u8]) -> impl Iterator<Item = u32> {
+        bytes.chunks_exact(self.width()).map(number)
     }
+}
+
+/// A little-endian number of at most 4 bytes.
+pub(super) fn number(bytes: &[u8]) -> u32 {
+    bytes.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte))
 }

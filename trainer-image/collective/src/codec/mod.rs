@@ -6,6 +6,7 @@
 
 mod distortion;
 mod indices;
+mod pairs;
 mod passes;
 mod range;
 mod signs;
@@ -19,6 +20,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::indices::PairsError;
+pub use self::pairs::{Pairs, SumError};
 pub use self::signs::Signs;
 pub use self::sparse::{Precision, Sparse};
 use crate::{NotFinite, reduce};

@@ -34,32 +34,47 @@ impl Signs {
     /// [`PairsError`] for unequal numbers, indices out of order or outside, and values that are not finite; `out` is then as it was.
     pub fn encode(self, indices: &[u32], values: &[f32], out: &mut Vec<u8>) -> Result<(), PairsError> {
         check_values(indices, values)?;
-        self.dense.check(indices)?;
+        self.dense.check(indices.iter().copied())?;
         self.dense.write(indices, out);
         let byte = |values: &[f32]| values.iter().rev().fold(0, |byte, value| byte << 1 | u8::from(*value < 0.0));
         out.extend(values.chunks(8).map(byte));
         Ok(())
     }
 
-    /// Reads a payload: indices, strictly ascending and below the dense length, and for each of them 1 or -1.
-    ///
-    /// # Errors
-    /// [`PairsError`] says what is wrong with it. Nothing is allocated for more pairs than the vector has elements.
-    pub fn decode(self, bytes: &[u8]) -> Result<(Vec<u32>, Vec<f32>), PairsError> {
+    /// That a payload of so many bytes can be, and how many pairs it has.
+    pub(super) fn count(self, bytes: usize) -> Result<usize, PairsError> {
         // Rounding signs up to whole bytes adds less than one pair, so that rounding down finds the number again.
         let bits_of_pair = 8 * self.dense.width() + 1;
-        let pairs = (bytes.len() as u128 * 8 / bits_of_pair as u128) as usize;
-        if self.encoded_len(pairs) != bytes.len() {
-            return Err(PairsError::Length { bytes: bytes.len() });
+        let pairs = (bytes as u128 * 8 / bits_of_pair as u128) as usize;
+        if self.encoded_len(pairs) != bytes {
+            return Err(PairsError::Length { bytes });
         }
         self.dense.check_count(pairs)?;
+        Ok(pairs)
+    }
+
+    /// The pairs of a payload: indices, strictly ascending and below the dense length, and for each of them 1 or -1. All of it
+    /// is judged before the first pair is given, and nothing is allocated.
+    ///
+    /// # Errors
+    /// [`PairsError`] says what is wrong with it.
+    pub fn pairs(self, bytes: &[u8]) -> Result<impl Iterator<Item = (u32, f32)>, PairsError> {
+        let pairs = self.count(bytes.len())?;
         let (indices, signs) = bytes.split_at(pairs * self.dense.width());
-        let indices = self.dense.read(indices)?;
-        let negative = |pair: usize| signs[pair / 8] >> (pair % 8) & 1 == 1;
+        self.dense.check(self.dense.read(indices))?;
+        let negative = move |pair: usize| signs[pair / 8] >> (pair % 8) & 1 == 1;
         if (pairs..signs.len() * 8).any(negative) {
             return Err(PairsError::Padding);
         }
-        Ok((indices, (0..pairs).map(|pair| if negative(pair) { -1.0 } else { 1.0 }).collect()))
+        Ok(self.dense.read(indices).zip((0..pairs).map(move |pair| if negative(pair) { -1.0 } else { 1.0 })))
+    }
+
+    /// Reads a payload into indices and signs.
+    ///
+    /// # Errors
+    /// As [`Signs::pairs`]. Nothing is allocated for more pairs than the vector has elements.
+    pub fn decode(self, bytes: &[u8]) -> Result<(Vec<u32>, Vec<f32>), PairsError> {
+        Ok(self.pairs(bytes)?.unzip())
     }
 }
 

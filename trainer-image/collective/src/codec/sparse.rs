@@ -4,8 +4,8 @@
 //! its length tells the number of pairs. Methods that choose in chunks (`DeMo`) write one payload for each chunk.
 
 use super::PairsError;
-use super::indices::Dense;
-use crate::{NotFinite, bfloat16, reduce};
+use super::indices::{Dense, number};
+use crate::{NotFinite, bfloat16};
 
 /// What a value takes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +35,17 @@ impl Sparse {
     /// Bytes of one pair.
     #[must_use]
     pub fn pair_len(self) -> usize {
-        self.dense.width()
-            + match self.precision {
-                Precision::F32 => 4,
-                Precision::Bf16 => 2,
-            }
+        self.dense.width() + self.precision.width()
+    }
+
+    /// That a payload of so many bytes can be, and how many pairs it has.
+    pub(super) fn count(self, bytes: usize) -> Result<usize, PairsError> {
+        let pairs = bytes / self.pair_len();
+        if pairs * self.pair_len() != bytes {
+            return Err(PairsError::Length { bytes });
+        }
+        self.dense.check_count(pairs)?;
+        Ok(pairs)
     }
 
     /// Appends the payload of pairs whose indices ascend strictly.
@@ -48,7 +54,7 @@ impl Sparse {
     /// [`PairsError`] for unequal numbers, indices out of order or outside, and values that are not finite; `out` is then as it was.
     pub fn encode(self, indices: &[u32], values: &[f32], out: &mut Vec<u8>) -> Result<(), PairsError> {
         check_values(indices, values)?;
-        self.dense.check(indices)?;
+        self.dense.check(indices.iter().copied())?;
         self.dense.write(indices, out);
         match self.precision {
             Precision::F32 => out.extend(values.iter().flat_map(|value| value.to_le_bytes())),
@@ -57,24 +63,46 @@ impl Sparse {
         Ok(())
     }
 
-    /// Reads a payload: indices, strictly ascending and below the dense length, and their values, all finite.
+    /// The pairs of a payload: indices, strictly ascending and below the dense length, and their values, all finite. All of it
+    /// is judged before the first pair is given, and nothing is allocated.
     ///
     /// # Errors
-    /// [`PairsError`] says what is wrong with it. Nothing is allocated for more pairs than the vector has elements.
-    pub fn decode(self, bytes: &[u8]) -> Result<(Vec<u32>, Vec<f32>), PairsError> {
-        let pairs = bytes.len() / self.pair_len();
-        if pairs * self.pair_len() != bytes.len() {
-            return Err(PairsError::Length { bytes: bytes.len() });
-        }
-        self.dense.check_count(pairs)?;
+    /// [`PairsError`] says what is wrong with it.
+    pub fn pairs(self, bytes: &[u8]) -> Result<impl Iterator<Item = (u32, f32)>, PairsError> {
+        let pairs = self.count(bytes.len())?;
         let (indices, values) = bytes.split_at(pairs * self.dense.width());
-        let indices = self.dense.read(indices)?;
-        let values: Vec<f32> = match self.precision {
-            Precision::F32 => reduce::floats(values).collect(),
-            Precision::Bf16 => reduce::halves(values).collect(),
-        };
-        check_values(&indices, &values)?;
-        Ok((indices, values))
+        let values = || values.chunks_exact(self.precision.width()).map(move |value| self.precision.value(number(value)));
+        self.dense.check(self.dense.read(indices))?;
+        match values().position(|value| !value.is_finite()) {
+            Some(position) => Err(NotFinite { position }.into()),
+            None => Ok(self.dense.read(indices).zip(values())),
+        }
+    }
+
+    /// Reads a payload into indices and values.
+    ///
+    /// # Errors
+    /// As [`Sparse::pairs`]. Nothing is allocated for more pairs than the vector has elements.
+    pub fn decode(self, bytes: &[u8]) -> Result<(Vec<u32>, Vec<f32>), PairsError> {
+        Ok(self.pairs(bytes)?.unzip())
+    }
+}
+
+impl Precision {
+    /// Bytes of a value.
+    fn width(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    /// The value of such bits.
+    fn value(self, bits: u32) -> f32 {
+        match self {
+            Self::F32 => f32::from_bits(bits),
+            Self::Bf16 => bfloat16::widen(bits as u16),
+        }
     }
 }
 

@@ -501,6 +501,7 @@ fn says_a_state(arrive: &Arrive) -> bool {
 fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), Refusal> {
     let Some(operation) = &enter.operation else { return Ok(()) };
     operation::check(operation)?;
+    operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
     let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
     if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
         let detail = "it contributed samples that it was not dealt".to_owned();

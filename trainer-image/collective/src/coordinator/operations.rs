@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Coordinator, abort, told};
 use crate::operation::{self, Key};
-use crate::v1::{Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Member, Operation, Prepared, coordinator_message};
+use crate::v1::{
+    Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Member, Operation, OperationKind, Prepared, coordinator_message,
+};
 use crate::{Millis, Notice, chain};
 
 /// Commits that are kept although every member has learned them: for one that was evicted and comes back.
@@ -28,7 +30,8 @@ enum Begun {
 fn bytes(operation: Option<&Operation>, contributions: &[Contribution]) -> u64 {
     let Some(operation) = operation else { return 0 };
     let parts = contributions.iter().map(|given| given.elements).fold(0, u64::saturating_add);
-    operation.elements.saturating_add(parts).saturating_mul(operation::size(operation.data_type()))
+    let common = if operation.kind() == OperationKind::AllGather { 0 } else { operation.elements };
+    common.saturating_add(parts).saturating_mul(operation::size(operation.data_type()))
 }
 
 impl Coordinator {

@@ -7,6 +7,7 @@
 mod arithmetic;
 mod measures;
 mod memory;
+mod payloads;
 mod plan;
 mod receiving;
 mod sending;
@@ -101,7 +102,7 @@ impl Exchange {
     #[must_use]
     pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Option<Arc<Self>> {
         let fits = input.len() == plan.input_bytes() && residual.as_ref().is_none_or(|residual| residual.len() == input.len());
-        if !fits || plan.wants(plan.me) && output.len() != plan.result_bytes() {
+        if !fits || plan.wants(plan.me) && !plan.fits_in(output.len()) {
             return None;
         }
         let members = plan.members.len();
@@ -132,14 +133,17 @@ impl Exchange {
     /// Moves the data and returns the result's hash.
     ///
     /// # Errors
-    /// [`Failure`] names the peer whose lane broke, was silent for `patience`, or whose contribution cannot be reduced.
+    /// [`Failure`] names the peer whose lane broke, was silent for `patience`, or whose contribution cannot be reduced, or is
+    /// no payload where it should be one.
     pub async fn run(self: Arc<Self>, lanes: Lanes, patience: Duration) -> Result<Digest, Failure> {
+        self.judge(vec![self.plan.me]).await?;
         let sending: Vec<_> = self.plan.others().map(|to| Arc::clone(&self).send(lanes.clone(), to)).collect();
         let own = async {
             self.begin_own();
             Ok(())
         };
         futures::try_join!(futures::future::try_join_all(sending), own, self.complete(patience))?;
+        self.judge(self.plan.others().collect()).await?;
         Ok(self.digest())
     }
 

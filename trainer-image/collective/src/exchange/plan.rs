@@ -115,6 +115,13 @@ impl Plan {
         self.shards.last().map_or(0, |shard| shard.end)
     }
 
+    /// Whether an output of so many bytes can hold the result: one of gathered parts may be longer, since a member that is lost
+    /// leaves its part out.
+    #[must_use]
+    pub fn fits_in(&self, bytes: usize) -> bool {
+        bytes == self.result_bytes() || self.sources == Sources::Owner && bytes > self.result_bytes()
+    }
+
     /// Bytes of this peer's contribution.
     #[must_use]
     pub fn input_bytes(&self) -> usize {

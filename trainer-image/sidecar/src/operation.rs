@@ -66,7 +66,7 @@ impl Moving {
 }
 
 /// The output of a worker that gets nothing.
-pub(crate) struct Nowhere;
+struct Nowhere;
 
 impl Output for Nowhere {
     fn write(&self, _: usize, data: &[u8]) -> bool {
@@ -88,7 +88,7 @@ pub(crate) async fn exchange(exchange: Arc<Exchange>, lanes: Lanes, patience: Du
     moving.ended(result).await;
 }
 
-/// Reduces what several ranks give, and moves the worker's sum where others take part.
+/// Puts together what several ranks give, and moves what that makes of the worker where others take part.
 pub(crate) async fn reduce_ranks(
     plan: Plan,
     given: Vec<Given>,
@@ -96,29 +96,32 @@ pub(crate) async fn reduce_ranks(
     moving: Moving,
 ) {
     let alone = plan.members.len() == 1;
-    let outputs: Vec<Part> = given.iter().filter_map(|given| given.output.clone()).collect();
+    let output = given.first().and_then(|given| given.output.clone());
     let (slot, ends_round) = (plan.members[plan.me].slot, plan.operation.ends_round);
     let prepared = ranks::prepare(plan.clone(), given, alone).await;
-    let mismatch = |detail: String| Failure { reason: AbortReason::Mismatch, culprit: slot, detail };
-    let result = match (prepared, outputs.first()) {
+    let result = match (prepared, output) {
         (Err(failure), _) => Err(failure),
         // Nobody else has to agree: a hash is for the chain of rounds alone.
-        (Ok(()), Some(first)) if alone && ends_round => Ok(blake3::hash(first.as_ref()).as_bytes().to_vec()),
-        (Ok(()), _) if alone => Ok(vec![0; atoll_collective::chain::HASH]),
-        (Ok(()), first) => {
-            let input = first.map(Part::shared).filter(|_| plan.input_bytes() > 0).unwrap_or_default();
-            let output: Arc<dyn Output> = match first {
-                Some(first) => Arc::new(first.clone()),
-                None => Arc::new(Nowhere),
-            };
-            match Exchange::new(plan, input, None, output) {
-                None => Err(mismatch("the contribution does not fit the operation".to_owned())),
-                Some(exchange) => {
-                    operations.begin(Arc::clone(&exchange));
-                    moving.run(exchange, lanes, patience).await
-                }
+        (Ok(_), Some(output)) if alone && ends_round => Ok(blake3::hash(output.as_ref()).as_bytes().to_vec()),
+        (Ok(_), _) if alone => Ok(vec![0; atoll_collective::chain::HASH]),
+        (Ok(input), output) => match Exchange::new(plan, input, None, output_of(output)) {
+            None => {
+                let detail = "the contribution does not fit the operation".to_owned();
+                Err(Failure { reason: AbortReason::Mismatch, culprit: slot, detail })
             }
-        }
+            Some(exchange) => {
+                operations.begin(Arc::clone(&exchange));
+                moving.run(exchange, lanes, patience).await
+            }
+        },
     };
     moving.ended(result).await;
+}
+
+/// Where the result goes.
+pub(crate) fn output_of(part: Option<Part>) -> Arc<dyn Output> {
+    match part {
+        Some(part) => Arc::new(part),
+        None => Arc::new(Nowhere),
+    }
 }

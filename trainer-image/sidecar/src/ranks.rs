@@ -1,11 +1,14 @@
-//! The ranks of one worker: their contributions are added in rank order in shared memory, before the network or without it.
+//! The ranks of one worker: what they give is put together in rank order in shared memory, before the network or without it.
+//!
+//! Sums are added in rank order, in f32 for bf16 too, which is rounded once: that is what the worker gives to the others.
 
 use std::ops::Range;
 
-use atoll_collective::exchange::Plan;
+use atoll_collective::exchange::{Output, Plan};
 use atoll_collective::peer::Failure;
-use atoll_collective::reduce;
 use atoll_collective::v1::{AbortReason, DataType, Operation, OperationKind};
+use atoll_collective::{operation, reduce};
+use bytes::Bytes;
 
 use crate::core::Given;
 use crate::regions::Part;
@@ -15,58 +18,101 @@ const BLOCK: usize = 1 << 16;
 /// Bytes from which on several threads work.
 const LARGE: usize = 1 << 18;
 
-/// Whether several ranks can take part in it as one worker.
+/// What cannot be put together, and why.
+type Wrong = (AbortReason, String);
+
+/// Whether several ranks can take part in it as one worker: payloads of several ranks are no payload.
 pub(crate) fn can(operation: &Operation) -> bool {
-    match operation.kind() {
-        OperationKind::AllReduce => operation.data_type() == DataType::F32,
-        OperationKind::Broadcast | OperationKind::Barrier => true,
-        _ => false,
-    }
+    operation::pairs(operation).is_none()
 }
 
-/// Puts the worker's contribution into rank 0's output; the result into all outputs, where no other worker takes part.
-pub(crate) async fn prepare(plan: Plan, given: Vec<Given>, alone: bool) -> Result<(), Failure> {
-    let large = given.first().and_then(|given| given.input.as_ref()).is_some_and(|input| input.len() >= LARGE);
-    if !large {
-        return prepare_now(&plan, &given, alone);
-    }
+/// Puts together what the worker gives to others: in rank 0's output where it has one. The result goes into all outputs, where no
+/// other worker takes part.
+pub(crate) async fn prepare(plan: Plan, given: Vec<Given>, alone: bool) -> Result<Bytes, Failure> {
     let slot = plan.members[plan.me].slot;
+    let failure = move |(reason, detail)| Failure { reason, culprit: slot, detail };
+    let bytes: usize = given.iter().filter_map(|given| given.input.as_ref()).map(Part::len).sum();
+    if bytes < LARGE {
+        return prepare_now(&plan, &given, alone).map_err(failure);
+    }
     let working = tokio::task::spawn_blocking(move || prepare_now(&plan, &given, alone));
-    let lost = |error: tokio::task::JoinError| failure(slot, AbortReason::Unspecified, error.to_string());
-    working.await.map_err(lost)?
+    working.await.unwrap_or_else(|error| Err((AbortReason::Unspecified, error.to_string()))).map_err(failure)
 }
 
-fn prepare_now(plan: &Plan, given: &[Given], alone: bool) -> Result<(), Failure> {
-    let slot = plan.members[plan.me].slot;
-    let mismatch = |detail: &str| failure(slot, AbortReason::Mismatch, detail.to_owned());
-    let outputs: Vec<Part> = given.iter().filter_map(|given| given.output.clone()).collect();
-    if plan.operation.kind() == OperationKind::Barrier {
-        return Ok(());
+fn prepare_now(plan: &Plan, given: &[Given], alone: bool) -> Result<Bytes, Wrong> {
+    let kind = plan.operation.kind();
+    if kind == OperationKind::Barrier {
+        return Ok(Bytes::new());
     }
-    if outputs.len() != given.len() || outputs.iter().any(|output| output.len() != plan.result_bytes()) {
+    let outputs: Vec<Part> = given.iter().filter_map(|given| given.output.clone()).collect();
+    let unlike = |output: &Part| !plan.fits_in(output.len()) || output.len() != outputs[0].len();
+    if plan.wants(plan.me) && (outputs.len() != given.len() || outputs.iter().any(unlike)) {
         return Err(mismatch("a rank has no output, or one of another length"));
     }
     let inputs: Vec<Part> = given.iter().filter_map(|given| given.input.clone()).collect();
-    if plan.operation.kind() == OperationKind::Broadcast {
-        return match inputs.first() {
-            Some(input) if outputs[0].copy_from(input) => {
-                if alone {
-                    spread(&outputs);
-                }
-                Ok(())
-            }
-            None => Ok(()),
-            Some(_) => Err(mismatch("rank 0 gives something of another length")),
-        };
+    match kind {
+        OperationKind::Broadcast | OperationKind::Send => first_input(plan, &inputs, if alone { &outputs } else { &[] }),
+        _ if inputs.len() != given.len() => Err(mismatch("a rank gives nothing")),
+        OperationKind::AllGather => gather(plan, &inputs, &outputs, alone),
+        _ => add_up(plan, given, &inputs, &outputs, alone),
     }
-    if inputs.len() != given.len() || inputs.iter().any(|input| input.len() != plan.result_bytes()) {
-        return Err(mismatch("a rank gives nothing, or something of another length"));
+}
+
+/// What rank 0 gives, where the worker gives anything; also in `outputs`.
+fn first_input(plan: &Plan, inputs: &[Part], outputs: &[Part]) -> Result<Bytes, Wrong> {
+    if !plan.has_all(plan.me) {
+        return Ok(Bytes::new());
     }
-    let factors: Vec<u32> = given.iter().map(|given| given.weight).collect();
-    let divisor = if alone { plan.divisor } else { 0 };
-    let outputs = if alone { &outputs[..] } else { &outputs[..1] };
-    let wrong = in_parallel(plan.result_bytes(), |range| reduce_range(&inputs, &factors, divisor, outputs, range));
-    wrong.map_or(Ok(()), |(reason, detail)| Err(failure(slot, reason, detail)))
+    let input = inputs.first().filter(|input| input.len() == plan.result_bytes());
+    let input = input.ok_or_else(|| mismatch("rank 0 gives nothing, or something of another length"))?;
+    for output in outputs {
+        output.copy_from(input);
+    }
+    Ok(input.shared())
+}
+
+/// The inputs one after the other, where the result has them.
+fn gather(plan: &Plan, inputs: &[Part], outputs: &[Part], alone: bool) -> Result<Bytes, Wrong> {
+    let shard = plan.shard(plan.me);
+    if inputs.iter().map(Part::len).sum::<usize>() != shard.len() {
+        return Err(mismatch("the ranks give something of another length"));
+    }
+    for output in if alone { outputs } else { &outputs[..1] } {
+        let mut start = shard.start;
+        for input in inputs {
+            // The lengths were checked.
+            let _fits = output.write(start, input.as_ref());
+            start += input.len();
+        }
+    }
+    Ok(outputs[0].shared_part(shard))
+}
+
+/// The sum of the inputs, each multiplied by its rank's weight; the result in all outputs, where the worker is alone.
+fn add_up(plan: &Plan, given: &[Given], inputs: &[Part], outputs: &[Part], alone: bool) -> Result<Bytes, Wrong> {
+    if inputs.iter().any(|input| input.len() != plan.result_bytes()) {
+        return Err(mismatch("a rank gives something of another length"));
+    }
+    let scratch;
+    let outputs = match outputs {
+        [] => {
+            scratch = [Part::scratch(plan.result_bytes()).map_err(|error| mismatch(&error.to_string()))?];
+            &scratch[..]
+        }
+        outputs if alone => outputs,
+        outputs => &outputs[..1],
+    };
+    let sum = Sum {
+        data_type: plan.operation.data_type(),
+        inputs,
+        factors: given.iter().map(|given| given.weight).collect(),
+        divisor: if alone { plan.divisor.max(1) } else { 1 },
+        outputs,
+    };
+    match in_parallel(plan.result_bytes(), |range| sum.put(range).err()) {
+        Some(wrong) => Err(wrong),
+        None => Ok(outputs[0].shared()),
+    }
 }
 
 /// Copies rank 0's output to the others.
@@ -82,39 +128,109 @@ pub(crate) fn spread(outputs: &[Part]) {
     });
 }
 
-/// Adds the inputs in rank order over one range of bytes. What cannot be added is named.
-fn reduce_range(
-    inputs: &[Part],
-    factors: &[u32],
+/// A sum in rank order, and where it goes.
+struct Sum<'a> {
+    data_type: DataType,
+    /// By rank, all of one length.
+    inputs: &'a [Part],
+    factors: Vec<u32>,
     divisor: u64,
-    outputs: &[Part],
-    range: Range<usize>,
-) -> Option<(AbortReason, String)> {
-    let mut start = range.start;
-    while start < range.end {
-        let block = start..(start + BLOCK).min(range.end);
-        let mut first = outputs.first()?.part(block.clone())?;
-        let Some(sum) = first.values_mut() else {
-            return Some((AbortReason::Mismatch, "an output is not aligned to its elements".to_owned()));
-        };
-        sum.fill(0.0);
-        for (rank, (input, factor)) in inputs.iter().zip(factors).enumerate() {
-            let input = input.part(block.clone())?;
-            if let Err(bad) = reduce::add(sum, input.as_ref(), *factor) {
-                let detail = format!("element {} of rank {rank} is NaN or infinite", start / 4 + bad.position);
-                return Some((AbortReason::NotFinite, detail));
+    /// As long as an input; at least one.
+    outputs: &'a [Part],
+}
+
+impl Sum<'_> {
+    /// Adds up one range of bytes, which begins at a multiple of [`BLOCK`].
+    fn put(&self, range: Range<usize>) -> Result<(), Wrong> {
+        let size = operation::size(self.data_type) as usize;
+        for start in range.clone().step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(range.end);
+            match self.data_type {
+                DataType::I64 => self.put_counters(block),
+                DataType::Bf16 => self.put_halves(block),
+                _ => self.put_floats(block),
             }
+            .map_err(|wrong| wrong.told(start / size))?;
         }
-        if let Err(bad) = reduce::mean(sum, divisor.max(1)) {
-            let detail = format!("the sum of element {} leaves the range of its type", start / 4 + bad.position);
-            return Some((AbortReason::Overflow, detail));
+        Ok(())
+    }
+
+    /// In place: rank 0's output holds the sum.
+    fn put_floats(&self, block: Range<usize>) -> Result<(), Unsummed> {
+        let mut first = self.outputs[0].part(block.clone()).ok_or(Unsummed::NotAligned)?;
+        let sum = first.values_mut().ok_or(Unsummed::NotAligned)?;
+        sum.fill(0.0);
+        for (rank, input) in self.parts(&block) {
+            let added = reduce::add(sum, input.as_ref(), self.factors[rank]);
+            added.map_err(|found| Unsummed::NotFinite { rank, element: found.position })?;
         }
-        for other in outputs.iter().skip(1).filter_map(|output| output.part(block.clone())) {
+        reduce::mean(sum, self.divisor).map_err(|found| Unsummed::Overflow { element: found.position })?;
+        for other in self.outputs.iter().skip(1).filter_map(|output| output.part(block.clone())) {
             other.copy_from(&first);
         }
-        start = block.end;
+        Ok(())
     }
-    None
+
+    fn put_halves(&self, block: Range<usize>) -> Result<(), Unsummed> {
+        let (mut sum, mut result) = (vec![0.0; block.len() / 2], vec![0; block.len()]);
+        for (rank, input) in self.parts(&block) {
+            let added = reduce::add_bf16(&mut sum, input.as_ref(), self.factors[rank]);
+            added.map_err(|found| Unsummed::NotFinite { rank, element: found.position })?;
+        }
+        let rounded = reduce::mean_to_bf16(&sum, self.divisor, &mut result);
+        rounded.map_err(|found| Unsummed::Overflow { element: found.position })?;
+        self.write(block.start, &result);
+        Ok(())
+    }
+
+    fn put_counters(&self, block: Range<usize>) -> Result<(), Unsummed> {
+        let (mut sum, mut result) = (vec![0; block.len() / 8], vec![0; block.len()]);
+        for (_, input) in self.parts(&block) {
+            let added = reduce::add_counters(&mut sum, input.as_ref());
+            added.map_err(|found| Unsummed::Overflow { element: found.position })?;
+        }
+        reduce::counters_to_bytes(&sum, &mut result);
+        self.write(block.start, &result);
+        Ok(())
+    }
+
+    /// What each rank gives to a block.
+    fn parts(&self, block: &Range<usize>) -> impl Iterator<Item = (usize, Part)> {
+        self.inputs.iter().enumerate().filter_map(|(rank, input)| Some((rank, input.part(block.clone())?)))
+    }
+
+    fn write(&self, start: usize, result: &[u8]) {
+        for output in self.outputs {
+            // The lengths were checked.
+            let _fits = output.write(start, result);
+        }
+    }
+}
+
+/// Why a block has no sum; elements are counted from the block's start.
+enum Unsummed {
+    NotAligned,
+    NotFinite { rank: usize, element: usize },
+    Overflow { element: usize },
+}
+
+impl Unsummed {
+    /// With the block's first element.
+    fn told(self, first: usize) -> Wrong {
+        match self {
+            Self::NotAligned => mismatch("an output is not aligned to its elements"),
+            Self::NotFinite { rank, element } => {
+                (AbortReason::NotFinite, format!("element {} of rank {rank} is NaN or infinite", first + element))
+            }
+            Self::Overflow { element } => {
+                (AbortReason::Overflow, format!("the sum of element {} leaves the range of its type", first + element))
+            }
+        }
+    }
+}
+
+fn mismatch(detail: &str) -> Wrong {
+    (AbortReason::Mismatch, detail.to_owned())
 }
 
 /// Cuts `length` bytes into one range per processor and works on all at once; the first answer counts.
@@ -130,8 +246,4 @@ fn in_parallel<T: Send>(length: usize, work: impl Fn(Range<usize>) -> Option<T> 
         let own = work(last);
         others.into_iter().find_map(|thread| thread.join().ok().flatten()).or(own)
     })
-}
-
-fn failure(slot: u32, reason: AbortReason, detail: String) -> Failure {
-    Failure { reason, culprit: slot, detail }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_collective::exchange::Output;
 use atoll_collective::v1::Slice;
-use atoll_sdk::Region;
+use atoll_sdk::{Region, SdkError};
 use bytes::Bytes;
 
 use crate::SidecarError;
@@ -85,6 +85,12 @@ impl Part {
         self.range.len()
     }
 
+    /// A place of this process's own.
+    pub(crate) fn scratch(length: usize) -> Result<Self, SdkError> {
+        // Regions of no length are refused.
+        Ok(Self { region: Region::create("scratch", length.max(1) as u64)?, range: 0..length })
+    }
+
     /// Whether its region's bytes are whole.
     pub(crate) fn is_whole(&self) -> std::io::Result<bool> {
         self.region.is_whole()
@@ -98,6 +104,11 @@ impl Part {
     /// The bytes, without copying them.
     pub(crate) fn shared(&self) -> Bytes {
         Bytes::from_owner(self.clone())
+    }
+
+    /// Those of a part of it, none where it does not lie inside.
+    pub(crate) fn shared_part(&self, range: Range<usize>) -> Bytes {
+        self.part(range).map(Bytes::from_owner).unwrap_or_default()
     }
 
     /// Takes over another part's bytes; false, and nothing is done, where their lengths differ.
@@ -130,7 +141,7 @@ impl Output for Part {
     }
 
     fn shared(&self, start: usize, end: usize) -> Bytes {
-        self.part(start..end).map(Bytes::from_owner).unwrap_or_default()
+        self.shared_part(start..end)
     }
 
     fn len(&self) -> usize {

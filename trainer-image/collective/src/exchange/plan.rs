@@ -80,7 +80,11 @@ impl Plan {
         let (sources, wanted) = match operation.kind() {
             OperationKind::AllReduce | OperationKind::Barrier => (Sources::All, Wanted::ByAll),
             OperationKind::AllGather => (Sources::Owner, Wanted::ByAll),
-            OperationKind::Broadcast | OperationKind::Send => (Sources::Only(at(operation.root)?), Wanted::ByAll),
+            OperationKind::Broadcast => (Sources::Only(at(operation.root)?), Wanted::ByAll),
+            OperationKind::Send => {
+                let root = at(operation.root)?;
+                (Sources::Only(root), Wanted::ByOnly((0..members.len()).find(|member| *member != root)?))
+            }
             OperationKind::Reduce => (Sources::All, Wanted::ByOnly(at(operation.root)?)),
             OperationKind::Unspecified => return None,
         };
@@ -359,6 +363,10 @@ mod tests {
     fn one_gives_a_broadcast_and_one_gets_a_reduction() {
         let broadcast = plan(kind(OperationKind::Broadcast, 48), 0, [0; 3]).unwrap();
         assert!(broadcast.gives(1, 0) && !broadcast.gives(0, 0) && broadcast.has_all(1) && broadcast.input_bytes() == 0);
+        let mut send = kind(OperationKind::Send, 48);
+        send.key.as_mut().unwrap().slots = vec![1, 2];
+        let send = plan(send, 1, [0; 3]).unwrap();
+        assert!(send.has_all(1) && send.gives(1, 2) && !send.wants(1) && send.input_bytes() == 192);
         let reduce = plan(kind(OperationKind::Reduce, 48), 0, [0; 3]).unwrap();
         assert!(reduce.gives(2, 0) && reduce.wants(1) && !reduce.wants(0));
     }

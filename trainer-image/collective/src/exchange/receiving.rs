@@ -73,7 +73,7 @@ impl Exchange {
             Kind::Contribution => plan.gives(from, owner) && plan.hop(from, owner) == me && !plan.collects(from, owner),
             Kind::Partial => owner == me && plan.collects(from, me),
             Kind::Result => owner != me && plan.wants(me) && !plan.has_all(me) && plan.supplier(me, owner) == from,
-            Kind::Digest => owner == from && !plan.wants(me),
+            Kind::Digest => owner == from && !plan.wants(me) && !plan.has_all(me),
         };
         if !expected || wire_length(plan, kind, plan.block(owner, place).len()) != length {
             return Err(not_expected);

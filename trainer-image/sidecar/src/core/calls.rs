@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use atoll_collective::exchange::{Exchange, Output, Plan, feed_back};
+use atoll_collective::exchange::{Exchange, Plan, feed_back};
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
@@ -99,7 +99,7 @@ impl Core {
             return Err((Status::invalid_argument("no operation is named"), answer));
         };
         if ranks > 1 && (!ranks::can(&operation) || residual.is_some()) {
-            let detail = "several ranks have all-reduce without residual, broadcast and barrier";
+            let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
             return Err((Status::invalid_argument(detail), answer));
         }
         let key = asked(&operation::key(Some(&operation)));
@@ -154,11 +154,8 @@ impl Core {
             };
             let input = input.map(|input| input.shared()).unwrap_or_default();
             let residual = residual.map(|residual| residual.shared());
-            let output: Arc<dyn Output> = match output {
-                Some(output) => Arc::new(output),
-                None => Arc::new(work::Nowhere),
-            };
-            let exchange = Exchange::new(plan, input, residual, output).ok_or("the contribution does not fit the operation")?;
+            let exchange = Exchange::new(plan, input, residual, work::output_of(output))
+                .ok_or("the contribution does not fit the operation")?;
             self.shared.operations.begin(Arc::clone(&exchange));
             tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving).instrument(span))
         };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod attacker;
+mod hub;
 mod run;
 
 use std::io::{Read, Write};

@@ -3,20 +3,20 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use atoll_collective::arbiter::Single;
 use atoll_collective::coordinator::{IN_FLIGHT, Settings};
 use atoll_collective::identity::{Identity, IslandAuthority, RunAuthority, Validity};
 use atoll_collective::lane::{Bounds, Meter};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
-use atoll_collective::v1::arbiter_server::{Arbiter, ArbiterServer};
-use atoll_collective::v1::{BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
+use atoll_collective::v1::arbiter_server::ArbiterServer;
+use atoll_collective::v1::{EpochRecord, Member};
 use atoll_sdk::{Contribution, ElementType, Options, Outcome, Part, SdkError, Session, State};
-use tonic::{Request, Response, Status};
+
+use crate::hub::Hub;
 
 pub(crate) const RUN: &str = "run";
 pub(crate) const ISLAND: &str = "here";
@@ -38,31 +38,6 @@ pub(crate) fn authority() -> RunAuthority {
     RunAuthority::new(RUN, validity()).unwrap()
 }
 
-/// The arbiter, and whoever it has heard of.
-#[derive(Clone)]
-struct Hub(Arc<Mutex<(Single, Vec<Member>)>>);
-
-#[tonic::async_trait]
-impl Arbiter for Hub {
-    async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatReply>, Status> {
-        let member = request.into_inner().member.unwrap();
-        let (single, heard) = &mut *self.0.lock().unwrap();
-        heard.retain(|other| other.slot != member.slot);
-        let record = Some(single.beat(&member, 0));
-        heard.push(member);
-        Ok(Response::new(BeatReply { record, hub: None }))
-    }
-
-    async fn request_term(&self, request: Request<TermRequest>) -> Result<Response<Ruling>, Status> {
-        let TermRequest { candidate, observed_term, .. } = request.into_inner();
-        Ok(Response::new(self.0.lock().unwrap().0.request_term(&candidate.unwrap(), observed_term, 0)))
-    }
-
-    async fn grant_epoch(&self, request: Request<EpochRequest>) -> Result<Response<Ruling>, Status> {
-        Ok(Response::new(self.0.lock().unwrap().0.grant_epoch(&request.into_inner().proposed.unwrap())))
-    }
-}
-
 /// Two sidecars and their trainers. Ends them when it is dropped.
 pub(crate) struct Run {
     island: IslandAuthority,
@@ -80,7 +55,7 @@ impl Run {
     /// Starts it, and waits until rounds are done.
     pub(crate) async fn start() -> Self {
         let island = authority().island(ISLAND, validity()).unwrap();
-        let hub = Hub(Arc::new(Mutex::new((Single::new(2_000), Vec::new()))));
+        let hub = Hub::new();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let arbiter = listener.local_addr().unwrap().to_string();
         let security = Security::new(&island.peer(atoll_sidecar::ARBITER, validity()).unwrap()).unwrap();

@@ -1,0 +1,155 @@
+//! What several ranks of each worker give is put together in rank order, and every rank gets the result.
+
+use atoll_collective::codec::Codec as Coding;
+use atoll_sdk::{Codec, DataType, Operation};
+
+use crate::run::{Rank, run};
+
+const WORKERS: u32 = 3;
+const RANKS: u32 = 2;
+/// Elements of a vector: several threads add it up, and its last block is a short one.
+const ELEMENTS: usize = 150_001;
+
+/// What a rank gives: values that no two ranks and no two places share.
+fn values((slot, rank): (u32, u32)) -> Vec<f32> {
+    let own = (slot * RANKS + rank) as usize;
+    (0..ELEMENTS).map(|element| ((element * 7 + own * 13) % 1009) as f32 * 0.37 - 100.0 * own as f32).collect()
+}
+
+fn weight((slot, rank): (u32, u32)) -> u32 {
+    1 + slot + 3 * rank
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// As bfloat16: the bytes, and the values that they hold.
+fn halves(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    let (mut coded, mut held) = (vec![0; values.len() * 2], vec![0.0; values.len()]);
+    Coding::Bf16.encode(values, &mut coded).unwrap();
+    Coding::Bf16.decode(&coded, &mut held).unwrap();
+    (coded, held)
+}
+
+/// Ranks of these workers.
+fn ranks(slots: &[u32]) -> impl Iterator<Item = (u32, u32)> {
+    slots.iter().flat_map(|slot| (0..RANKS).map(|rank| (*slot, rank)))
+}
+
+/// `sum(weight * values)` of these workers' ranks: of each worker first, as it gives that to the others.
+fn sum(slots: &[u32], values: impl Fn((u32, u32)) -> Vec<f32>, given: impl Fn(&[f32]) -> Vec<f32>) -> Vec<f32> {
+    let mut sum = vec![0.0f32; ELEMENTS];
+    for slot in slots {
+        let mut own = vec![0.0f32; ELEMENTS];
+        for place in ranks(&[*slot]) {
+            own.iter_mut().zip(values(place)).for_each(|(sum, value)| *sum += weight(place) as f32 * value);
+        }
+        let own = if slots.len() > 1 { given(&own) } else { own };
+        sum.iter_mut().zip(own).for_each(|(sum, value)| *sum += value);
+    }
+    sum
+}
+
+fn mean(slots: &[u32], mut sum: Vec<f32>) -> Vec<f32> {
+    let total: u32 = ranks(slots).map(weight).sum();
+    for sum in &mut sum {
+        *sum /= total as f32;
+    }
+    sum
+}
+
+fn all_reduce(rank: &Rank, given: &[u8], slots: &[u32]) -> Operation {
+    let own = weight((rank.slot, rank.index));
+    Operation::all_reduce(rank.gives(given), rank.gets(given.len())).weight(own).among(slots)
+}
+
+/// What every kind that adds gives to all ranks of these workers.
+fn sums(rank: &mut Rank, slots: &[u32]) {
+    let place = (rank.slot, rank.index);
+    let exact = |values: &[f32]| values.to_vec();
+    let own = bytes(&values(place));
+    let total = sum(slots, values, exact);
+    rank.operate(&all_reduce(rank, &own, slots).sum()).unwrap();
+    assert!(rank.got(own.len()) == bytes(&total), "a sum among {slots:?}");
+    rank.operate(&all_reduce(rank, &own, slots)).unwrap();
+    assert!(rank.got(own.len()) == bytes(&mean(slots, total)), "a mean among {slots:?}");
+
+    let own = halves(&values(place)).0;
+    let total = sum(slots, |place| halves(&values(place)).1, |own| halves(own).1);
+    rank.operate(&all_reduce(rank, &own, slots).of(DataType::Bf16).sum()).unwrap();
+    assert!(rank.got(own.len()) == halves(&total).0, "a sum of bf16 among {slots:?}");
+    rank.operate(&all_reduce(rank, &own, slots).of(DataType::Bf16)).unwrap();
+    assert!(rank.got(own.len()) == halves(&mean(slots, total)).0, "a mean of bf16 among {slots:?}");
+
+    let counters = |(slot, rank): (u32, u32)| {
+        let own = i64::from(slot * RANKS + rank) - 2;
+        (0..ELEMENTS as i64).map(move |element| (1 << 53) + own * element)
+    };
+    let own: Vec<u8> = counters(place).flat_map(i64::to_le_bytes).collect();
+    let mut total = vec![0i64; ELEMENTS];
+    ranks(slots).for_each(|place| total.iter_mut().zip(counters(place)).for_each(|(sum, value)| *sum += value));
+    rank.operate(&all_reduce(rank, &own, slots).of(DataType::I64).sum()).unwrap();
+    assert!(
+        rank.got(own.len()) == total.iter().flat_map(|sum| sum.to_le_bytes()).collect::<Vec<_>>(),
+        "counters among {slots:?}"
+    );
+}
+
+/// Reduces to the first of these workers, and gathers from all.
+fn to_one_and_to_all(rank: &mut Rank, slots: &[u32]) {
+    let place = (rank.slot, rank.index);
+    let own = bytes(&values(place));
+    let output = (rank.slot == slots[0]).then(|| rank.gets(own.len()));
+    let reduce = Operation::reduce(slots[0], rank.gives(&own), output.clone()).weight(weight(place)).among(slots);
+    rank.operate(&reduce).unwrap();
+    if output.is_some() {
+        let expected = mean(slots, sum(slots, values, <[f32]>::to_vec));
+        assert!(rank.got(own.len()) == bytes(&expected), "a reduction among {slots:?}");
+    }
+    let part = |place: (u32, u32)| values(place)[..1000 * (place.0 * RANKS + place.1) as usize].to_vec();
+    let together: Vec<u8> = ranks(slots).flat_map(|place| bytes(&part(place))).collect();
+    let gather = Operation::all_gather(rank.gives(&bytes(&part(place))), rank.gets(together.len())).among(slots);
+    rank.operate(&gather).unwrap();
+    assert!(rank.got(together.len()) == together, "gathered among {slots:?}");
+}
+
+/// One gives to all, and one to another; where a worker gives, its rank 0 does.
+fn from_one(rank: &mut Rank) {
+    let first = bytes(&values((2, 0)));
+    let given = (rank.slot == 2).then(|| rank.gives(&bytes(&values((2, rank.index)))));
+    rank.operate(&Operation::broadcast(2, given.clone(), rank.gets(first.len()))).unwrap();
+    assert!(rank.got(first.len()) == first, "a broadcast");
+    if rank.slot == 1 {
+        return;
+    }
+    let part = given.unwrap_or_else(|| rank.gets(first.len()));
+    rank.operate(&Operation::send(2, 0, part, rank.slot == 0)).unwrap();
+    assert!(rank.slot == 2 || rank.got(first.len()) == first, "a send");
+}
+
+/// What cannot be is refused, and said why.
+fn refused(rank: &mut Rank) {
+    let most = |rank: &Rank| if rank.slot == 0 { i64::MAX } else { -1 };
+    let overflow = all_reduce(rank, &most(rank).to_le_bytes(), &[]).of(DataType::I64).sum();
+    let said = rank.operate(&overflow).unwrap_err().to_string();
+    assert!(said.contains("OVERFLOW") && said.contains("the sum of element 0 leaves the range of its type"), "{said}");
+    let pairs = Operation::all_gather(rank.gives(&[]), rank.gets(0)).coded(Codec::Signs).of_dense(8);
+    let said = rank.operate(&pairs).unwrap_err().to_string();
+    assert!(said.contains("several ranks of a worker keep no residual and gather no payloads"), "{said}");
+}
+
+#[tokio::test]
+async fn several_ranks_take_part_as_one_worker() {
+    run(WORKERS, RANKS, |rank| {
+        let alone = [rank.slot];
+        for slots in [&[0, 1, 2][..], &alone] {
+            sums(rank, slots);
+            to_one_and_to_all(rank, slots);
+        }
+        from_one(rank);
+        rank.operate(&Operation::barrier()).unwrap();
+        refused(rank);
+    })
+    .await;
+}

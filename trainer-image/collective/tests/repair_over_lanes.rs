@@ -19,6 +19,7 @@ use atoll_collective::transport::Transport;
 use atoll_collective::v1::{EpochRecord, Member};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use http_body::Frame;
 use http_body_util::{BodyStream, StreamBody};
@@ -246,4 +247,56 @@ async fn what_a_donor_does_not_hold_and_who_is_no_member_is_said_in_words() {
     assert_eq!(bounded, [Err("the messages hold more than the 1000 bytes that were agreed".to_owned())]);
     let stranger = Lanes::new("run", 9, Secret::new("other"), Transport::new(None, Arc::new(Meter::default())));
     assert_eq!(Donors::new(&stranger, [&held], 1, nobody()).table(0, root, 1 << 20).await.unwrap_err(), "not a peer of this run");
+}
+
+/// The pieces of all chunks but the first, which is short.
+fn all_of(donors: &Donors, root: [u8; 32], mebibytes: usize) -> BoxStream<'_, Result<Bytes, String>> {
+    donors.chunks(0, root, 1..1 + mebibytes, mebibytes as u64 * MIB).boxed()
+}
+
+#[tokio::test]
+async fn who_asks_for_more_answers_at_once_than_it_may_is_refused_and_others_are_not() {
+    let wanted = state(4);
+    let (held, root) = (donor(0, &wanted, Conduct::Honest).await, tensors(&wanted).root());
+    // An answer stops where its reader does, after the stream's window.
+    let bounds = Bounds { stream_window: 1 << 16, connection_window: 16 << 20, ..Bounds::default() };
+    let lanes = |slot| {
+        let transport = Transport::new(None, Arc::new(Meter::default()));
+        Lanes::new("run", slot, Secret::new("secret"), transport).within(bounds)
+    };
+    let (greedy, modest) = (lanes(8), lanes(9));
+    let [greedy, modest] = [&greedy, &modest].map(|lanes| Donors::new(lanes, [&held], 1, nobody()));
+    let mut open = Vec::new();
+    for _ in 0..32 {
+        let mut answer = all_of(&greedy, root, 3);
+        answer.next().await.unwrap().unwrap();
+        open.push(answer);
+    }
+    let refused = all_of(&greedy, root, 3).next().await.unwrap().unwrap_err();
+    assert_eq!(refused, "this peer is given as many answers as it may be");
+    assert!(all_of(&modest, root, 3).next().await.unwrap().is_ok());
+    open.pop();
+    // Its end is noticed in time.
+    let admitted = async { while all_of(&greedy, root, 3).next().await.unwrap().is_err() {} };
+    tokio::time::timeout(PATIENCE, admitted).await.unwrap();
+}
+
+#[test]
+fn those_who_are_given_a_state_wait_for_their_turn_without_a_thread() {
+    const NAME: &str = "gives";
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_name(NAME).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let wanted = state(3);
+        let (held, root) = (donor(0, &wanted, Conduct::Honest).await, tensors(&wanted).root());
+        let lanes = Lanes::new("run", 9, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
+        let donors = Donors::new(&lanes, [&held], 1, nobody());
+        let answers = (0..32).map(|_| all_of(&donors, root, 2).map(|piece| piece.unwrap().len()).collect::<Vec<_>>());
+        for pieces in futures::future::join_all(answers).await {
+            assert_eq!(pieces.iter().sum::<usize>() as u64, 2 * MIB);
+        }
+    });
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    // One works; another is made where that one has just ended and is not idle yet.
+    assert!((1..=3).contains(&names.filter(|name| name.trim() == NAME).count()));
 }

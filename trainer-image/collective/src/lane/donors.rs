@@ -53,7 +53,12 @@ impl Donors {
         let message = request.encode_to_vec();
         let framed = [&framing::prefix(message.len() as u32)[..], &message].concat();
         let body = Full::new(Bytes::from(framed)).map_err(|never| match never {});
-        let request = self.lanes.request(FETCH).body(Body::new(body)).map_err(|error| error.to_string())?;
+        let request = self
+            .lanes
+            .request(FETCH)
+            .header("atoll-from", self.lanes.slot())
+            .body(Body::new(body))
+            .map_err(|error| error.to_string())?;
         Lanes::call(connection, request).await
     }
 

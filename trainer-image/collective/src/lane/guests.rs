@@ -1,30 +1,31 @@
-//! Lanes that others have open here, counted by who opened them: each takes memory for what it carries.
+//! Lanes and answers that others have open here, counted by who opened them: each takes memory for what it carries.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exchange::Sender;
 
-/// Lanes that one peer may have open here: twice what it needs, because those of a process that has ended are noticed late.
+/// Lanes, and answers, that one peer may have open here: twice what it needs, because those of a process that has ended are noticed
+/// late.
 pub(super) const MOST: usize = 32;
 
 /// By the name that the connection proved; by the slot that it claims where it is plain.
 type Opener = Result<String, u32>;
 
-/// Counts open lanes.
+/// Counts what is open of one of the two.
 #[derive(Clone, Default)]
 pub(super) struct Guests {
     open: Arc<Mutex<BTreeMap<Opener, usize>>>,
 }
 
-/// One open lane; it is counted as long as this exists.
+/// One that is open; it is counted as long as this exists.
 pub(super) struct Guest {
     guests: Guests,
     opener: Opener,
 }
 
 impl Guests {
-    /// Lets a lane in; none where its opener has as many as it may.
+    /// Lets one more in; none where its opener has as many as it may.
     pub(super) fn admit(&self, sender: &Sender) -> Option<Guest> {
         let opener = sender.name.as_ref().map(ToString::to_string).ok_or(sender.slot);
         let mut open = self.lock();

@@ -21,6 +21,7 @@ pub struct Operations {
 #[derive(Default)]
 struct Shared {
     guests: Guests,
+    receivers: Guests,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -36,6 +37,11 @@ impl Operations {
     /// Lanes that others have open here.
     pub(super) fn guests(&self) -> &Guests {
         &self.shared.guests
+    }
+
+    /// Answers of the state that others are being given here.
+    pub(super) fn receivers(&self) -> &Guests {
+        &self.shared.receivers
     }
 
     /// Begins an attempt.

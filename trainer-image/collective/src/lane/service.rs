@@ -86,7 +86,7 @@ impl LaneService {
 
     /// Accepts a lane, and answers at once: the answer's end is the lane's end.
     fn receive(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let number = |name: &str| request.headers().get(name)?.to_str().ok()?.parse::<u64>().ok();
+        let number = |name| number(&request, name);
         let ends = (number("atoll-from"), number("atoll-to"), number("atoll-incarnation"));
         let (Some(from), Some(to), Some(incarnation)) = ends else {
             return Err(Status::invalid_argument("headers of a lane are missing"));
@@ -95,8 +95,7 @@ impl LaneService {
             return Err(Status::failed_precondition("the lane is for another process"));
         }
         let slot = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
-        let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
-        let from = Sender { slot, name };
+        let from = Sender { slot, name: name(&request) };
         let guest = self.operations.guests().admit(&from);
         let guest = guest.ok_or_else(|| Status::resource_exhausted("this peer has as many lanes open here as it may"))?;
         let (ended, end) = oneshot::channel();
@@ -160,19 +159,28 @@ impl LaneService {
     /// Answers a request for a part of the state that is offered. Large chunks are copied and hashed on threads of
     /// their own.
     async fn give(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        // Those who do not say who they are, and show no certificate, count as one.
+        let slot = number(&request, "atoll-from").and_then(|slot| u32::try_from(slot).ok()).unwrap_or(u32::MAX);
+        let receiver = self.operations.receivers().admit(&Sender { slot, name: name(&request) });
+        let receiver = receiver.ok_or_else(|| Status::resource_exhausted("this peer is given as many answers as it may be"))?;
         let request = tokio::time::timeout(self.patience, state_request(request.into_body())).await;
         let request = request.map_err(|_| Status::deadline_exceeded("the request does not come"))??;
         let offer = self.offer.borrow().clone().ok_or(Refused::Root).map_err(|refused| status(&refused))?;
         let answer = offer.answer(&request).map_err(|refused| status(&refused))?;
         let (ended, end) = oneshot::channel();
-        let pieces = futures::stream::unfold((answer, ended), |(mut answer, ended)| async move {
+        let pieces = futures::stream::unfold((answer, ended, receiver), |(mut answer, ended, receiver)| async move {
             let next = if answer.work() < HASHED_AT_ONCE {
                 Ok((answer.next(), answer))
             } else {
-                tokio::task::spawn_blocking(move || (answer.next(), answer)).await
+                let turn = answer.turn().await;
+                let piece = move || {
+                    let _until_it_is_made = turn;
+                    (answer.next(), answer)
+                };
+                tokio::task::spawn_blocking(piece).await
             };
             let end = match next {
-                Ok((Some(Ok(piece)), answer)) => return Some((piece, (answer, ended))),
+                Ok((Some(Ok(piece)), answer)) => return Some((piece, (answer, ended, receiver))),
                 Ok((Some(Err(refused)), _)) => status(&refused),
                 Ok((None, _)) => Status::ok(""),
                 Err(error) => Status::internal(error.to_string()),
@@ -215,6 +223,16 @@ fn told(arrivals: watch::Receiver<u64>) -> impl futures::Stream<Item = Bytes> {
         let arrived = *arrivals.borrow_and_update();
         Some((Bytes::copy_from_slice(&arrived.to_le_bytes()), (arrivals, times)))
     })
+}
+
+/// The number in a header of this name.
+fn number(request: &http::Request<Body>, name: &str) -> Option<u64> {
+    request.headers().get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The name that the connection proved.
+fn name(request: &http::Request<Body>) -> Option<PeerName> {
+    request.extensions().get::<Option<PeerName>>().cloned().flatten()
 }
 
 fn status(refused: &Refused) -> Status {

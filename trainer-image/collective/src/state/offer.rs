@@ -4,10 +4,11 @@
 //! copied and hashed before it leaves: an honest donor gives the chunk of the manifest or ends the answer, and who sends another lies.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::manifest::{Manifest, ManifestError, hash};
 use crate::v1::StateRequest;
@@ -41,7 +42,8 @@ pub enum Refused {
 pub struct Offer {
     manifest: Arc<Manifest>,
     tensors: Arc<[Bytes]>,
-    /// Chunks are copied and hashed one at a time, however many ask: the worker's trainer goes on meanwhile.
+    /// Large chunks are copied and hashed one at a time, however many ask: the worker's trainer goes on meanwhile, and those who
+    /// wait hold no thread.
     turn: Arc<Mutex<()>>,
 }
 
@@ -85,7 +87,6 @@ impl Offer {
 
     /// A copy of a chunk, which is that of the manifest.
     fn chunk(&self, chunk: usize) -> Result<Bytes, Refused> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let place = self.manifest.place(chunk);
         let copy = Bytes::copy_from_slice(&self.tensors[place.entry][place.bytes]);
         if hash(&copy) == self.manifest.chunks()[chunk] { Ok(copy) } else { Err(Refused::Changed(chunk)) }
@@ -108,6 +109,11 @@ impl Answer {
     pub fn work(&self) -> usize {
         let next = self.chunks.clone().next().filter(|_| self.ready.is_empty());
         next.map_or(0, |chunk| self.offer.manifest.place(chunk).bytes.len())
+    }
+
+    /// Waits for its turn to copy and hash, which lasts until what is given here is dropped.
+    pub async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.offer.turn).lock_owned().await
     }
 }
 

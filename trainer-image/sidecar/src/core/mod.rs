@@ -8,7 +8,7 @@ mod state;
 mod trainer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use atoll_collective::Millis;
@@ -191,6 +191,8 @@ pub(crate) struct Core {
     /// The trainer's state is being hashed: the peer does not know yet that it begins a round.
     hashing: bool,
     fetching: Option<JoinHandle<()>>,
+    /// Held by who copies rank 0's state to the other ranks: those are hashed when it is done.
+    copying: Arc<Mutex<()>>,
     /// The newest granted record that it was told, for those who wait for its members.
     record: watch::Sender<EpochRecord>,
     observation: Observation,
@@ -231,6 +233,7 @@ impl Core {
             hashes: 0,
             hashing: false,
             fetching: None,
+            copying: Arc::default(),
             record: watch::channel(EpochRecord::default()).0,
             observation,
         }

@@ -1,5 +1,7 @@
 //! The replicated state: hashed when the trainer begins a round, offered to others, and repaired where it is not the round's.
 
+use std::sync::{Arc, PoisonError};
+
 use atoll_collective::peer;
 use atoll_collective::state::HASHED_AT_ONCE;
 use atoll_collective::state::manifest::{Manifest, ManifestError};
@@ -17,12 +19,14 @@ impl Core {
         // The trainer may have changed what was offered, and has given up what was being repaired.
         self.shared.offer.send_replace(None);
         self.stop_fetching();
-        let (number, inbox) = (self.hashes, self.inbox.clone());
+        let (number, inbox, copying) = (self.hashes, self.inbox.clone(), Arc::clone(&self.copying));
         let small = states.iter().map(State::len).sum::<usize>() < HASHED_AT_ONCE;
         if small {
             return self.hashed(number, states.iter().map(State::manifest).collect());
         }
         tokio::task::spawn_blocking(move || {
+            // A copy that an earlier start of the round has begun may still write to what is hashed.
+            drop(copying.lock().unwrap_or_else(PoisonError::into_inner));
             let manifests = states.iter().map(State::manifest).collect();
             let _stopping = inbox.blocking_send(Input::Hashed(number, manifests));
         });

@@ -1,9 +1,11 @@
 //! The trainer beside this sidecar: one process or several ranks, attached, heard, and started in rounds together.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use atoll_collective::Refusal;
 use atoll_collective::peer;
+use atoll_collective::state::HASHED_AT_ONCE;
 use atoll_collective::state::manifest::{Hash, Manifest};
 use atoll_collective::v1::{
     AbortReason, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, FinishReply, Start, StateStrategy,
@@ -110,19 +112,48 @@ impl Trainer {
         }
     }
 
-    /// Answers every rank that waits: rank 0 holds the round's state by now, and so do the others from here on.
-    fn begin(&mut self, start: &Start) {
-        let Some(first) = self.state().cloned() else { return };
+    /// Takes the ranks that wait, to be given the round's state, which rank 0 holds by now.
+    fn begin(&mut self, start: &Start) -> Option<Beginning> {
+        let first = self.state().cloned()?;
         let renewed = start.synchronise || std::mem::take(&mut self.mixture);
         if renewed && let Err(error) = first.mark(true) {
             tracing::warn!(%error, "the state's regions cannot be marked as whole");
         }
-        for (index, rank) in self.ranks.iter_mut().enumerate() {
-            let Some(answer) = rank.waits.take() else { continue };
+        let waiting = self.ranks.iter_mut().enumerate().filter_map(|(index, rank)| {
+            let answer = rank.waits.take()?;
             let other = rank.root[..] != start.state_root;
-            let copied = index == 0 || !other || rank.state.as_ref().is_some_and(|state| state.copy_from(&first));
+            let copy = rank.state.clone().filter(|_| index > 0 && other);
+            Some(Waiting { answer, copy, reply: reply(start, other || renewed) })
+        });
+        Some(Beginning { waiting: waiting.collect(), first })
+    }
+}
+
+/// A rank that is told that the round has begun, once it holds the round's state.
+struct Waiting {
+    answer: Answer<BeginRoundReply>,
+    /// Its state, where that has to become another.
+    copy: Option<State>,
+    reply: BeginRoundReply,
+}
+
+/// The ranks of a trainer whose round begins.
+struct Beginning {
+    first: State,
+    waiting: Vec<Waiting>,
+}
+
+impl Beginning {
+    /// Bytes that have to be copied.
+    fn work(&self) -> usize {
+        self.waiting.iter().filter_map(|rank| rank.copy.as_ref()).map(State::len).sum()
+    }
+
+    fn carry_out(self) {
+        for Waiting { answer, copy, reply } in self.waiting {
+            let copied = copy.is_none_or(|state| state.copy_from(&self.first));
             let unlike = || Status::failed_precondition("the state of this rank has other tensors than that of rank 0");
-            let _gone = answer.send(if copied { Ok(reply(start, other || renewed)) } else { Err(unlike()) });
+            let _gone = answer.send(if copied { Ok(reply) } else { Err(unlike()) });
         }
     }
 }
@@ -212,7 +243,17 @@ impl Core {
         // While its state is hashed, a trainer waits for the answer to another arrival.
         let Some(trainer) = self.trainer.as_mut().filter(|_| !self.hashing) else { return };
         match result {
-            Ok(start) => trainer.begin(start),
+            Ok(start) => {
+                let Some(beginning) = trainer.begin(start) else { return };
+                if beginning.work() < HASHED_AT_ONCE {
+                    return beginning.carry_out();
+                }
+                let copying = Arc::clone(&self.copying);
+                tokio::task::spawn_blocking(move || {
+                    let _alone = copying.lock().unwrap_or_else(PoisonError::into_inner);
+                    beginning.carry_out();
+                });
+            }
             // Trying again would not help.
             Err(Refusal { reason: AbortReason::StateRefused, detail }) => {
                 trainer.refuse(&Status::failed_precondition(detail.clone()));

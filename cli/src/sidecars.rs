@@ -42,7 +42,7 @@ const ENDING: Duration = Duration::from_secs(1);
 /// Arguments of `atoll sidecars`.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How many: so many trainers take part in the first round, and those that are left in later ones
+    /// How many: so many trainers, contributors apart, take part in the first round, and those that are left in later ones
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     workers: u32,
     /// Name of the run, by which trainers attach
@@ -58,6 +58,10 @@ pub(crate) struct Arguments {
     /// Workers, by index, that listen on no port and are reached through a relay, as in `--behind-relay 1,2`
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]
     behind_relay: Vec<u32>,
+    /// Workers, by index, that contribute and are trusted with nothing, as in `--contributors 3`: they add nothing up, have no
+    /// vote, never coordinate and give no state
+    #[arg(long, value_name = "INDEX", value_delimiter = ',')]
+    contributors: Vec<u32>,
     /// Folder for the sockets; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
@@ -76,14 +80,23 @@ pub(crate) fn sidecars(arguments: &Arguments) -> Ending {
     }
 }
 
-/// A worker behind the relay is one of the workers.
+/// Who is named is one of the workers, and one of them at least is no contributor.
 fn checked(arguments: &Arguments) -> Result<(), String> {
-    match arguments.behind_relay.iter().find(|slot| **slot >= arguments.workers) {
-        Some(slot) => {
-            Err(format!("--behind-relay {slot}: there are {} workers; give 0 to {}", arguments.workers, arguments.workers - 1))
+    let workers = arguments.workers;
+    for (option, slots) in [("--behind-relay", &arguments.behind_relay), ("--contributors", &arguments.contributors)] {
+        if let Some(slot) = slots.iter().find(|slot| **slot >= workers) {
+            return Err(format!("{option} {slot}: there are {workers} workers; give 0 to {}", workers - 1));
         }
-        None => Ok(()),
     }
+    match trusted(arguments) {
+        0 => Err("--contributors: one worker at least must be none".to_owned()),
+        _ => Ok(()),
+    }
+}
+
+/// Workers that are no contributors.
+fn trusted(arguments: &Arguments) -> usize {
+    (0..arguments.workers).filter(|slot| !arguments.contributors.contains(slot)).count()
 }
 
 async fn supervise(arguments: &Arguments, sockets: Sockets) -> Result<Ending> {
@@ -107,6 +120,8 @@ struct Sidecars {
     relay: Option<Relay>,
     /// Slots of those that are reached through it.
     behind: Vec<u32>,
+    /// Slots of contributors.
+    contributors: Vec<u32>,
     /// By slot; none once it has ended.
     children: Vec<Option<Child>>,
     teller: mpsc::Sender<Told>,
@@ -120,8 +135,8 @@ fn name(slot: u32) -> String {
 fn settings(arguments: &Arguments) -> Settings {
     Settings {
         run: arguments.run.clone(),
-        minimum: arguments.workers as usize,
-        target: arguments.workers as usize,
+        minimum: trusted(arguments),
+        target: trusted(arguments),
         quorum: 1,
         join_window: 0,
         liveness: arguments.liveness * 1000,
@@ -139,11 +154,11 @@ impl Sidecars {
         let arbiter = ArbiterService::new(settings.liveness, arguments.arbiter);
         let authority = Authority::new(run)?;
         let serving = arbiter.serve(run, loopback(0), &token, Some(&authority.identity(ARBITER)?)).await?;
-        let behind = arguments.behind_relay.clone();
+        let (behind, contributors) = (arguments.behind_relay.clone(), arguments.contributors.clone());
         let relay = if behind.is_empty() { None } else { Some(Relay::start().await?) };
         let children = (0..arguments.workers).map(|_| None).collect();
         let (teller, told) = mpsc::channel(4096);
-        Ok(Self { settings, sockets, token, authority, arbiter, serving, relay, behind, children, teller, told })
+        Ok(Self { settings, sockets, token, authority, arbiter, serving, relay, behind, contributors, children, teller, told })
     }
 
     fn config(&self, slot: u32, incarnation: u64) -> Result<atoll_sidecar::Config> {
@@ -161,6 +176,7 @@ impl Sidecars {
             bounds: Bounds::default(),
             token: self.token.clone(),
             island: ISLAND.to_owned(),
+            contributor: self.contributors.contains(&slot),
             identity: Some(self.authority.identity(&name(slot))?),
             metrics: Some(loopback(0)),
             record: None,

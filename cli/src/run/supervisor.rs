@@ -273,6 +273,7 @@ impl<'a> Supervisor<'a> {
             bounds: Bounds::default(),
             token: self.token.clone(),
             island: ISLAND.to_owned(),
+            contributor: false,
             identity: Some(self.authority.identity(&name(slot))?),
             metrics: Some(loopback(0)),
             record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),

@@ -1,8 +1,9 @@
 //! A run of real sidecars whose trainers are threads of the test, and what can be asked of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,9 +43,9 @@ impl Round {
     }
 }
 
-/// What a worker gives: a multiple of 6, so that the mean of two or three is exact.
+/// What a worker gives: a multiple of 12, so that the mean of two, three or four is exact.
 fn given(slot: u32, round: u64, index: usize) -> f32 {
-    (6 * ((slot as usize + 1) * (index + 1) + round as usize)) as f32
+    (12 * ((slot as usize + 1) * (index + 1) + round as usize)) as f32
 }
 
 type Rounds = Arc<Mutex<Vec<Round>>>;
@@ -153,6 +154,29 @@ impl Sidecars {
         let told = self.event(|event| event["event"] == "Metrics" && event["worker"] == format!("w{slot}"));
         let metrics = told["url"].as_str().unwrap().to_owned();
         ports(self.pid(slot)).iter().any(|port| !metrics.contains(&format!(":{port}/")))
+    }
+
+    /// Number of rounds so far in which a worker took part.
+    pub(crate) fn rounds_of(&self, slot: u32) -> u64 {
+        let rounds = self.rounds.lock().unwrap();
+        let numbers: BTreeSet<u64> = rounds.iter().filter(|round| round.slots.contains(&slot)).map(Round::number).collect();
+        numbers.len() as u64
+    }
+
+    /// Bytes that a worker's sidecar has sent to its peers, and received from them.
+    pub(crate) fn lane_bytes(&self, slot: u32) -> (u64, u64) {
+        let told = self.event(|event| event["event"] == "Metrics" && event["worker"] == format!("w{slot}"));
+        let url = told["url"].as_str().unwrap().trim_start_matches("http://").to_owned();
+        let (address, path) = url.split_once('/').unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET /{path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let sum = |direction: &str| {
+            let counted = |line: &&str| line.starts_with("atoll_lane_bytes_total{") && line.contains(direction);
+            text.lines().filter(counted).map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+        };
+        (sum("\"sent\""), sum("\"received\""))
     }
 
     /// Sends a signal to these workers' sidecars.

@@ -63,6 +63,12 @@ rules! {
     history_is_known,
     /// Coordinator: samples count that were dealt to the member, no others.
     dealt_samples_count,
+    /// Coordinator: what a contributor says of results and of commits decides nothing about others.
+    contributors_have_no_vote,
+    /// Coordinator: what a contributor complains of in others counts against itself.
+    contributors_accuse_nobody,
+    /// Coordinator: a contributor's state is neither elected nor given to others.
+    contributors_give_no_state,
     /// Peer: messages of another term than the one it answered are refused.
     terms_fence,
     /// Peer: who is prepared does not abort by itself.

@@ -83,6 +83,8 @@ pub struct Config {
     pub token: String,
     /// The island of its worker.
     pub island: String,
+    /// Its worker contributes, and is trusted with nothing: it owns no shard, has no vote, never coordinates and gives no state.
+    pub contributor: bool,
     /// What it shows and checks others against; without it connections are plain.
     pub identity: Option<Identity>,
     /// Where Prometheus asks for its metrics; port 0 takes a free one, which an event tells. Without it they are not served.
@@ -225,7 +227,7 @@ where
         worker: config.worker.clone(),
         incarnation: config.incarnation,
         address: config.announce.clone().unwrap_or(address),
-        contributor: false,
+        contributor: config.contributor,
         island: config.island.clone(),
     };
     let lane_service = LaneService {

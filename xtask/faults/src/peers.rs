@@ -151,6 +151,7 @@ impl Peers {
             bounds: Bounds::default(),
             token: self.token.clone(),
             island: "local".to_owned(),
+            contributor: false,
             identity: None,
             metrics: None,
             record: None,

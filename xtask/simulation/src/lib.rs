@@ -45,6 +45,8 @@ pub struct Faults {
     pub lies: u32,
     /// Commits that reach a member with another result than was agreed: it gives up whatever it is in.
     pub corruptions: u32,
+    /// Words of contributors that are not so: of a result, of a commit that never was, of others, or of a state.
+    pub slanders: u32,
     /// Some calls have less time than an operation takes.
     pub hasty: bool,
     /// What a coordinator had sent arrives although another was found meanwhile.
@@ -82,6 +84,8 @@ pub struct Schedule {
     pub unlike: bool,
     /// The last worker takes states and never gives its own.
     pub receiver: bool,
+    /// Which workers are contributors: a bit for each slot.
+    pub contributors: u32,
     /// Crashes strike whoever has the coordinator's role.
     pub against_the_coordinator: bool,
     /// What strikes it.
@@ -103,6 +107,7 @@ impl Schedule {
             operations: false,
             unlike: false,
             receiver: false,
+            contributors: 0,
             against_the_coordinator: false,
             faults: Faults::default(),
             arbitration: Arbitration::Single,
@@ -132,10 +137,16 @@ impl Schedule {
             },
         ];
         let kind = (seed % kinds.len() as u64) as usize;
-        let faults = Faults { ruinous: seed / 14 % 8 == 5, ..kinds[kind] };
+        let mixed = seed % 5 == 4;
+        let faults = Faults { ruinous: seed / 14 % 8 == 5, slanders: if mixed { 6 } else { 0 }, ..kinds[kind] };
         let workers = 3 + (seed / 2 % 3) as u32;
+        let workers = if faults.splits > 0 { workers.max(4) } else { workers };
+        // One contributor, or two: at the lowest slot, in the middle, or at the highest that is there from the start.
+        let places = [0b1, 0b10, 0b11, 1 << (workers - 1), 0b100, 0b101];
+        let contributors: u32 = if mixed { places[(seed / 5 % 6) as usize] } else { 0 };
         Self {
-            workers: if faults.splits > 0 { workers.max(4) } else { workers },
+            workers: workers + contributors.count_ones(),
+            contributors,
             joiners: if faults.ambushes > 0 { 1 } else { (seed / 3 % 2) as u32 },
             patient: seed.is_multiple_of(2),
             operations: seed % 3 == 1,

@@ -2,6 +2,7 @@
 
 mod ambush;
 mod arbitration;
+mod contributors;
 mod faults;
 mod network;
 mod training;
@@ -24,6 +25,7 @@ use rand_core::{Rng, SeedableRng};
 use crate::Schedule;
 use ambush::Moment;
 use arbitration::{Answer, Body};
+use contributors::contributes;
 use network::{Block, End};
 
 /// Rounds of a simulated run, and samples per worker and round.
@@ -67,6 +69,7 @@ enum Happening {
     Slow(u32),
     Tear(u32),
     Lie(u32),
+    Slander(u32),
     Corrupt,
     Ambush(Moment),
     CrashHub,
@@ -130,6 +133,8 @@ struct Node {
     /// The lanes of its next attempt tear; it claims other samples in its next round.
     torn: bool,
     lies: bool,
+    /// A contributor's next word on what decides for others is not so.
+    slanders: bool,
     trainer: Trainer,
 }
 
@@ -180,6 +185,8 @@ pub(crate) struct World {
     schedule: Schedule,
     /// Roots of states whose repair began.
     mixtures: BTreeSet<Vec<u8>>,
+    /// Roots of states that trusted trainers have held.
+    trusted_states: BTreeSet<Vec<u8>>,
     /// Trainers take part in operations of groups, too.
     groups: bool,
     /// What was given to operations, by operation and slot; and how those ended that were committed.
@@ -222,12 +229,13 @@ impl World {
     }
 
     fn new(seed: u64, schedule: &Schedule, rules: Rules) -> Self {
+        let process = |slot| Member { contributor: contributes(schedule, slot), ..member(slot, 0) };
         let nodes = (0..schedule.workers).map(|slot| Node {
-            me: member(slot, 0),
+            me: process(slot),
             alive: false,
             stopped_until: 0,
-            peer: Peer::new("run".into(), member(slot, 0), LIVENESS),
-            petition: petition(&member(slot, 0), rules),
+            peer: Peer::new("run".into(), process(slot), LIVENESS),
+            petition: petition(&process(slot), rules),
             next_beat: 0,
             session: None,
             dials: 0,
@@ -239,12 +247,13 @@ impl World {
             gave: BTreeSet::new(),
             torn: false,
             lies: false,
+            slanders: false,
             trainer: Trainer::default(),
         });
         Self {
             rules,
             traced: schedule.traced,
-            minimum: (schedule.workers - schedule.joiners) as usize,
+            minimum: (0..schedule.workers - schedule.joiners).filter(|slot| !contributes(schedule, *slot)).count(),
             wrong: None,
             blocks: Vec::new(),
             ambushes: Vec::new(),
@@ -274,6 +283,7 @@ impl World {
             operate: schedule.operations,
             schedule: *schedule,
             mixtures: BTreeSet::new(),
+            trusted_states: BTreeSet::new(),
             groups: schedule.faults.ambushes == 0,
             given: BTreeMap::new(),
             operations: BTreeMap::new(),
@@ -291,7 +301,7 @@ impl World {
     pub(crate) fn all_that_knew_died(&self) -> bool {
         let record = self.record();
         let knows = |member: &Member| {
-            self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
+            self.is(member) && !member.contributor && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
         };
         !record.members.iter().any(knows)
     }
@@ -299,7 +309,7 @@ impl World {
     /// The newest state is held by one alone that never gives it, and that was said.
     pub(crate) fn only_a_receiver_knows(&self) -> bool {
         let newest = self.history.keys().last().copied().unwrap_or(0);
-        let holds = |slot: u32, node: &Node| node.trainer.rounds == newest && !self.only_receives(slot);
+        let holds = |slot: u32, node: &Node| node.trainer.rounds == newest && !self.never_gives(slot);
         let said = |notice: &Notice| matches!(notice, Notice::StateMissing { round } if *round == newest + 1);
         !(0..).zip(&self.nodes).any(|(slot, node)| holds(slot, node)) && self.notices.iter().any(said)
     }
@@ -391,7 +401,7 @@ impl World {
             Happening::ToCoordinator { session, message } => self.reach_coordinator(session, message),
             Happening::ToPeer { session, message } => self.reach_peer(session, message),
             Happening::Dialled { slot, incarnation, dial, coordinator, term } => {
-                self.dialled(&member(slot, incarnation), dial, &coordinator, term);
+                self.dialled(&self.process(slot, incarnation), dial, &coordinator, term);
             }
             Happening::Asked { from, to, question, body } => self.asked(&from, to, question, &body),
             Happening::Answered { to, from, question, answer } => self.answered(&to, from, question, answer),
@@ -421,6 +431,7 @@ impl World {
             Happening::Slow(slot) => self.node(slot).slowness = 10,
             Happening::Tear(slot) => self.node(slot).torn = true,
             Happening::Lie(slot) => self.node(slot).lies = true,
+            Happening::Slander(slot) => self.node(slot).slanders = true,
             Happening::Corrupt => self.corrupt = true,
             Happening::Ambush(moment) => self.ambushes.push(moment),
             Happening::CrashHub => self.crash_hub(),
@@ -512,6 +523,7 @@ impl World {
             let term = record.term;
             self.require(committer == me, || format!("{committer:?} and {me:?} both committed in term {term}"));
         }
+        self.check_eviction(&notice);
         self.notices.push(notice);
     }
 
@@ -539,6 +551,7 @@ impl World {
                 peer::Action::Send(mut message) => {
                     self.take_note(slot, &message);
                     self.lie(slot, &mut message);
+                    self.slander(slot, &mut message);
                     if let Some(session) = self.node(slot).session {
                         self.deliver(session, Letter::Up(Some(*message)));
                     }

@@ -67,6 +67,9 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
         if let Some(wrong) = ground.book().wrong() {
             break Some(wrong.to_owned());
         }
+        if ground.hub().record().coordinator.iter().any(|member| member.contributor) {
+            break Some("a contributor coordinates".to_owned());
+        }
         weather.change(&mut sim, &ground);
         if goal.is_none() && now >= healed {
             weather.clear(&mut sim, &ground);
@@ -127,7 +130,7 @@ fn simulation(seed: u64, ground: &Arc<Ground>) -> turmoil::Sim<'static> {
 }
 
 impl Ground {
-    /// Whether the newest record names nobody any more who lives, or under `Peers` no majority of its voters: nobody else may go
+    /// Whether the newest record names nobody any more who is trusted and lives, or under `Peers` no majority of its voters: nobody else may go
     /// on, and nothing but a person's word helps.
     fn has_lost_its_members(&self) -> bool {
         let (record, hub) = (self.hub().record().clone(), self.hubs.load(Relaxed));
@@ -138,7 +141,8 @@ impl Ground {
         let voters = arbiter::voters(&record);
         let votes = voters.iter().filter(|voter| lives(voter)).count();
         let peers = record.arbiter() == ArbiterKind::Peers;
-        !record.members.iter().any(lives) || peers && votes < arbiter::majority(voters.len())
+        let trusted = |member: &&Member| !member.contributor;
+        !record.members.iter().filter(trusted).any(lives) || peers && votes < arbiter::majority(voters.len())
     }
 
     /// Whether the sidecar of a slot has stopped as it was told to; said once.

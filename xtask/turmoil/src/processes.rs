@@ -92,7 +92,7 @@ pub(crate) fn joins_later(ground: &Ground, slot: u32) -> bool {
 }
 
 fn config(ground: &Ground, slot: u32, incarnation: u64) -> Config {
-    let workers = ground.schedule.workers as usize;
+    let workers = ground.schedule.workers as usize - usize::from(ground.schedule.contributor.is_some());
     let settings = Settings {
         run: RUN.into(),
         minimum: workers - usize::from(ground.schedule.joiner),
@@ -118,6 +118,7 @@ fn config(ground: &Ground, slot: u32, incarnation: u64) -> Config {
         bounds: Bounds::default(),
         token: TOKEN.into(),
         island: ISLAND.into(),
+        contributor: ground.schedule.contributor == Some(slot),
         identity: ground.identity(&worker),
         metrics: None,
         record: None,

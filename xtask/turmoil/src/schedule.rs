@@ -15,10 +15,12 @@ const CALM: u64 = 5_000;
 #[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// Workers in all, 3 or 4.
+    /// Workers in all, 3 or 4; 4 where one contributes.
     pub workers: u32,
     /// The last of them comes later.
     pub joiner: bool,
+    /// The worker that is a contributor: it takes part, and is trusted with nothing.
+    pub contributor: Option<u32>,
     /// Mutual TLS between all.
     pub tls: bool,
     /// The members grant terms and memberships, not the hub alone.
@@ -45,8 +47,10 @@ impl Schedule {
     /// The schedule of a seed: all kinds in turn.
     #[must_use]
     pub fn of(seed: u64) -> Self {
+        let contributes = seed % 6 == 2;
         Self {
-            workers: 3 + (seed % 2) as u32,
+            workers: if contributes { 4 } else { 3 + (seed % 2) as u32 },
+            contributor: contributes.then_some((seed / 6 % 3) as u32),
             joiner: seed % 3 == 1,
             tls: seed % 4 == 3,
             peers: seed / 2 % 2 == 1,

@@ -67,6 +67,7 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
             bounds,
             token: token.clone(),
             island: ISLAND.to_owned(),
+            contributor: false,
             identity: identity(&format!("w{slot}"))?,
             metrics: None,
             record: None,

@@ -38,6 +38,12 @@ pub fn voters(record: &EpochRecord) -> Vec<&Member> {
     trusted.into_iter().chain(record.hub.as_ref().filter(|_| even)).collect()
 }
 
+/// Whether `member` may coordinate and vote after `record`: it is no contributor, by its own word and by the record's.
+fn is_trusted(record: &EpochRecord, member: &Member) -> bool {
+    let contributes = |known: &Member| known.slot == member.slot && known.contributor;
+    !member.contributor && !record.members.iter().any(contributes)
+}
+
 /// How many of `voters` decide: any two such groups share one.
 #[must_use]
 pub fn majority(voters: usize) -> usize {

@@ -3,7 +3,7 @@
 //! It keeps this in memory alone: a process that starts again is no voter of any record that was granted before, so what it
 //! forgot is never asked for. [`Petition`](super::Petition) has the argument for safety.
 
-use super::{Process, follows, is_newer, process, proposer, voters};
+use super::{Process, follows, is_newer, is_trusted, process, proposer, voters};
 use crate::Millis;
 use crate::rules::Rules;
 use crate::v1::{Ballot, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
@@ -78,7 +78,7 @@ impl Acceptor {
 
     /// A sidecar lives, and tells the newest record that it knows; a contributor's word is no record.
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) {
-        let Some(member) = request.member.as_ref().filter(|member| !member.contributor) else { return };
+        let Some(member) = request.member.as_ref().filter(|member| is_trusted(&self.record, member)) else { return };
         if let Some(record) = &request.record {
             self.learn(record, now);
         }
@@ -102,7 +102,7 @@ impl Acceptor {
             return self.refusal();
         };
         let own = proposer(&ballot) == process(candidate) || !self.rules.ballots_differ;
-        if candidate.contributor || !own {
+        if !is_trusted(&self.record, candidate) || !own {
             return self.refusal();
         }
         self.learn(after, now);
@@ -123,6 +123,10 @@ impl Acceptor {
         let (Some(after), Some(ballot), Some(proposed)) = (&request.after, request.ballot, &request.proposed) else {
             return self.refusal();
         };
+        let asks = request.proposer.iter().chain(&proposed.coordinator);
+        if asks.into_iter().any(|asker| !is_trusted(&self.record, asker)) {
+            return self.refusal();
+        }
         self.learn(after, now);
         if !self.votes_after(after) {
             return self.refusal();

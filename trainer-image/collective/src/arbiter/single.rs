@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{is_newer, next_term};
+use super::{is_newer, is_trusted, next_term};
 use crate::Millis;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, EpochRecord, Member, Ruling};
@@ -61,7 +61,8 @@ impl Single {
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         self.heard.insert((candidate.slot, candidate.incarnation), now);
         let follows = observed == self.record.term;
-        let granted = self.is_in_force() && follows && !candidate.contributor && !self.coordinator_lives(candidate, now);
+        let trusted = is_trusted(&self.record, candidate);
+        let granted = self.is_in_force() && follows && trusted && !self.coordinator_lives(candidate, now);
         if granted {
             self.record = next_term(&self.record, candidate);
         }

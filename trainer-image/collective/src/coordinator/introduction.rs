@@ -9,7 +9,7 @@ pub const MOST_SESSIONS: usize = 4096;
 
 impl Coordinator {
     /// Judges an introduction. A slot belongs to one worker and a worker has one slot, as long as the epoch or a session knows
-    /// them; and a later process of a worker is not replaced by an earlier one.
+    /// them; a later process of a worker is not replaced by an earlier one; and who is a contributor is no trusted member.
     ///
     /// # Errors
     /// [`Refusal`] says why the session is to be closed. Nothing has changed then, for nobody.
@@ -26,6 +26,10 @@ impl Coordinator {
         }
         if let Some(other) = known().find(|known| known.slot != member.slot && named(known) == named(member)) {
             return refused(format!("worker {} has slot {}", member.worker, other.slot));
+        }
+        let contributes = |known: &&Member| known.slot == member.slot && known.contributor && !member.contributor;
+        if let Some(contributor) = known().find(contributes) {
+            return refused(format!("worker {} is a contributor", contributor.worker));
         }
         let newest = chain::member(&self.record, member.slot).into_iter();
         let newest = newest.chain(self.sessions.get(&member.slot).map(|session| &session.member));
@@ -95,6 +99,15 @@ mod tests {
     fn an_earlier_process_does_not_replace_a_later_one() {
         assert_eq!(refused(&hello(member(0, "a", 1))), "worker a has started again since: incarnation 2");
         assert_eq!(refused(&hello(member(1, "b", 4))), "worker b has started again since: incarnation 5");
+    }
+
+    #[test]
+    fn a_contributor_does_not_become_a_trusted_member() {
+        let mut coordinator = coordinator();
+        let volunteer = Member { contributor: true, ..member(2, "c", 1) };
+        coordinator.tick(Event::Connected(Box::new(hello(volunteer.clone()))), 0);
+        assert_eq!(coordinator.admits(&hello(volunteer)), Ok(()));
+        assert_eq!(coordinator.admits(&hello(member(2, "c", 2))).unwrap_err().detail, "worker c is a contributor");
     }
 
     #[test]

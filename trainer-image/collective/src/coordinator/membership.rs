@@ -60,6 +60,7 @@ impl Coordinator {
         }
         self.judge_suspects(now);
         self.drop_stragglers(now);
+        self.drop_late_contributors(now);
         if let Some(proposal) = &mut self.proposal
             && now.saturating_sub(proposal.asked) > ASK_AGAIN
         {
@@ -68,17 +69,20 @@ impl Coordinator {
         }
     }
 
-    /// A suspect that still lives: once, the operation is tried again with the same members; then it is evicted.
+    /// A suspect that still lives: once, the operation is tried again with the same members; then it is evicted. Who waits for a
+    /// contributor is waited for by others: it is judged before them.
     fn judge_suspects(&mut self, now: Millis) {
         if self.proposal.is_some() {
             return;
         }
-        let judged = self
-            .sessions
-            .values_mut()
-            .find(|session| session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION));
-        let Some(suspect) = judged else { return };
-        let slot = suspect.member.slot;
+        let suspected = || self.sessions.values().filter(|session| session.suspected.is_some());
+        let ripe = |session: &&Session| {
+            session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION)
+        };
+        let contributor = suspected().find(|session| !self.decides(&session.member));
+        let judged = contributor.map_or_else(|| suspected().find(ripe), |suspect| Some(suspect).filter(ripe));
+        let Some(slot) = judged.map(|session| session.member.slot) else { return };
+        let Some(suspect) = self.sessions.get_mut(&slot) else { return };
         if let Some((_, reason, detail)) = suspect.suspected.take() {
             suspect.strikes += 1;
             if suspect.strikes > 1 {
@@ -94,7 +98,7 @@ impl Coordinator {
             return;
         }
         let timeout = self.settings.round_timeout;
-        let waited_for: Vec<_> = self.members().flat_map(|session| session.flights.values()).filter_map(entered).collect();
+        let waited_for: Vec<_> = self.trusted().flat_map(|session| session.flights.values()).filter_map(entered).collect();
         let late = |session: &&Session| {
             session.start.is_some()
                 && now.saturating_sub(session.started) > timeout
@@ -117,17 +121,20 @@ impl Coordinator {
             .collect()
     }
 
-    /// Proposes what evictions and retries ask for. The last members stay in the record, evicted or not, until somebody who
-    /// holds the newest state takes over: an epoch of nobody would be the end of the history.
+    /// Proposes what evictions and retries ask for. The last trusted members stay in the record, evicted or not, until somebody
+    /// who is trusted and holds the newest state takes over: an epoch without would be the end of the history.
     pub(super) fn change(&mut self, now: Millis, actions: &mut Vec<Action>) {
-        let somebody_stays = self.members().any(|session| !self.evicting.contains_key(&session.member.slot));
+        let somebody_stays = self.trusted().any(|session| !self.evicting.contains_key(&session.member.slot));
         if somebody_stays {
             return self.propose(&[], now, actions);
         }
+        for slot in self.members().map(|session| session.member.slot).collect::<Vec<_>>() {
+            self.evict(slot, AbortReason::TooFewPeers, "no trusted member is left in its round");
+        }
         let round = self.round();
         let holds_state = |session: &&Session| {
-            let arrived = session.standing().is_some_and(|standing| standing.gives() && standing.state.rounds + 1 == round);
-            arrived && session.start.is_none() && !session.finished
+            let arrived = self.standing(session).is_some_and(|standing| standing.gives() && standing.state.rounds + 1 == round);
+            arrived && session.start.is_none() && !session.finished && self.decides(&session.member)
         };
         let heirs: Vec<u32> = self.sessions.values().filter(holds_state).map(|session| session.member.slot).collect();
         if heirs.is_empty() {

@@ -4,6 +4,7 @@
 //! themselves, and report the hash of the result. The round is committed when all members of the epoch report the same
 //! hash; whatever prevents that ends in a new epoch, granted by the arbiter, and another attempt with the survivors.
 
+mod contributors;
 mod introduction;
 mod membership;
 mod operations;
@@ -28,19 +29,19 @@ use membership::Proposal;
 pub struct Settings {
     /// Name of the run; a peer of another is refused.
     pub run: String,
-    /// Workers that must have joined before the first round.
+    /// Trusted workers that must have joined before the first round; one at least. Contributors come and go as they like.
     pub minimum: usize,
-    /// Workers for which the first round waits, as long as the join window is open.
+    /// Trusted workers for which the first round waits, as long as the join window is open.
     pub target: usize,
-    /// Members that a later round needs.
+    /// Trusted members that a later round needs; one at least.
     pub quorum: usize,
     /// How long the first round waits for the target once the minimum is there.
     pub join_window: Millis,
     /// A peer without heartbeat for longer is lost.
     pub liveness: Millis,
-    /// How long a member may train after its round began.
+    /// How long a member may train after its round began; and how long the others wait for a contributor, whatever for.
     pub round_timeout: Millis,
-    /// Whether a member that is later than that is evicted.
+    /// Whether a trusted member that is later than that is evicted.
     pub drop_stragglers: bool,
     /// Bytes of all operations that are begun at once, of one member each; a larger one is begun alone.
     pub in_flight: u64,
@@ -166,6 +167,8 @@ pub struct Coordinator {
     proposal: Option<Proposal>,
     /// Members to evict with the next proposal.
     evicting: BTreeMap<u32, (AbortReason, String)>,
+    /// Contributors for whom alone the others wait, and since when.
+    awaited: BTreeMap<u32, Millis>,
     /// Set when an operation has to be tried again with the same members.
     retry: Option<(AbortReason, u32, String)>,
     /// The state from which the open round begins, and the epoch in which it was begun.
@@ -200,6 +203,7 @@ impl Coordinator {
             attempts: 0,
             proposal: None,
             evicting: BTreeMap::new(),
+            awaited: BTreeMap::new(),
             retry: None,
             round_state: None,
             round_started: 0,
@@ -269,7 +273,7 @@ impl Coordinator {
             actions.push(Action::Close { slot: member.slot });
             return;
         }
-        let slot = member.slot;
+        let (slot, decides) = (member.slot, self.decides(&member));
         if let Some(old) = self.sessions.get(&slot) {
             if old.member.incarnation > member.incarnation {
                 return;
@@ -288,7 +292,7 @@ impl Coordinator {
             start: hello.start,
             started: now,
             flights,
-            committed: hello.committed,
+            committed: hello.committed.filter(|_| decides),
             learned: hello.learned,
             // What it was told before its session broke, only it knows.
             sent: if prepared { self.index } else { 0 },
@@ -299,9 +303,11 @@ impl Coordinator {
             suspected: None,
             strikes: 0,
         };
-        // What it learns next must be new to it.
-        self.index = self.index.max(hello.learned);
-        if recovering {
+        if decides {
+            // What it learns next must be new to it.
+            self.index = self.index.max(hello.learned);
+        }
+        if recovering && decides {
             self.remember(hello.commits);
         }
         let in_a_round = session.start.is_some() || !session.flights.is_empty();
@@ -386,18 +392,22 @@ impl Coordinator {
 
     fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis, actions: &mut Vec<Action>) {
         let key: Key = failed.key.clone().unwrap_or_default().into();
+        let Some(session) = self.sessions.get(&slot) else { return };
         if failed.epoch != self.record.epoch || !self.moving.contains_key(&key) {
             return;
         }
         let reason = failed.reason();
         let detail = format!("reported by slot {slot}: {}", failed.detail);
-        if reason == AbortReason::Overflow {
+        let heard = !session.member.contributor || !self.rules.contributors_accuse_nobody;
+        if reason == AbortReason::Overflow && heard {
             return self.give_up(&key, reason, None, &detail, actions);
         }
+        // A contributor that complains of others may be what it complains of.
+        let culprit = if heard { failed.culprit } else { slot };
         // Its own contribution or its own decision is at fault: nothing to wait for.
-        if reason == AbortReason::NotFinite || failed.culprit == slot {
-            self.evict(failed.culprit, reason, &detail);
-        } else if let Some(suspect) = self.sessions.get_mut(&failed.culprit)
+        if (reason == AbortReason::NotFinite && heard) || failed.culprit == slot {
+            self.evict(culprit, reason, &detail);
+        } else if let Some(suspect) = self.sessions.get_mut(&culprit)
             && suspect.suspected.is_none()
         {
             suspect.suspected = Some((now, reason, detail));
@@ -479,11 +489,6 @@ impl Session {
         self.operated = false;
         self.suspected = None;
         self.strikes = 0;
-    }
-
-    /// What its trainer holds, while it stands at a round's start or is in a round.
-    fn standing(&self) -> Option<Standing> {
-        self.arrive.as_ref().and_then(Standing::of)
     }
 
     /// What it asks for under this name.

@@ -56,6 +56,10 @@ impl Coordinator {
 
     /// Begins an operation that all who take part entered, unless they want different things.
     fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) -> Begun {
+        if self.has_no_trusted(&key.slots) {
+            self.give_up(key, AbortReason::TooFewPeers, None, "no trusted member takes part", actions);
+            return Begun::Settled;
+        }
         let Some(operation) = self.wanted(key) else { return Begun::Settled };
         let differs = |slot: &u32| {
             self.sessions
@@ -64,7 +68,8 @@ impl Coordinator {
                 .is_some_and(|own| *own != operation)
         };
         let present = self.present_for(&operation);
-        let slots: Vec<u32> = operation::participants(&operation, &present).map(|member| member.slot).collect();
+        let participants: Vec<&Member> = operation::participants(&operation, &present).collect();
+        let slots: Vec<u32> = participants.iter().map(|member| member.slot).collect();
         let different: Vec<u32> = self.members().map(|session| session.member.slot).filter(differs).collect();
         if !different.is_empty() {
             for slot in different {
@@ -86,6 +91,8 @@ impl Coordinator {
         }
         let enters = slots.iter().filter_map(|slot| self.sessions.get(slot)?.enter(key));
         let bandwidths: Vec<u64> = enters.clone().map(|enter| enter.bandwidth).collect();
+        // A contributor owns no shard: what its link carries does not matter.
+        let known = participants.iter().zip(&bandwidths).all(|(member, bandwidth)| member.contributor || *bandwidth > 0);
         let mut contributions: Vec<_> = enters
             .zip(&slots)
             .map(|(enter, slot)| Contribution { slot: *slot, ..enter.contribution.clone().unwrap_or_default() })
@@ -102,7 +109,6 @@ impl Coordinator {
             return Begun::Later;
         }
         self.attempts += 1;
-        let known = bandwidths.iter().all(|bandwidth| *bandwidth > 0);
         let begin = Begin {
             operation: Some(operation),
             number: self.attempts,
@@ -128,16 +134,16 @@ impl Coordinator {
         present
     }
 
-    /// What most members ask for under this name; the lowest slot's where as many ask for another.
+    /// What most trusted members ask for under this name; the lowest slot's where as many ask for another.
     fn wanted(&self, key: &Key) -> Option<Operation> {
-        let asked: Vec<&Operation> = self.members().filter_map(|session| session.enter(key)?.operation.as_ref()).collect();
+        let asked: Vec<&Operation> = self.trusted().filter_map(|session| session.enter(key)?.operation.as_ref()).collect();
         let support = |operation: &Operation| asked.iter().filter(|other| **other == operation).count();
         asked.iter().rev().max_by_key(|operation| support(operation)).map(|operation| (*operation).clone())
     }
 
-    /// Whether another operation than this one is open.
+    /// Whether a trusted member has another operation than this one open.
     fn others_are_open(&self, key: &Key) -> bool {
-        self.members().flat_map(|session| session.flights.keys()).any(|other| other != key)
+        self.trusted().flat_map(|session| session.flights.keys()).any(|other| other != key)
     }
 
     /// It cannot be done, by whomever: those who wait are told.
@@ -162,24 +168,34 @@ impl Coordinator {
         actions.push(Action::Report(Notice::Aborted { key: key.clone(), reason, detail: detail.to_owned() }));
     }
 
-    /// Commits when all who take part are prepared with one hash; evicts the minority when they are not.
+    /// Commits when all who take part are prepared with one hash; evicts the minority of the trusted members when they are not,
+    /// and contributors whose result is another.
     fn vote(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) {
         let Some(begin) = self.moving.get(key) else { return };
         let (epoch, rules) = (self.record.epoch, self.rules);
         let mut votes: BTreeMap<&[u8], Vec<u32>> = BTreeMap::new();
+        let mut others: Vec<(u32, &[u8])> = Vec::new();
         for given in &begin.contributions {
             let prepared = self.sessions.get(&given.slot).and_then(|session| session.flights.get(key)?.prepared.as_ref());
             let counts = |prepared: &&Prepared| prepared.epoch == epoch || !rules.votes_of_this_epoch;
             match prepared.filter(counts) {
-                Some(prepared) => votes.entry(&prepared.result_hash).or_default().push(given.slot),
+                Some(prepared) if chain::member(&self.record, given.slot).is_some_and(|member| self.decides(member)) => {
+                    votes.entry(&prepared.result_hash).or_default().push(given.slot);
+                }
+                Some(prepared) => others.push((given.slot, &prepared.result_hash)),
                 None if !rules.unanimous => {}
                 None => return,
             }
         }
-        let enough = if rules.unanimous { begin.contributions.len() } else { begin.contributions.len() / 2 + 1 };
+        let voters = begin.contributions.len() - others.len();
+        let enough = if rules.unanimous { voters } else { voters / 2 + 1 };
         let most = votes.values().map(Vec::len).max().unwrap_or(0);
         if votes.len() == 1 && most >= enough {
             let hash = votes.into_keys().next().unwrap_or_default().to_vec();
+            let other: Vec<u32> = others.iter().filter(|(_, found)| *found != hash).map(|(slot, _)| *slot).collect();
+            if !other.is_empty() {
+                return self.disagree(&other, &format!("another result of {key} than the trusted members'"), now, actions);
+            }
             let begin = begin.clone();
             return self.commit(&begin, &hash, actions);
         }
@@ -187,14 +203,23 @@ impl Coordinator {
             return;
         }
         let detail = format!("{} different results of {key}", votes.len());
+        if !others.is_empty() && Self::may_be_told_apart(begin) {
+            let slots: Vec<u32> = others.iter().map(|(slot, _)| *slot).collect();
+            return self.disagree(&slots, &detail, now, actions);
+        }
         let minority: Vec<u32> = votes.values().filter(|slots| slots.len() < most).flatten().copied().collect();
         if votes.values().filter(|slots| slots.len() == most).count() > 1 {
-            let slot = begin.contributions.first().map_or(0, |given| given.slot);
+            let slot = votes.values().flatten().min().copied().unwrap_or(0);
             self.retry = Some((AbortReason::Disagreement, slot, detail));
-        } else {
-            for slot in minority {
-                self.evict(slot, AbortReason::Disagreement, &detail);
-            }
+            return self.propose(&[], now, actions);
+        }
+        self.disagree(&minority, &detail, now, actions);
+    }
+
+    /// Goes on without those whose results are others.
+    fn disagree(&mut self, slots: &[u32], detail: &str, now: Millis, actions: &mut Vec<Action>) {
+        for slot in slots {
+            self.evict(*slot, AbortReason::Disagreement, detail);
         }
         self.propose(&[], now, actions);
     }
@@ -256,14 +281,14 @@ impl Coordinator {
         }
     }
 
-    /// Commits that some member may not have learned.
+    /// Commits that some trusted member may not have learned.
     pub(super) fn unsettled(&self) -> impl Iterator<Item = &Commit> {
         self.history.iter().filter(|commit| commit.index > self.settled)
     }
 
-    /// Finds out what every member has learned. One that is not here may not have learned anything since.
+    /// Finds out what every trusted member has learned. One that is not here may not have learned anything since.
     fn settle(&mut self) {
-        let learned = self.record.members.iter().map(|member| {
+        let learned = self.record.members.iter().filter(|member| self.decides(member)).map(|member| {
             let session = self.sessions.get(&member.slot).filter(|session| session.member == *member);
             session.map_or(0, |session| if session.learned >= session.sent { self.index } else { session.learned })
         });

@@ -2,7 +2,8 @@
 //!
 //! Any survivor who was told commit, or all survivors prepared with the same hash: commit. Any survivor not prepared:
 //! nobody can have committed, because a commit needs all who take part prepared; abort. A vote of an earlier epoch counts
-//! for what was committed when the newest epoch was proposed, and for nothing else. Then a new epoch with the survivors.
+//! for what was committed when the newest epoch was proposed, and for nothing else. Then a new epoch with the survivors. Those who
+//! are asked are trusted members: a contributor's word is no evidence.
 
 use std::collections::BTreeSet;
 
@@ -25,7 +26,7 @@ impl Coordinator {
         if !(all_known || waited) {
             return;
         }
-        if self.members().next().is_none() {
+        if self.trusted().next().is_none() {
             return self.miss_history(self.record.rounds, actions);
         }
         self.committed = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
@@ -61,9 +62,10 @@ impl Coordinator {
     pub(super) fn recovered(&mut self, actions: &mut Vec<Action>) {
         self.phase = Phase::Open;
         self.tell_outcome(actions);
+        self.recall_contributors(actions);
         let round = self.round();
         let begun = self
-            .members()
+            .trusted()
             .filter_map(|session| session.start.as_ref())
             .find(|start| start.round == round)
             .and_then(|start| Some((Revision::of(start)?, start.started)));
@@ -79,7 +81,7 @@ impl Coordinator {
             commit.index = self.index;
         }
         let known: BTreeSet<Key> = self.history.iter().filter_map(|commit| commit.key.clone()).map(Key::from).collect();
-        let open: BTreeSet<Key> = self.members().flat_map(|session| session.flights.keys()).cloned().collect();
+        let open: BTreeSet<Key> = self.trusted().flat_map(|session| session.flights.keys()).cloned().collect();
         for key in open.difference(&known) {
             if let Some((begin, vote)) = self.outcome_of_survivors(key) {
                 self.append(&begin, &vote.result_hash);
@@ -94,9 +96,9 @@ impl Coordinator {
 
     /// The operation of this name and the vote of all survivors who took part, if they all voted alike.
     fn outcome_of_survivors(&self, key: &Key) -> Option<(Begin, Prepared)> {
-        let begin = self.members().find_map(|session| session.flights.get(key)?.begin.as_ref())?;
+        let begin = self.trusted().find_map(|session| session.flights.get(key)?.begin.as_ref())?;
         let took_part = |session: &&Session| begin.contributions.iter().any(|given| given.slot == session.member.slot);
-        let mut votes = self.members().filter(took_part).map(|session| session.flights.get(key)?.prepared.as_ref());
+        let mut votes = self.trusted().filter(took_part).map(|session| session.flights.get(key)?.prepared.as_ref());
         // The epoch says what was committed when it was proposed; what was not by then was given up with the epoch before.
         let stands = |vote: &&Prepared| {
             let committed = || self.record.committed.iter().any(|committed| Key::from(committed.clone()) == *key);
@@ -120,13 +122,16 @@ impl Coordinator {
             let is_new = |key: &Key| new.iter().any(|commit| commit.key.clone().map(Key::from).as_ref() == Some(key));
             let in_vain = |(key, flight): (&Key, &Flight)| (flight.prepared.is_some() && !is_new(key)).then(|| key.clone());
             let in_vain: Vec<Key> = session.flights.iter().filter_map(in_vain).collect();
+            let left_out = self.is_left_out(session);
             actions.extend(new.iter().map(|commit| self.send(slot, told(commit))));
-            for key in &in_vain {
+            for key in in_vain.iter().filter(|_| !left_out) {
                 let body = abort(key, AbortReason::CoordinatorLost, None, "it had not committed");
                 actions.push(self.send(slot, coordinator_message::Body::Abort(body)));
             }
             let told_round = new.iter().any(|commit| commit.record.is_some());
-            if !told_round && session.start.as_ref().is_some_and(|start| start.round <= rounds) {
+            if left_out {
+                actions.push(self.send(slot, evict(AbortReason::PeerLost, "the others decided an operation without it")));
+            } else if !told_round && session.start.as_ref().is_some_and(|start| start.round <= rounds) {
                 actions.push(self.send(slot, evict(AbortReason::PeerLost, "its round was committed without it")));
             }
             if let Some(session) = self.sessions.get_mut(&slot) {
@@ -136,6 +141,9 @@ impl Coordinator {
                     session.flights.remove(&commit.key.clone().unwrap_or_default().into());
                 }
                 session.settle(rounds);
+                if left_out {
+                    session.leave_round();
+                }
             }
         }
     }

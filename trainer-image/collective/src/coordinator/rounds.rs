@@ -29,15 +29,17 @@ impl Coordinator {
         }
     }
 
-    /// The first members: the target, or the minimum once the join window is over.
+    /// The first members: the target, or the minimum once the join window is over, and the contributors that are there by then.
     fn gather(&mut self, since: Option<Millis>, now: Millis, actions: &mut Vec<Action>) {
         let candidates = self.candidates();
-        if candidates.len() < self.settings.minimum {
+        let trusted = |slot: &&u32| self.sessions.get(slot).is_some_and(|session| self.decides(&session.member));
+        let trusted = candidates.iter().filter(trusted).count();
+        if trusted < self.settings.minimum.max(1) {
             return;
         }
         let since = since.unwrap_or(now);
         self.phase = Phase::Gathering { since: Some(since) };
-        if candidates.len() >= self.settings.target || now.saturating_sub(since) >= self.settings.join_window {
+        if trusted >= self.settings.target || now.saturating_sub(since) >= self.settings.join_window {
             self.propose(&candidates, now, actions);
         }
     }
@@ -45,15 +47,15 @@ impl Coordinator {
     fn open(&mut self, now: Millis, actions: &mut Vec<Action>) {
         let round = self.round();
         let candidates = self.candidates();
-        let present = self.members().filter(|session| !session.finished).count();
-        let short = present < self.settings.quorum;
+        let present = self.trusted().filter(|session| !session.finished).count();
+        let short = present < self.settings.quorum.max(1);
         let begun = self.members().any(|session| session.start.is_some());
         let arrived = self.members().all(|session| session.arrive.is_some());
         let between = !begun && arrived;
         let renamed = (self.record.arbiter, self.record.hub.clone()) != self.arbiter_to_be();
         let changes = (!candidates.is_empty() && (short || between)) || (renamed && between);
         // New members come in between rounds, and another arbiter; where the quorum is lost, at once.
-        if changes && self.members().all(|session| !session.finished) {
+        if changes && self.trusted().all(|session| !session.finished) {
             if begun && self.members().any(Session::operates) {
                 return self.begin_again(now, actions);
             }
@@ -98,7 +100,7 @@ impl Coordinator {
     }
 
     pub(super) fn hold(&mut self, present: usize, actions: &mut Vec<Action>) {
-        let finished = self.members().any(|session| session.finished);
+        let finished = self.trusted().any(|session| session.finished);
         if !self.holding && !finished {
             self.holding = true;
             actions.push(Action::Report(Notice::Holding { members: present as u32, quorum: self.settings.quorum as u32 }));
@@ -178,7 +180,7 @@ impl Coordinator {
 
     /// What each member's trainer holds.
     fn standings(&self) -> BTreeMap<u32, Standing> {
-        self.members().filter_map(|session| Some((session.member.slot, session.standing()?))).collect()
+        self.members().filter_map(|session| Some((session.member.slot, self.standing(session)?))).collect()
     }
 }
 

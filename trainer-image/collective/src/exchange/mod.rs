@@ -133,11 +133,11 @@ impl Exchange {
     /// Moves the data and returns the result's hash.
     ///
     /// # Errors
-    /// [`Failure`] names the peer whose lane broke, was silent for `patience`, or whose contribution cannot be reduced, or is
-    /// no payload where it should be one.
+    /// [`Failure`] names the peer whose lane broke, was silent or took nothing for `patience`, or whose contribution cannot be
+    /// reduced, or is no payload where it should be one.
     pub async fn run(self: Arc<Self>, lanes: Lanes, patience: Duration) -> Result<Digest, Failure> {
         self.judge(vec![self.plan.me]).await?;
-        let sending: Vec<_> = self.plan.others().map(|to| Arc::clone(&self).send(lanes.clone(), to)).collect();
+        let sending: Vec<_> = self.plan.others().map(|to| Arc::clone(&self).send(lanes.clone(), to, patience)).collect();
         let own = async {
             self.begin_own();
             Ok(())

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Exchange, Finished, PoisonError};
 use crate::framing::{self, Header, Kind};
@@ -22,6 +24,24 @@ struct Rest {
     finished: usize,
 }
 
+/// What `sending` comes to, unless neither it nor another that notes its end in `taken` ends for `patience`: then how long none has.
+async fn within<T>(patience: Duration, taken: &Mutex<Instant>, sending: impl Future<Output = T>) -> Result<T, Duration> {
+    let last = || *taken.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = Instant::now();
+    let mut sending = std::pin::pin!(sending);
+    loop {
+        let since = last().max(begun);
+        match tokio::time::timeout(patience.saturating_sub(since.elapsed()), &mut sending).await {
+            Ok(sent) => {
+                *taken.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+                return Ok(sent);
+            }
+            Err(_) if last() <= since => return Err(since.elapsed()),
+            Err(_) => {}
+        }
+    }
+}
+
 /// A frame to send.
 enum Next {
     Ready(Header, Bytes, Option<u32>),
@@ -30,8 +50,9 @@ enum Next {
 }
 
 impl Exchange {
-    /// Sends one member everything that it gets, over all channels of its lane at once.
-    pub(super) async fn send(self: Arc<Self>, lanes: Lanes, to: usize) -> Result<(), Failure> {
+    /// Sends one member everything that it gets, over all channels of its lane at once. One that takes no frame for `patience` is
+    /// at fault, whatever else it says.
+    pub(super) async fn send(self: Arc<Self>, lanes: Lanes, to: usize, patience: Duration) -> Result<(), Failure> {
         let member = &self.plan.members[to];
         let lost = |detail| Failure { reason: AbortReason::LaneFailed, culprit: member.slot, detail };
         let rest = self.rest(to);
@@ -40,13 +61,19 @@ impl Exchange {
         }
         let lane = lanes.lane(member).await.map_err(lost)?;
         let rest = Mutex::new(rest);
+        let taken = Mutex::new(Instant::now());
         let channels = lane.channels().iter().map(|channel| async {
             while let Some(next) = self.next_for(to, &rest).await {
                 let (header, payload, sum) = match next {
                     Next::Ready(header, payload, sum) => (header, payload, sum),
                     Next::Copy(header, owner, block) => (header, self.own_copy(owner, block)?, None),
                 };
-                channel.send(header, payload, sum).await.map_err(lost)?;
+                let silent = |silence: Duration| {
+                    let detail = format!("took no block for {} ms", silence.as_millis());
+                    Failure { reason: AbortReason::NoProgress, culprit: member.slot, detail }
+                };
+                let sent = within(patience, &taken, channel.send(header, payload, sum));
+                sent.await.map_err(silent)?.map_err(lost)?;
                 // A channel's queue would take all of a small tensor before the next one had a turn.
                 if lane.channels().len() > 1 {
                     tokio::task::yield_now().await;

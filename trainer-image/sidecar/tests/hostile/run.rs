@@ -105,6 +105,7 @@ impl Run {
             bounds: Bounds::default(),
             token: TOKEN.into(),
             island: ISLAND.into(),
+            contributor: false,
             identity: Some(self.identity(&format!("w{slot}"))),
             metrics: None,
             record: None,

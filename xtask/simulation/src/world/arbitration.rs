@@ -201,7 +201,7 @@ impl World {
             let settings = Settings {
                 run: "run".into(),
                 minimum: self.minimum,
-                target: self.nodes.len(),
+                target: self.nodes.iter().filter(|node| !node.me.contributor).count(),
                 quorum: QUORUM as usize,
                 join_window: 1_000,
                 liveness: LIVENESS,
@@ -223,6 +223,7 @@ impl World {
         }
         if !self.granted.contains_key(&place) {
             self.ambush_newcomers(record);
+            self.check_trust(record);
         }
         let (now, at) = (self.now, &mut self.granted_at);
         let known = self.granted.entry(place).or_insert_with(|| {

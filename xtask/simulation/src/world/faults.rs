@@ -5,9 +5,10 @@ use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::ArbiterKind;
 
 use super::ambush::Moment;
+use super::contributors::contributes;
 use super::network::{Block, End};
 use super::training::first_state;
-use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, member, petition};
+use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, petition};
 use crate::{Arbitration, Schedule};
 
 impl World {
@@ -57,6 +58,12 @@ impl World {
         for _ in 0..faults.lies {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
             self.at(when, Happening::Lie(slot));
+        }
+        for _ in 0..faults.slanders {
+            let when = self.below(FAULTS_UNTIL);
+            for slot in (0..schedule.workers).filter(|slot| contributes(schedule, *slot)) {
+                self.at(when, Happening::Slander(slot));
+            }
         }
         for _ in 0..faults.corruptions {
             let when = self.below(FAULTS_UNTIL);
@@ -117,7 +124,8 @@ impl World {
         let newest = self.history.keys().last().copied().unwrap_or(0);
         let record = self.record();
         let survivors = record.members.iter().filter(|member| {
-            member.slot != slot && self.is(member) && chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest
+            let knows = chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest;
+            member.slot != slot && self.is(member) && knows && !member.contributor
         });
         if survivors.count() == 0 || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
             return;
@@ -147,7 +155,9 @@ impl World {
         if node.alive {
             return;
         }
-        let me = member(slot, node.me.incarnation + 1);
+        let incarnation = node.me.incarnation + 1;
+        let me = self.process(slot, incarnation);
+        let node = self.node(slot);
         node.peer = Peer::new("run".into(), me.clone(), LIVENESS).with_rules(rules);
         node.petition = petition(&me, rules);
         node.me = me;
@@ -165,7 +175,7 @@ impl World {
     pub(super) fn crash_trainer(&mut self, slot: u32) {
         // Losing all that hold the newest state loses the run.
         let newest = self.history.keys().last().copied().unwrap_or(0);
-        let gives = |node: &&Node| !node.trainer.mixture && !self.only_receives(node.me.slot);
+        let gives = |node: &&Node| !node.trainer.mixture && !self.never_gives(node.me.slot);
         let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest && gives(node);
         if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
             return;
@@ -187,6 +197,7 @@ impl World {
         let incarnation = self.node(slot).trainer.incarnation + 1;
         let state = first_state(if self.schedule.unlike { u64::from(slot) << 32 | incarnation } else { 0 });
         self.node(slot).trainer = Trainer { incarnation, alive: true, state, ..Trainer::default() };
+        self.note_state(slot);
         let trainer = incarnation;
         self.soon(20, Happening::ArriveAgain { slot, trainer });
     }

@@ -10,7 +10,7 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Refusal, chain, ledger};
 
-use super::{FAULTS_UNTIL, Happening, Node, ROUNDS, SAMPLES, World, attempt, member};
+use super::{FAULTS_UNTIL, Happening, Node, ROUNDS, SAMPLES, World, attempt};
 
 /// The result, as bytes: a function of what was given, by slot, and of nothing else.
 fn result_of(given: impl Iterator<Item = (u32, u64)>) -> Vec<u8> {
@@ -39,7 +39,7 @@ impl World {
     pub(super) fn moved(&mut self, slot: u32, incarnation: u64, begin: Box<Begin>) {
         let record = begin.record.clone().unwrap();
         let (key, attempt) = attempt(&begin);
-        if !self.is(&member(slot, incarnation)) || self.node(slot).moving.get(&key) != Some(&attempt) {
+        if !self.is(&self.process(slot, incarnation)) || self.node(slot).moving.get(&key) != Some(&attempt) {
             return;
         }
         let takes_part = |member: &&Member| begin.contributions.iter().any(|given| given.slot == member.slot);
@@ -76,7 +76,7 @@ impl World {
     }
 
     pub(super) fn fetched(&mut self, slot: u32, incarnation: u64, start: &Start) {
-        if !self.is(&member(slot, incarnation)) {
+        if !self.is(&self.process(slot, incarnation)) {
             return;
         }
         let gives = |node: &&Node| node.alive && node.trainer.alive && node.trainer.state == start.state_root;
@@ -85,6 +85,7 @@ impl World {
         let result = if held || donors.any(|node| gives(&node)) {
             let trainer = &mut self.node(slot).trainer;
             (trainer.rounds, trainer.state) = (start.round - 1, start.state_root.clone());
+            self.note_state(slot);
             Ok(())
         } else {
             Err("no donor".to_owned())
@@ -102,6 +103,7 @@ impl World {
                 self.require(fits, || format!("w{slot} begins round {} from another state", start.round));
                 let mixture = self.mixtures.contains(&start.state_root);
                 self.require(!mixture, || format!("round {} begins from a half repaired state", start.round));
+                self.check_start(&start);
                 let slowness = self.node(slot).slowness;
                 self.soon(800 * slowness, Happening::Trained { slot, trainer, start });
             }
@@ -192,6 +194,7 @@ impl World {
                 trainer.state = state_after(&trainer.state, &record.result_hash);
                 let rounds = trainer.rounds;
                 let incarnation = trainer.incarnation;
+                self.note_state(slot);
                 if rounds == ROUNDS {
                     self.peer_event(slot, peer::Event::Finished);
                 } else {

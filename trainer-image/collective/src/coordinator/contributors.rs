@@ -1,0 +1,129 @@
+//! Contributors: members that train and contribute, and whose word decides nothing about others.
+//!
+//! Every shard has a trusted owner, so what a contributor gives is in the results of all trusted members, or of none: their
+//! hashes say what is committed. What a contributor says of its own result, of commits, or of others, is about itself alone. It
+//! is waited for as others are, and never longer than a round may take.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Action, Coordinator, Phase, Session, evict};
+use crate::operation::Key;
+use crate::state::election::{Revision, Standing};
+use crate::v1::{AbortReason, Begin, Flight, Member, OperationKind, Start, StateStrategy};
+use crate::{Millis, chain, ledger};
+
+impl Coordinator {
+    /// Whether the word of this member counts for others than itself.
+    pub(super) fn decides(&self, member: &Member) -> bool {
+        !member.contributor || !self.rules.contributors_have_no_vote
+    }
+
+    /// Sessions of the epoch's trusted members, in slot order.
+    pub(super) fn trusted(&self) -> impl Iterator<Item = &Session> {
+        self.members().filter(|session| self.decides(&session.member))
+    }
+
+    /// Sessions of the epoch's contributors, in slot order.
+    fn contributors(&self) -> impl Iterator<Item = &Session> {
+        self.members().filter(|session| !self.decides(&session.member))
+    }
+
+    /// What a member's trainer holds, while it stands at a round's start or is in a round. A contributor only takes states.
+    pub(super) fn standing(&self, session: &Session) -> Option<Standing> {
+        let standing = session.arrive.as_ref().and_then(Standing::of)?;
+        let takes = session.member.contributor && self.rules.contributors_give_no_state;
+        Some(if takes { Standing { strategy: StateStrategy::ReceiveOnly, ..standing } } else { standing })
+    }
+
+    /// Evicts contributors for whom alone the others have waited longer than a round may take, whatever is done about late
+    /// trusted members.
+    pub(super) fn drop_late_contributors(&mut self, now: Millis) {
+        let waited_for = if self.phase == Phase::Open { self.waited_for() } else { BTreeSet::new() };
+        let before = std::mem::take(&mut self.awaited);
+        self.awaited = waited_for.iter().map(|slot| (*slot, before.get(slot).copied().unwrap_or(now))).collect();
+        let timeout = self.settings.round_timeout;
+        let late = |since: &Millis| now.saturating_sub(*since) > timeout;
+        for slot in self.awaited.iter().filter(|(_, since)| late(since)).map(|(slot, _)| *slot).collect::<Vec<_>>() {
+            self.evict(slot, AbortReason::Straggler, &format!("the others have waited for it for more than {timeout} ms"));
+        }
+    }
+
+    /// Contributors for whom alone the trusted members wait: at a round's start, to enter an operation, or to report its result.
+    fn waited_for(&self) -> BTreeSet<u32> {
+        let mut waited_for = BTreeSet::new();
+        if self.trusted().all(|session| session.start.is_none() && session.arrive.is_some()) {
+            waited_for.extend(self.contributors().filter(|session| session.arrive.is_none()).map(|session| session.member.slot));
+        }
+        let keys: BTreeSet<&Key> = self.trusted().flat_map(|session| session.flights.keys()).collect();
+        for key in keys {
+            let flight = |session: &Session| session.flights.get(key).cloned().unwrap_or_default();
+            let does = |session: &Session| match self.moving.get(key) {
+                Some(_) => flight(session).prepared.is_some(),
+                None => session.enter(key).is_some(),
+            };
+            let takes_part = |session: &&Session| key.slots.is_empty() || key.slots.binary_search(&session.member.slot).is_ok();
+            if self.trusted().filter(takes_part).all(does) {
+                let waiting = self.contributors().filter(takes_part).filter(|session| !does(session));
+                waited_for.extend(waiting.map(|session| session.member.slot));
+            }
+        }
+        waited_for
+    }
+
+    /// Whether the trusted members of an operation of these slots are none.
+    pub(super) fn has_no_trusted(&self, slots: &[u32]) -> bool {
+        let takes_part = |member: &&Member| slots.is_empty() || slots.binary_search(&member.slot).is_ok();
+        !self.record.members.iter().filter(takes_part).any(|member| self.decides(member))
+    }
+
+    /// Operations that are decided without this contributor: committed, and it is not prepared with their result; or nobody who
+    /// is trusted and took part is left. Whether what it gave counts, others know.
+    pub(super) fn is_left_out(&self, session: &Session) -> bool {
+        let committed: BTreeMap<Key, &[u8]> = self
+            .history
+            .iter()
+            .filter_map(|commit| Some((commit.key.clone()?.into(), &*commit.result_hash)))
+            .collect();
+        let left_out = |(key, flight): (&Key, &Flight)| match (committed.get(key), &flight.prepared) {
+            (Some(result), prepared) => prepared.as_ref().is_none_or(|prepared| prepared.result_hash != *result),
+            (None, Some(_)) => {
+                let gave = |slot| flight.begin.iter().flat_map(|begin| &begin.contributions).any(|given| given.slot == slot);
+                !self.trusted().any(|trusted| gave(trusted.member.slot))
+            }
+            (None, None) => false,
+        };
+        !self.decides(&session.member) && session.flights.iter().any(left_out)
+    }
+
+    /// After a recovery, contributors go on in the round that the trusted members have begun, with samples that are nobody
+    /// else's; whoever says otherwise begins again.
+    pub(super) fn recall_contributors(&mut self, actions: &mut Vec<Action>) {
+        let begun = |start: &Start| Revision::of(start).map(|state| (start.round, state, start.started));
+        let starts = || self.trusted().filter_map(|session| session.start.as_ref());
+        let round = starts().find(|start| start.round == self.round()).and_then(begun);
+        let mut held: Vec<_> = starts().flat_map(|start| start.samples.clone()).collect();
+        let ledger = chain::ledger(self.committed.as_ref());
+        let mut recalled = Vec::new();
+        for session in self.contributors() {
+            let Some(start) = &session.start else { continue };
+            let open = ledger::deal(&ledger, &held, u64::MAX);
+            if begun(start) == round && ledger::covers(&open, &start.samples) {
+                held.extend(start.samples.iter().copied());
+            } else {
+                recalled.push(session.member.slot);
+            }
+        }
+        for slot in recalled {
+            actions.push(self.send(slot, evict(AbortReason::PeerLost, "its round is not that of the trusted members")));
+            if let Some(session) = self.sessions.get_mut(&slot) {
+                session.leave_round();
+            }
+        }
+    }
+
+    /// Whether an operation that its trusted members see differently may be a contributor's doing: it gives its own part of an
+    /// all-gather to each of them, and may give each another.
+    pub(super) fn may_be_told_apart(begin: &Begin) -> bool {
+        begin.operation.as_ref().is_some_and(|operation| operation.kind() == OperationKind::AllGather)
+    }
+}

@@ -1,0 +1,87 @@
+//! Contributors of a schedule: what they say that is not so, and what is asserted of them.
+
+use atoll_collective::v1::{AbortReason, Commit, CommitRecord, EpochRecord, Failed, Member, PeerMessage, Start, peer_message};
+use atoll_collective::{Notice, chain, operation};
+
+use super::{World, member};
+use crate::Schedule;
+
+/// Whether the worker of this slot is a contributor.
+pub(super) fn contributes(schedule: &Schedule, slot: u32) -> bool {
+    schedule.contributors >> slot & 1 == 1
+}
+
+impl World {
+    /// A process of this slot.
+    pub(super) fn process(&self, slot: u32, incarnation: u64) -> Member {
+        Member { contributor: contributes(&self.schedule, slot), ..member(slot, incarnation) }
+    }
+
+    /// Whether nobody may take its state.
+    pub(super) fn never_gives(&self, slot: u32) -> bool {
+        self.only_receives(slot) || contributes(&self.schedule, slot)
+    }
+
+    /// A contributor says what is not so: of its result, of others, or of a round that nobody committed.
+    pub(super) fn slander(&mut self, slot: u32, message: &mut PeerMessage) {
+        if !self.node(slot).slanders {
+            return;
+        }
+        let accuses = self.below(3) == 0;
+        let culprit = (0..self.nodes.len() as u32).find(|slot| !contributes(&self.schedule, *slot)).unwrap_or(0);
+        match &mut message.body {
+            Some(body @ peer_message::Body::Prepared(_)) if accuses => {
+                let peer_message::Body::Prepared(prepared) = &body else { return };
+                let detail = "it says so".to_owned();
+                let (epoch, key, reason) = (prepared.epoch, prepared.key.clone(), AbortReason::NotFinite.into());
+                *body = peer_message::Body::Failed(Failed { epoch, key, reason, culprit, detail });
+            }
+            Some(peer_message::Body::Prepared(prepared)) => prepared.result_hash[0] ^= 1,
+            Some(peer_message::Body::Hello(hello)) if hello.epoch > 0 => {
+                let before = hello.committed.clone();
+                let round = chain::rounds(before.as_ref()) + 1;
+                let previous = before.as_ref().map(chain::hash).unwrap_or_default();
+                let record = CommitRecord { round, result_hash: vec![0; chain::HASH], previous, ..before.unwrap_or_default() };
+                let key = operation::ends_round(round, hello.epoch, 1).key;
+                let (index, epoch) = (hello.learned + 1, hello.epoch);
+                let (result_hash, record) = (record.result_hash.clone(), Some(record));
+                hello.commits.push(Commit { index, key, epoch, result_hash, record: record.clone(), ..Commit::default() });
+                hello.committed = record;
+            }
+            _ => return,
+        }
+        self.node(slot).slanders = false;
+    }
+
+    /// Takes note of a state that a trusted trainer holds.
+    pub(super) fn note_state(&mut self, slot: u32) {
+        if !contributes(&self.schedule, slot) {
+            let state = self.node(slot).trainer.state.clone();
+            self.trusted_states.insert(state);
+        }
+    }
+
+    /// A round begins from a state that somebody trusted has held, and only such give it.
+    pub(super) fn check_start(&mut self, start: &Start) {
+        let held = self.trusted_states.contains(&start.state_root);
+        self.require(held, || format!("round {} begins from a state that nobody trusted has held", start.round));
+        let gives = start.donors.iter().copied().find(|donor| contributes(&self.schedule, *donor));
+        self.require(gives.is_none(), || format!("the contributor w{} gives the state", gives.unwrap_or(0)));
+    }
+
+    /// Nothing in a schedule makes a trusted worker's result differ, or infinite: only a contributor can have said so.
+    pub(super) fn check_eviction(&mut self, notice: &Notice) {
+        let Notice::Evicted { slot, reason, detail, .. } = notice else { return };
+        let slandered = matches!(reason, AbortReason::Disagreement | AbortReason::NotFinite);
+        let trusted = !contributes(&self.schedule, *slot);
+        self.require(!(slandered && trusted), || format!("w{slot} was evicted by a contributor's word: {detail}"));
+    }
+
+    /// A contributor never coordinates, and is never left alone.
+    pub(super) fn check_trust(&mut self, record: &EpochRecord) {
+        let coordinates = record.coordinator.iter().any(|member| member.contributor);
+        self.require(!coordinates, || format!("a contributor coordinates: {record:?}"));
+        let alone = !record.members.is_empty() && record.members.iter().all(|member| member.contributor);
+        self.require(!alone, || format!("an epoch of contributors alone: {record:?}"));
+    }
+}

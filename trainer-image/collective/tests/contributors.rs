@@ -3,7 +3,7 @@
 
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::v1::{
-    AbortReason, Abort, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Hello, Member,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Hello, Member,
     Operation, Prepared, Ruling, Start, coordinator_message, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
@@ -148,7 +148,9 @@ fn what_all_agree_on_is_committed_with_what_contributors_gave() {
     assert_eq!(commits(&prepared(&mut coordinator, 2, 9, 1)) + commits(&prepared(&mut coordinator, 3, 9, 1)), 0);
     let done = prepared(&mut coordinator, 0, 9, 1);
     let record = done.iter().find_map(|action| match action {
-        Action::Report(Notice::Committed(record)) => Some(record.contributions.iter().map(|given| given.slot).collect::<Vec<_>>()),
+        Action::Report(Notice::Committed(record)) => {
+            Some(record.contributions.iter().map(|given| given.slot).collect::<Vec<_>>())
+        }
         _ => None,
     });
     assert_eq!((commits(&done), record), (3, Some(vec![0, 2, 3])));
@@ -231,9 +233,7 @@ fn an_operation_of_contributors_alone_is_refused() {
     let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, 1, 8) };
     operation.key.as_mut().unwrap().slots = vec![0, 1];
     let done = say(&mut coordinator, 0, enter(0, operation), 1);
-    let refused = |body: &coordinator_message::Body| {
-        matches!(body, coordinator_message::Body::Abort(abort) if abort.over && abort.reason() == AbortReason::TooFewPeers)
-    };
+    let refused = |body: &coordinator_message::Body| matches!(body, coordinator_message::Body::Abort(abort) if abort.over && abort.reason() == AbortReason::TooFewPeers);
     assert_eq!(count(&done, refused), 1, "{done:?}");
 }
 
@@ -270,7 +270,8 @@ fn contributors_do_not_make_a_run() {
     assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Evict(_))), 1, "its round is over");
     let back = EpochRecord { members: vec![Member { incarnation: 2, ..member(2) }], ..epoch(1, &[]) };
     let again = connect(&mut short, Hello { member: back.members.first().cloned(), ..hello(2) }, 2);
-    let members = again.iter().find_map(|action| if let Action::Propose(record) = action { Some(record.members.clone()) } else { None });
+    let members =
+        again.iter().find_map(|action| if let Action::Propose(record) = action { Some(record.members.clone()) } else { None });
     assert_eq!(members, Some(back.members));
 }
 
@@ -331,7 +332,13 @@ fn a_new_coordinator_decides_by_the_trusted_survivors() {
 fn a_commit_that_only_a_contributor_knows_was_none() {
     let all = [0, 2, 3];
     let record = CommitRecord { round: ROUND, result_hash: vec![5; chain::HASH], ..CommitRecord::default() };
-    let told = Commit { index: 1, key: vote(0).key, result_hash: vec![5; chain::HASH], record: Some(record.clone()), ..Commit::default() };
+    let told = Commit {
+        index: 1,
+        key: vote(0).key,
+        result_hash: vec![5; chain::HASH],
+        record: Some(record.clone()),
+        ..Commit::default()
+    };
     let liar = Hello { committed: Some(record), commits: vec![told], learned: u64::MAX, ..survivor(0, &all, None) };
     let done = recovered(&all, vec![liar, survivor(2, &all, None)]);
     assert_eq!(commits(&done), 0);

@@ -245,7 +245,8 @@ where
         .max_frame_size(bounds.frame)
         .add_service(lane_service)
         .add_service(control)
-        .add_optional_service((!me.contributor).then(|| ArbiterServer::with_interceptor(voter, secret.guard())))
+        // A contributor has no vote in any record; it hears here who coordinates.
+        .add_service(ArbiterServer::with_interceptor(voter, secret.guard()))
         .serve_with_incoming(incoming);
     let seam = Server::builder()
         .add_service(SidecarServer::new(trainer::TrainerSeam::new(inbox.clone(), config.settings.run.clone())))

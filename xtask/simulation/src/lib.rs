@@ -1,9 +1,17 @@
 //! Deterministic simulation: the shipped state machines under seeded schedules of crashes, restarts, stops, partitions,
 //! delays, lost and doubled questions, slow workers and joiners, on virtual time, under either arbiter.
 //!
-//! Asserted by value: every committed round has one record on all peers, with the mean of exactly its contributions; rounds
-//! form one chain, and so do granted records; no round begins from a half repaired state; one coordinator commits in a term; samples are committed once; what a trainer was told is aborted is
-//! counted nowhere; calls return at their deadlines; and when the faults end, the run does too.
+//! Trainers hold vectors in regions that they use again for the next call, and moves read them while they last. Asserted by value:
+//! every committed operation has one outcome on all who took part, and each of them holds the weighted sum of exactly what the
+//! members gave who are counted; an input is as its trainer wrote it until its call ends, and nothing reads it from then on. Rounds
+//! form one chain, and so do granted records; no round begins from a half repaired state; one coordinator commits in a term; samples
+//! are committed once; what a trainer was told is aborted is counted nowhere; calls return at their deadlines, in doubt only where
+//! they hold a result whose outcome has not reached them; and when the faults end, the run does too, and nothing is in doubt.
+//!
+//! Sessions are ordered streams, as they are over TCP: on one of them nothing is doubled and nothing overtakes. Where one is cut, the
+//! last of what was sent is lost, each way; the introduction on the next says again what its peer is in, and comes before or after
+//! what is left of the old one, which the sidecar drops by the session's number, as the simulation does. Questions to arbiters
+//! are calls of their own: they are lost, doubled and late.
 
 // A check by itself: what is missing here is a mistake of the simulation, and must stop it.
 #![allow(clippy::unwrap_used)]
@@ -180,6 +188,8 @@ pub struct Ending {
     pub rounds: usize,
     /// Committed operations within rounds.
     pub operations: usize,
+    /// Calls that were in doubt at their deadline.
+    pub in_doubt: usize,
     /// Evictions that coordinators reported.
     pub evictions: usize,
     /// Terms that were granted.
@@ -204,6 +214,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
         finished: states.len(),
         rounds: world.history().len(),
         operations: world.operations(),
+        in_doubt: world.in_doubt(),
         evictions: world.evictions(),
         terms: world.terms(),
         by_peers: world.granted_by_peers(),

@@ -3,9 +3,11 @@
 mod ambush;
 mod arbitration;
 mod contributors;
+mod ending;
 mod faults;
 mod network;
 mod training;
+mod values;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -16,9 +18,9 @@ use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::rules::Rules;
 use atoll_collective::v1::{
-    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Ledger, Member, PeerMessage, Start,
+    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Member, PeerMessage, Start,
 };
-use atoll_collective::{Millis, Notice, chain};
+use atoll_collective::{Millis, Notice};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -27,6 +29,7 @@ use ambush::Moment;
 use arbitration::{Answer, Body};
 use contributors::contributes;
 use network::{Block, End};
+use values::{Gift, Vector};
 
 /// Rounds of a simulated run, and samples per worker and round.
 const ROUNDS: u64 = 8;
@@ -91,6 +94,8 @@ struct Session {
     open: bool,
     /// Delivery keeps the order of sending, each way.
     last: [Millis; 2],
+    /// What would arrive from here on is lost, each way: it was cut.
+    lost_from: [Millis; 2],
 }
 
 #[derive(Default)]
@@ -104,6 +109,8 @@ struct Trainer {
     mixture: bool,
     /// Operations that it waits for, and when each call must have returned.
     waits: BTreeMap<Key, (Enter, Millis)>,
+    /// What its regions hold, by the operation that it uses each for; written anew for the next of that name.
+    inputs: BTreeMap<Key, i64>,
     /// The round that it is in, and what it has learned from the operations within it.
     start: Option<Start>,
     committed: Option<CommitRecord>,
@@ -125,11 +132,11 @@ struct Node {
     /// How many times longer everything takes on it.
     slowness: u64,
     /// The results that its outputs hold.
-    outputs: BTreeMap<Key, Vec<u8>>,
+    outputs: BTreeMap<Key, Vector>,
     /// Attempts, by term and number, that it moves data for.
     moving: BTreeMap<Key, (u64, u64)>,
-    /// Attempts, by term and number, in which it gave its data to the lanes.
-    gave: BTreeSet<(u64, u64)>,
+    /// Attempts, by term and number, in which it gave its data to the lanes, and what.
+    gave: BTreeMap<(u64, u64), Gift>,
     /// The lanes of its next attempt tear; it claims other samples in its next round.
     torn: bool,
     lies: bool,
@@ -194,6 +201,8 @@ pub(crate) struct World {
     operations: BTreeMap<Key, Commit>,
     /// Operations that a coordinator has committed by votes.
     voted: BTreeSet<Key>,
+    /// Calls that were in doubt.
+    doubts: usize,
     notices: Vec<Notice>,
 }
 
@@ -203,6 +212,33 @@ fn member(slot: u32, incarnation: u64) -> Member {
 
 fn petition(me: &Member, rules: Rules) -> Petition {
     Petition::new("run".into(), me.clone(), LIVENESS, 2 * LIVENESS).with_rules(rules)
+}
+
+impl Node {
+    /// A worker of which nothing has started yet.
+    fn new(slot: u32, schedule: &Schedule, rules: Rules) -> Self {
+        let me = Member { contributor: contributes(schedule, slot), ..member(slot, 0) };
+        Self {
+            peer: Peer::new("run".into(), me.clone(), LIVENESS),
+            petition: petition(&me, rules),
+            me,
+            alive: false,
+            stopped_until: 0,
+            next_beat: 0,
+            session: None,
+            dials: 0,
+            fetches: 0,
+            slowness: 1,
+            outputs: BTreeMap::new(),
+            coordinator: None,
+            moving: BTreeMap::new(),
+            gave: BTreeMap::new(),
+            torn: false,
+            lies: false,
+            slanders: false,
+            trainer: Trainer::default(),
+        }
+    }
 }
 
 impl World {
@@ -225,31 +261,12 @@ impl World {
             world.happen(sequence, happening);
         }
         world.check_samples();
+        world.check_doubts();
         world
     }
 
     fn new(seed: u64, schedule: &Schedule, rules: Rules) -> Self {
-        let process = |slot| Member { contributor: contributes(schedule, slot), ..member(slot, 0) };
-        let nodes = (0..schedule.workers).map(|slot| Node {
-            me: process(slot),
-            alive: false,
-            stopped_until: 0,
-            peer: Peer::new("run".into(), process(slot), LIVENESS),
-            petition: petition(&process(slot), rules),
-            next_beat: 0,
-            session: None,
-            dials: 0,
-            fetches: 0,
-            slowness: 1,
-            outputs: BTreeMap::new(),
-            coordinator: None,
-            moving: BTreeMap::new(),
-            gave: BTreeSet::new(),
-            torn: false,
-            lies: false,
-            slanders: false,
-            trainer: Trainer::default(),
-        });
+        let nodes = (0..schedule.workers).map(|slot| Node::new(slot, schedule, rules));
         Self {
             rules,
             traced: schedule.traced,
@@ -288,68 +305,15 @@ impl World {
             given: BTreeMap::new(),
             operations: BTreeMap::new(),
             voted: BTreeSet::new(),
+            doubts: 0,
             notices: Vec::new(),
         }
-    }
-
-    /// Final states of the trainers that did all rounds.
-    pub(crate) fn finished(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
-    }
-
-    /// Every member of the newest epoch that knew the history has ended as a process since.
-    pub(crate) fn all_that_knew_died(&self) -> bool {
-        let record = self.record();
-        let knows = |member: &Member| {
-            self.is(member) && !member.contributor && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
-        };
-        !record.members.iter().any(knows)
-    }
-
-    /// The newest state is held by one alone that never gives it, and that was said.
-    pub(crate) fn only_a_receiver_knows(&self) -> bool {
-        let newest = self.history.keys().last().copied().unwrap_or(0);
-        let holds = |slot: u32, node: &Node| node.trainer.rounds == newest && !self.never_gives(slot);
-        let said = |notice: &Notice| matches!(notice, Notice::StateMissing { round } if *round == newest + 1);
-        !(0..).zip(&self.nodes).any(|(slot, node)| holds(slot, node)) && self.notices.iter().any(said)
-    }
-
-    /// Where everybody stands, for a schedule that fails.
-    pub(crate) fn describe(&self) -> String {
-        let nodes: Vec<_> =
-            self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n  {:?}\n", node.peer, node.coordinator, node.petition)).collect();
-        format!("at {}: {:#?}\n{}\n{:?}", self.now, self.record(), nodes.concat(), self.notices)
-    }
-
-    pub(crate) fn evictions(&self) -> usize {
-        self.notices.iter().filter(|notice| matches!(notice, Notice::Evicted { .. })).count()
-    }
-
-    pub(crate) fn operations(&self) -> usize {
-        self.operations.values().filter(|commit| commit.record.is_none()).count()
-    }
-
-    pub(crate) fn terms(&self) -> u64 {
-        self.record().term
-    }
-
-    pub(crate) fn history(&self) -> &BTreeMap<u64, CommitRecord> {
-        &self.history
-    }
-
-    /// The first thing that went wrong, if anything did.
-    pub(crate) fn wrong(&self) -> Option<&str> {
-        self.wrong.as_deref()
     }
 
     fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds && self.wrong.is_none() {
             self.wrong = Some(format!("at {} ms: {}", self.now, what()));
         }
-    }
-
-    pub(crate) fn ledger(&self) -> Ledger {
-        chain::ledger(self.history.values().last())
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -566,13 +530,14 @@ impl World {
                 peer::Action::Move(begin) => {
                     let (key, attempt) = attempt(&begin);
                     self.node(slot).outputs.remove(&key);
-                    self.node(slot).moving.insert(key, attempt);
-                    self.node(slot).gave.insert(attempt);
+                    self.node(slot).moving.insert(key.clone(), attempt);
+                    self.begin_to_give(slot, &key, attempt);
                     let slowness = self.node(slot).slowness;
                     self.soon(50 * slowness, Happening::Moved { slot, incarnation: me.incarnation, begin });
                 }
                 peer::Action::Halt(key) => {
-                    self.node(slot).moving.remove(&key);
+                    let halted = self.node(slot).moving.remove(&key);
+                    halted.into_iter().for_each(|attempt| self.end_giving(slot, attempt));
                     self.node(slot).outputs.remove(&key);
                 }
                 peer::Action::StopFetching => self.node(slot).fetches += 1,

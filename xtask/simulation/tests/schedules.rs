@@ -37,3 +37,21 @@ fn the_same_seed_gives_the_same_history() {
     assert_eq!(histories[0], histories[1]);
     assert_ne!(histories[0], "{}");
 }
+
+#[test]
+fn without_faults_contributors_are_counted_and_nobody_is_in_doubt() {
+    for (seed, contributors) in (0..20).zip([0b1, 0b1000, 0b11].into_iter().cycle()) {
+        let schedule = Schedule { contributors, ..Schedule::quiet(4) };
+        let ending = run(seed, &schedule, Rules::default());
+        assert_eq!((ending.wrong, ending.finished, ending.in_doubt, ending.evictions), (None, 4, 0, 0), "seed {seed}");
+        let counted = ending.history.matches("slot: 0,").count();
+        // It may come when the trusted ones have begun the first.
+        assert!(counted + 1 >= ending.rounds, "seed {seed}: {counted} of {} rounds count what w0 gave", ending.rounds);
+    }
+}
+
+#[test]
+fn hasty_calls_are_in_doubt_in_some_schedule() {
+    let in_doubt = |seed| run(seed, &Schedule::of(seed), Rules::default()).in_doubt;
+    assert!((5..300).step_by(7).any(|seed| in_doubt(seed) > 0));
+}

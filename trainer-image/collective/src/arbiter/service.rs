@@ -1,5 +1,5 @@
-//! The gRPC service of whoever grants or votes: the hub, and every trusted sidecar. It answers questions of its run alone, and
-//! a process may ask for itself alone.
+//! The gRPC service of whoever grants or votes: the hub, and every sidecar, of which those without a vote hear beats. It answers
+//! questions of its run alone, and a process may ask for itself alone.
 
 use tonic::{Request, Response, Status};
 

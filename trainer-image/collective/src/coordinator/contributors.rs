@@ -79,11 +79,8 @@ impl Coordinator {
     /// Operations that are decided without this contributor: committed, and it is not prepared with their result; or nobody who
     /// is trusted and took part is left. Whether what it gave counts, others know.
     pub(super) fn is_left_out(&self, session: &Session) -> bool {
-        let committed: BTreeMap<Key, &[u8]> = self
-            .history
-            .iter()
-            .filter_map(|commit| Some((commit.key.clone()?.into(), &*commit.result_hash)))
-            .collect();
+        let committed: BTreeMap<Key, &[u8]> =
+            self.history.iter().filter_map(|commit| Some((commit.key.clone()?.into(), &*commit.result_hash))).collect();
         let left_out = |(key, flight): (&Key, &Flight)| match (committed.get(key), &flight.prepared) {
             (Some(result), prepared) => prepared.as_ref().is_none_or(|prepared| prepared.result_hash != *result),
             (None, Some(_)) => {

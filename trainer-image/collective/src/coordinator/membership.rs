@@ -76,9 +76,8 @@ impl Coordinator {
             return;
         }
         let suspected = || self.sessions.values().filter(|session| session.suspected.is_some());
-        let ripe = |session: &&Session| {
-            session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION)
-        };
+        let ripe =
+            |session: &&Session| session.suspected.as_ref().is_some_and(|(since, _, _)| now.saturating_sub(*since) >= SUSPICION);
         let contributor = suspected().find(|session| !self.decides(&session.member));
         let judged = contributor.map_or_else(|| suspected().find(ripe), |suspect| Some(suspect).filter(ripe));
         let Some(slot) = judged.map(|session| session.member.slot) else { return };

@@ -34,6 +34,13 @@ fn bytes(operation: Option<&Operation>, contributions: &[Contribution]) -> u64 {
     common.saturating_add(parts).saturating_mul(operation::size(operation.data_type()))
 }
 
+/// Nobody's experience counts more than anybody's where all joined in this round.
+fn count_newcomers(contributions: &mut [Contribution]) {
+    if contributions.iter().all(|given| given.weight == 0) {
+        contributions.iter_mut().for_each(|given| given.weight = 1);
+    }
+}
+
 impl Coordinator {
     /// Commits what all are prepared for, and begins what all have entered.
     pub(super) fn operate(&mut self, now: Millis, actions: &mut Vec<Action>) {
@@ -97,12 +104,7 @@ impl Coordinator {
             .zip(&slots)
             .map(|(enter, slot)| Contribution { slot: *slot, ..enter.contribution.clone().unwrap_or_default() })
             .collect();
-        // Nobody's experience counts more than anybody's: all joined in this round.
-        if contributions.iter().all(|given| given.weight == 0) {
-            for given in &mut contributions {
-                given.weight = 1;
-            }
-        }
+        count_newcomers(&mut contributions);
         let moving = self.moving.values().map(|begin| bytes(begin.operation.as_ref(), &begin.contributions));
         let all = moving.fold(bytes(Some(&operation), &contributions), u64::saturating_add);
         if !self.moving.is_empty() && all > self.settings.in_flight {

@@ -5,6 +5,7 @@ use atoll_collective::operation::Key;
 use atoll_collective::v1::{CoordinatorMessage, EpochRecord, Member, PeerMessage, coordinator_message, peer_message};
 
 use super::network::{Block, End};
+use super::values::hash_of;
 use super::{Happening, LIVENESS, SessionId, World};
 
 /// What a fault waits for, and what it does then.
@@ -115,7 +116,9 @@ impl World {
         }
         let record = self.granted.get(&(commit.term + commit.epoch)).cloned().unwrap_or_default();
         let takes_part = |member: &&Member| commit.slots.contains(&member.slot) && self.is(member);
-        let holds = |member: &Member| self.nodes[member.slot as usize].outputs.get(&key) == Some(&commit.result_hash);
+        let holds = |member: &Member| {
+            self.nodes[member.slot as usize].outputs.get(&key).map(hash_of).as_ref() == Some(&commit.result_hash)
+        };
         let without = record.members.iter().filter(takes_part).find(|member| !holds(member)).map(|member| member.slot);
         self.require(without.is_none(), || {
             format!("{key} was committed, and w{} does not hold its result", without.unwrap_or(0))

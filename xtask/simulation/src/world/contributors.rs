@@ -3,7 +3,7 @@
 use atoll_collective::v1::{AbortReason, Commit, CommitRecord, EpochRecord, Failed, Member, PeerMessage, Start, peer_message};
 use atoll_collective::{Notice, chain, operation};
 
-use super::{World, member};
+use super::{FAULTS_UNTIL, Happening, World, member};
 use crate::Schedule;
 
 /// Whether the worker of this slot is a contributor.
@@ -20,6 +20,16 @@ impl World {
     /// Whether nobody may take its state.
     pub(super) fn never_gives(&self, slot: u32) -> bool {
         self.only_receives(slot) || contributes(&self.schedule, slot)
+    }
+
+    pub(super) fn plan_slanders(&mut self, slanders: u32) {
+        let schedule = self.schedule;
+        for _ in 0..slanders {
+            let when = self.below(FAULTS_UNTIL);
+            for slot in (0..schedule.workers).filter(|slot| contributes(&schedule, *slot)) {
+                self.at(when, Happening::Slander(slot));
+            }
+        }
     }
 
     /// A contributor says what is not so: of its result, of others, or of a round that nobody committed.

@@ -5,7 +5,6 @@ use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::ArbiterKind;
 
 use super::ambush::Moment;
-use super::contributors::contributes;
 use super::network::{Block, End};
 use super::training::first_state;
 use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, petition};
@@ -59,12 +58,7 @@ impl World {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
             self.at(when, Happening::Lie(slot));
         }
-        for _ in 0..faults.slanders {
-            let when = self.below(FAULTS_UNTIL);
-            for slot in (0..schedule.workers).filter(|slot| contributes(schedule, *slot)) {
-                self.at(when, Happening::Slander(slot));
-            }
-        }
+        self.plan_slanders(faults.slanders);
         for _ in 0..faults.corruptions {
             let when = self.below(FAULTS_UNTIL);
             self.at(when, Happening::Corrupt);
@@ -202,14 +196,14 @@ impl World {
         self.soon(20, Happening::ArriveAgain { slot, trainer });
     }
 
-    /// Breaks every session between two peers.
+    /// Cuts every session between two peers.
     pub(super) fn cut(&mut self, one: u32, other: u32) {
         let between = |session: &Session| {
             let ends = [session.peer.slot, session.coordinator.slot];
             ends == [one, other] || ends == [other, one]
         };
         for id in self.sessions.iter().filter(|(_, session)| between(session)).map(|(id, _)| *id).collect::<Vec<_>>() {
-            self.close(id);
+            self.tear(id);
         }
     }
 }

@@ -58,6 +58,9 @@ impl World {
     }
 
     pub(super) fn reach_coordinator(&mut self, id: SessionId, message: Option<PeerMessage>) {
+        if message.is_some() && self.is_lost(id, true) {
+            return;
+        }
         let session = &self.sessions[&id];
         let (peer, coordinator, term) = (session.peer.clone(), session.coordinator.clone(), session.term);
         let serves =
@@ -83,6 +86,9 @@ impl World {
     }
 
     pub(super) fn reach_peer(&mut self, id: SessionId, message: Option<CoordinatorMessage>) {
+        if message.is_some() && self.is_lost(id, false) {
+            return;
+        }
         let session = &self.sessions[&id];
         let (peer, term) = (session.peer.clone(), session.term);
         // The sidecar drops what an earlier session of the same term still brings; another term's, the protocol itself refuses.
@@ -95,6 +101,20 @@ impl World {
             Some(message) => self.peer_event(peer.slot, peer::Event::Message(Box::new(message))),
             None => self.peer_event(peer.slot, peer::Event::Closed(term)),
         }
+    }
+
+    /// A message was on its way when its session was cut.
+    fn is_lost(&self, id: SessionId, up: bool) -> bool {
+        self.now >= self.sessions[&id].lost_from[usize::from(up)]
+    }
+
+    /// Cuts a session: the last of what is on the way is lost.
+    pub(super) fn tear(&mut self, id: SessionId) {
+        let lost_from = [self.now + self.below(30), self.now + self.below(30)];
+        if let Some(session) = self.sessions.get_mut(&id).filter(|session| session.open) {
+            session.lost_from = lost_from;
+        }
+        self.close(id);
     }
 
     /// Ends a session: both sides learn of it, each in its time.
@@ -124,8 +144,17 @@ impl World {
         self.sequence += 1;
         let id = self.sequence;
         let now = self.now;
-        self.sessions
-            .insert(id, Session { peer: peer.clone(), coordinator: coordinator.clone(), term, open: true, last: [now; 2] });
+        self.sessions.insert(
+            id,
+            Session {
+                peer: peer.clone(),
+                coordinator: coordinator.clone(),
+                term,
+                open: true,
+                last: [now; 2],
+                lost_from: [Millis::MAX; 2],
+            },
+        );
         self.node(peer.slot).session = Some(id);
         self.peer_event(peer.slot, peer::Event::Opened(term));
     }

@@ -10,16 +10,8 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Refusal, chain, ledger};
 
+use super::values::{hash_of, reference, region, value, weight};
 use super::{FAULTS_UNTIL, Happening, Node, ROUNDS, SAMPLES, World, attempt};
-
-/// The result, as bytes: a function of what was given, by slot, and of nothing else.
-fn result_of(given: impl Iterator<Item = (u32, u64)>) -> Vec<u8> {
-    let mut hasher = blake3::Hasher::new();
-    for (slot, value) in given {
-        hasher.update(&slot.to_le_bytes()).update(&value.to_le_bytes());
-    }
-    hasher.finalize().as_bytes().to_vec()
-}
 
 fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
     blake3::Hasher::new().update(state).update(result).finalize().as_bytes().to_vec()
@@ -45,19 +37,20 @@ impl World {
         let takes_part = |member: &&Member| begin.contributions.iter().any(|given| given.slot == member.slot);
         let members: Vec<_> = record.members.iter().filter(takes_part).cloned().collect();
         let dead = members.iter().find(|member| !self.is(member)).map(|member| member.slot);
-        let all_gave = members.iter().all(|member| self.nodes[member.slot as usize].gave.contains(&attempt));
+        let all_gave = members.iter().all(|member| self.nodes[member.slot as usize].gave.contains_key(&attempt));
         let other = members.iter().map(|member| member.slot).find(|other| *other != slot);
         let torn = other.filter(|_| std::mem::take(&mut self.node(slot).torn));
         let result = match dead.or(torn) {
             Some(culprit) => Err(Failure { reason: AbortReason::PeerLost, culprit, detail: "its lane broke".into() }),
-            None if all_gave => Ok(result_of(begin.contributions.iter().map(|given| (given.slot, given.loss as u64)))),
+            None if all_gave => Ok(self.sum_of_gifts(&begin.contributions, attempt)),
             None => return self.soon(50, Happening::Moved { slot, incarnation, begin }),
         };
         self.node(slot).moving.remove(&key);
+        self.end_giving(slot, attempt);
         if let Ok(result) = &result {
-            self.node(slot).outputs.insert(key.clone(), result.clone());
+            self.node(slot).outputs.insert(key.clone(), *result);
         }
-        self.peer_event(slot, peer::Event::Moved(key, attempt, result));
+        self.peer_event(slot, peer::Event::Moved(key, attempt, result.map(|result| hash_of(&result))));
     }
 
     /// A repair begins. Whether its first chunk is written before anything else happens is chance.
@@ -161,9 +154,12 @@ impl World {
 
     fn enter(&mut self, slot: u32, operation: Operation, samples: Vec<SampleRange>) {
         self.sequence += 1;
-        // Each contribution has a number of its own, where its loss would be.
-        let contribution = Contribution { slot, weight: 1, samples, loss: self.sequence as f64, elements: 0, summed: false };
+        // Each contribution has a number of its own, where its loss would be; its weight and its value follow from it.
+        let number = self.sequence;
+        let contribution =
+            Contribution { slot, weight: weight(number), samples, loss: number as f64, elements: 0, summed: false };
         let key = operation::key(Some(&operation));
+        self.node(slot).trainer.inputs.insert(region(&key), value(number));
         let enter = Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 };
         let hurried = self.hasty && self.now < FAULTS_UNTIL && self.below(12) == 0;
         let deadline = self.now + if hurried { self.below(250) } else { self.patience + self.below(15_000) };
@@ -176,6 +172,7 @@ impl World {
         // As the trainer named it.
         let asked = Key { started: 0, ..key.clone() };
         let waited = self.node(slot).trainer.waits.remove(&asked);
+        self.check_input(slot, key, waited.as_ref().map(|(enter, _)| enter));
         match outcome {
             Outcome::Committed(commit) => {
                 self.check_outcome(slot, &commit);
@@ -209,7 +206,8 @@ impl World {
                 self.soon(20, Happening::ArriveAgain { slot, trainer });
             }
             Outcome::InDoubt => {
-                let Some((enter, _)) = waited else { return };
+                let Some((enter, by)) = waited else { return };
+                self.check_doubt(slot, key, by);
                 let deadline = self.now + 10_000;
                 self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));
@@ -239,7 +237,8 @@ impl World {
     fn check_outcome(&mut self, slot: u32, commit: &Commit) {
         let key: Key = commit.key.clone().unwrap().into();
         let held = self.node(slot).outputs.remove(&key);
-        self.require(held.as_ref() == Some(&commit.result_hash), || format!("w{slot} does not hold the result of {key}"));
+        let holds = held.as_ref().map(hash_of).as_ref() == Some(&commit.result_hash);
+        self.require(holds, || format!("w{slot} does not hold the result of {key}"));
         let first = Commit { index: 0, ..commit.clone() };
         let known = self.operations.entry(key.clone()).or_insert_with(|| first.clone()).clone();
         self.require(known == first, || format!("{key} was committed twice: {known:?} and {first:?}"));
@@ -247,8 +246,8 @@ impl World {
             Some(record) => record.contributions.iter().map(|given| (given.slot, given.loss as u64)).collect(),
             None => self.numbers(&key, commit),
         };
-        let result = result_of(numbers.iter().copied());
-        self.require(result == commit.result_hash, || format!("{key} is not the result of what {:?} gave", commit.slots));
+        let sum = reference(numbers.iter().map(|(_, number)| *number));
+        self.require(held == Some(sum), || format!("{key} is {held:?}, not {sum:?}, the sum of what {:?} gave", commit.slots));
         let both = numbers.iter().find(|(_, number)| self.given_up.contains(number)).copied();
         self.require(both.is_none(), || format!("{key} counts what its trainer was told is aborted: {both:?}"));
     }

@@ -1,0 +1,70 @@
+//! What a run came to.
+
+use std::collections::BTreeMap;
+
+use atoll_collective::v1::{CommitRecord, Ledger, Member};
+use atoll_collective::{Notice, chain};
+
+use super::{Node, ROUNDS, World};
+
+impl World {
+    /// Final states of the trainers that did all rounds.
+    pub(crate) fn finished(&self) -> impl Iterator<Item = &Vec<u8>> {
+        self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
+    }
+
+    /// Every member of the newest epoch that knew the history has ended as a process since.
+    pub(crate) fn all_that_knew_died(&self) -> bool {
+        let record = self.record();
+        let knows = |member: &Member| {
+            self.is(member)
+                && !member.contributor
+                && chain::rounds(self.nodes[member.slot as usize].peer.committed()) >= record.rounds
+        };
+        !record.members.iter().any(knows)
+    }
+
+    /// The newest state is held by one alone that never gives it, and that was said.
+    pub(crate) fn only_a_receiver_knows(&self) -> bool {
+        let newest = self.history.keys().last().copied().unwrap_or(0);
+        let holds = |slot: u32, node: &Node| node.trainer.rounds == newest && !self.never_gives(slot);
+        let said = |notice: &Notice| matches!(notice, Notice::StateMissing { round } if *round == newest + 1);
+        !(0..).zip(&self.nodes).any(|(slot, node)| holds(slot, node)) && self.notices.iter().any(said)
+    }
+
+    /// Where everybody stands, for a schedule that fails.
+    pub(crate) fn describe(&self) -> String {
+        let nodes: Vec<_> =
+            self.nodes.iter().map(|node| format!("{:?}\n  {:?}\n  {:?}\n", node.peer, node.coordinator, node.petition)).collect();
+        format!("at {}: {:#?}\n{}\n{:?}", self.now, self.record(), nodes.concat(), self.notices)
+    }
+
+    pub(crate) fn evictions(&self) -> usize {
+        self.notices.iter().filter(|notice| matches!(notice, Notice::Evicted { .. })).count()
+    }
+
+    pub(crate) fn operations(&self) -> usize {
+        self.operations.values().filter(|commit| commit.record.is_none()).count()
+    }
+
+    pub(crate) fn in_doubt(&self) -> usize {
+        self.doubts
+    }
+
+    pub(crate) fn terms(&self) -> u64 {
+        self.record().term
+    }
+
+    pub(crate) fn history(&self) -> &BTreeMap<u64, CommitRecord> {
+        &self.history
+    }
+
+    /// The first thing that went wrong, if anything did.
+    pub(crate) fn wrong(&self) -> Option<&str> {
+        self.wrong.as_deref()
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        chain::ledger(self.history.values().last())
+    }
+}

@@ -153,17 +153,21 @@ impl World {
     }
 
     fn enter(&mut self, slot: u32, operation: Operation, samples: Vec<SampleRange>) {
+        let asked = operation::key(Some(&operation));
+        // A trainer that began the round again asks for the call that it waits for: its region is being read.
+        if let Some((enter, deadline)) = self.node(slot).trainer.waits.get(&asked).cloned() {
+            return self.peer_event(slot, peer::Event::Entered(enter, deadline));
+        }
         self.sequence += 1;
         // Each contribution has a number of its own, where its loss would be; its weight and its value follow from it.
         let number = self.sequence;
         let contribution =
             Contribution { slot, weight: weight(number), samples, loss: number as f64, elements: 0, summed: false };
-        let key = operation::key(Some(&operation));
-        self.node(slot).trainer.inputs.insert(region(&key), value(number));
+        self.node(slot).trainer.inputs.insert(region(&asked), value(number));
         let enter = Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 };
         let hurried = self.hasty && self.now < FAULTS_UNTIL && self.below(12) == 0;
         let deadline = self.now + if hurried { self.below(250) } else { self.patience + self.below(15_000) };
-        self.node(slot).trainer.waits.insert(key, (enter.clone(), deadline));
+        self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
         self.peer_event(slot, peer::Event::Entered(enter, deadline));
     }
 

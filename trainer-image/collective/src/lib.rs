@@ -5,7 +5,7 @@
 //! surviving peer either committed with bit-identical results or aborted with a reason, inputs untouched.
 //!
 //! A program of one's own begins with [`lane`] and [`exchange`]: `examples/two_terminals.rs` takes the mean of two vectors in
-//! 40 lines.
+//! 40 lines. `examples/one_round.rs` has the state machines commit a round, and says what to do for each of their actions.
 
 // The loops under `vectorised!` are compiled for the processor at hand only where they are inlined.
 #![allow(clippy::inline_always)]

@@ -1,16 +1,30 @@
-//! The example of the guide, as two processes.
+//! The crate's examples, as processes.
 #![allow(clippy::unwrap_used)]
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+/// Beside the tests, where cargo puts the examples that it builds with them.
+fn example(name: &str) -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let program = own.ancestors().nth(2).unwrap().join("examples").join(name);
+    assert!(program.exists(), "{} is built by `cargo test --package atoll-collective`", program.display());
+    program
+}
+
+#[test]
+fn the_machines_commit_a_round() {
+    let output = Command::new(example("one_round")).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    for slot in [0, 1] {
+        assert!(printed.contains(&format!("w{slot}: round 1 was committed in epoch 1 by [0, 1]")), "{printed}");
+    }
+}
 
 #[test]
 fn two_processes_print_the_same_mean() {
-    // Beside the tests, where cargo puts the examples that it builds with them.
-    let own = std::env::current_exe().unwrap();
-    let program = own.ancestors().nth(2).unwrap().join("examples/two_terminals");
-    assert!(program.exists(), "{} is built by `cargo test --package atoll-collective`", program.display());
+    let program = example("two_terminals");
     let free = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = free.each_ref().map(|listener| listener.local_addr().unwrap().to_string());
     drop(free);

@@ -1,4 +1,5 @@
-//! The state of a run over real sidecars: one flipped bit, a donor that is killed, and what only receives or only gives.
+//! The state of a run over real sidecars: one flipped bit, a donor that is killed, and what only receives or only gives. And what
+//! their trainers are told of an operation that cannot be done: why, and because of whom.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::io::{BufRead, BufReader};
@@ -9,7 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use atoll_sdk::events::Event;
-use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Region, Round, SdkError, Session, State};
+use atoll_sdk::{AbortReason, ElementType, Operation, Options, Outcome, Part, Region, Round, SdkError, Session, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -73,6 +74,7 @@ impl Drop for Sidecars {
 struct Trainer {
     session: Session,
     state: Region,
+    small: Region,
     wanted: State,
 }
 
@@ -82,7 +84,7 @@ impl Trainer {
         let options = Options { run, socket, incarnation: 1, rank: 0, ranks: 1, patience: PATIENCE };
         let mut session = Session::new(options).unwrap();
         let state = session.share("state", (mebibytes * MIB) as u64).unwrap();
-        session.share("small", 2 * SMALL as u64).unwrap();
+        let small = session.share("small", 2 * SMALL as u64).unwrap();
         // Two tensors, of which neither begins at a whole MiB.
         let tensor = |range| Part { region: "state".into(), range };
         let wanted = State::default().with("weights", ElementType::U8, tensor(100..state.len())).with(
@@ -90,7 +92,7 @@ impl Trainer {
             ElementType::U8,
             tensor(0..100),
         );
-        Self { session, state, wanted }
+        Self { session, state, small, wanted }
     }
 
     /// With the state that all but one have.
@@ -99,6 +101,13 @@ impl Trainer {
             assert!(self.state.write(index * MIB, piece));
         }
         self
+    }
+
+    /// Adds up what all give, for one of them alone.
+    fn sum_for(&mut self, root: u32, own: u32) -> Outcome {
+        let part = |start| Part { region: "small".into(), range: start..start + SMALL };
+        let operation = Operation::reduce(root, part(0), (own == root).then(|| part(SMALL))).sum().tag("sum");
+        self.session.operate(&operation).unwrap()
     }
 
     fn begin(&mut self) -> Result<Round, SdkError> {
@@ -213,6 +222,59 @@ fn a_state_that_an_earlier_sidecar_left_half_repaired_is_not_elected() {
     assert!(round.synchronised, "slot 0 would have won between two states");
     assert!(half.bytes() == pattern(MIB) && half.state.is_whole().unwrap());
     assert!(!whole.join().unwrap().1.synchronised);
+}
+
+/// Three trainers in a round; the workers' slots are their places.
+fn three_in_a_round(sidecars: &Sidecars) -> Vec<Trainer> {
+    let begun: Vec<_> = (0..3).map(|slot| Trainer::new(sidecars, slot, 1).filled().begun()).collect();
+    begun.into_iter().map(|trainer| trainer.join().unwrap().0).collect()
+}
+
+#[test]
+fn whoever_needs_what_holds_nan_reads_so_with_the_slot_that_gave_it_and_the_others_go_on() {
+    let sidecars = Sidecars::start(3);
+    let trainers = three_in_a_round(&sidecars);
+    assert!(trainers[1].small.write(0, &f32::NAN.to_le_bytes()));
+    let sums = trainers.into_iter().zip(0..).map(|(mut trainer, own)| {
+        thread::spawn(move || {
+            let Outcome::Aborted { reason, culprit, detail } = trainer.sum_for(1, own) else { panic!("w{own} got a sum") };
+            assert_eq!((reason, culprit), (AbortReason::NotFinite, Some(1)), "w{own}: {detail}");
+            assert!(own == 1 || detail.starts_with("w1: "), "{detail}");
+            trainer
+        })
+    });
+    let sums: Vec<_> = sums.collect();
+    let mut trainers: Vec<_> = sums.into_iter().map(|sum| sum.join().unwrap()).collect();
+    trainers.remove(1);
+    let means = trainers.into_iter().map(|mut trainer| {
+        thread::spawn(move || {
+            let part = |start| Part { region: "small".into(), range: start..start + SMALL };
+            let ended = trainer.session.operate(&Operation::all_reduce(part(0), part(SMALL)).tag("mean")).unwrap();
+            assert!(matches!(&ended, Outcome::Committed { slots, .. } if slots == &[0, 2]), "{ended:?}");
+        })
+    });
+    means.collect::<Vec<_>>().into_iter().for_each(|mean| mean.join().unwrap());
+}
+
+#[test]
+fn whoever_needs_a_worker_that_is_killed_reads_so_with_its_slot() {
+    let sidecars = Sidecars::start(3);
+    let coordinator = sidecars.event("Coordinator").worker;
+    let lost = if coordinator == "w1" { 2 } else { 1 };
+    let mut trainers = three_in_a_round(&sidecars);
+    // It stands still, and never gives its part.
+    let _lost = trainers.remove(lost as usize);
+    let sums =
+        trainers.into_iter().zip([0, 3 - lost]).map(|(mut trainer, own)| thread::spawn(move || trainer.sum_for(lost, own)));
+    let sums: Vec<_> = sums.collect();
+    kill_process(sidecars.pid(lost as usize), Signal::KILL).unwrap();
+    for sum in sums {
+        let ended = sum.join().unwrap();
+        assert!(
+            matches!(ended, Outcome::Aborted { reason: AbortReason::PeerLost, culprit: Some(slot), .. } if slot == lost),
+            "{ended:?}"
+        );
+    }
 }
 
 #[test]

@@ -260,20 +260,25 @@ fn train(slot: u32, socket: PathBuf, rounds: &Rounds, stop: &AtomicBool) {
     let mut next = 1;
     while !stop.load(Ordering::Relaxed) {
         match train_once(&mut session, (slot, next), &mut input) {
-            Ok((record, slots)) => {
+            Ok(Some((record, slots))) => {
                 next = record.round + 1;
                 let mean = output.bytes(BYTES).unwrap();
                 assert!(state.write(0, mean));
                 let result = output.values(BYTES).unwrap().to_vec();
                 rounds.lock().unwrap().push(Round { record, slots, result });
             }
-            Err(SdkError::Again(_) | SdkError::NoSidecar { .. } | SdkError::Passing { .. }) => {}
+            Ok(None) | Err(SdkError::Again(_) | SdkError::NoSidecar { .. } | SdkError::Passing { .. }) => {}
             Err(error) => panic!("worker {slot}: {error}"),
         }
     }
 }
 
-fn train_once(session: &mut Session, (slot, next): (u32, u64), input: &mut Region) -> Result<(CommitRecord, Vec<u32>), SdkError> {
+/// What was committed; none where the round was aborted.
+fn train_once(
+    session: &mut Session,
+    (slot, next): (u32, u64),
+    input: &mut Region,
+) -> Result<Option<(CommitRecord, Vec<u32>)>, SdkError> {
     let part = |region: &str| Part { region: region.to_owned(), range: BYTES };
     let begun = session.begin_round(next, &State::default().with("vector", ElementType::F32, part("state")), 0)?;
     std::thread::sleep(STEP);
@@ -283,8 +288,10 @@ fn train_once(session: &mut Session, (slot, next): (u32, u64), input: &mut Regio
     let (input, output, deadline) = (part("input"), part("output"), PATIENCE);
     let given = Contribution { round: begun.round, input, output, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
     loop {
-        if let Outcome::Committed { slots, record, .. } = session.all_reduce(&given)? {
-            return Ok((record.unwrap(), slots));
+        match session.all_reduce(&given)? {
+            Outcome::Committed { slots, record, .. } => return Ok(Some((record.unwrap(), slots))),
+            Outcome::Aborted { .. } => return Ok(None),
+            Outcome::InDoubt => {}
         }
     }
 }

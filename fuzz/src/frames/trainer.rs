@@ -88,7 +88,7 @@ fn counted() -> Committed {
 }
 
 fn aborted() -> Aborted {
-    Aborted { reason: AbortReason::Deadline.into(), detail: "too late".into() }
+    Aborted { reason: AbortReason::Deadline.into(), detail: "too late".into(), culprit: None }
 }
 
 fn region() -> Vec<u8> {

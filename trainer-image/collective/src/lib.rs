@@ -45,6 +45,8 @@ pub type Millis = u64;
 pub struct Refusal {
     /// What kind.
     pub reason: v1::AbortReason,
+    /// Slot of the peer that caused it, where one did and it is known.
+    pub culprit: Option<u32>,
     /// The facts.
     pub detail: String,
 }
@@ -71,10 +73,8 @@ pub enum Notice {
     Aborted {
         /// Its name.
         key: operation::Key,
-        /// Why.
-        reason: v1::AbortReason,
-        /// The facts behind the reason.
-        detail: String,
+        /// Why, and who caused it.
+        why: Refusal,
     },
     /// A round was committed.
     Committed(v1::CommitRecord),

@@ -3,9 +3,8 @@
 //! Operations of a round are told apart by tag and sequence. All who take part must ask for the same one; the coordinator
 //! compares what they ask for before anybody moves data.
 
-use crate::Refusal;
 use crate::codec::{self, Pairs, Precision, Signs, Sparse};
-use crate::v1::{AbortReason, Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
+use crate::v1::{Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
 
 /// Longest tag, in bytes.
 pub const LONGEST_TAG: usize = 64;
@@ -177,8 +176,8 @@ pub fn possible(operation: &Operation, record: &EpochRecord) -> Result<(), u32> 
 /// Checks what a trainer asks for, by itself.
 ///
 /// # Errors
-/// [`Refusal`] with the reason `Mismatch` says which part cannot be.
-pub fn check(operation: &Operation) -> Result<(), Refusal> {
+/// Which part cannot be: a mismatch of whoever asks.
+pub fn check(operation: &Operation) -> Result<(), String> {
     let key = operation.key.clone().unwrap_or_default();
     let slots = slots(operation);
     let adds = matches!(operation.kind(), OperationKind::AllReduce | OperationKind::Reduce);
@@ -220,20 +219,17 @@ pub fn check(operation: &Operation) -> Result<(), Refusal> {
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         None => Ok(()),
-        Some((_, broken)) => Err(Refusal { reason: AbortReason::Mismatch, detail: format!("{}: {broken}", Key::from(key)) }),
+        Some((_, broken)) => Err(format!("{}: {broken}", Key::from(key))),
     }
 }
 
 /// Checks that a member can give a contribution of so many elements; what is in it, those who get it check.
 ///
 /// # Errors
-/// [`Refusal`] with the reason `Mismatch`.
-pub fn check_length(operation: &Operation, elements: u64) -> Result<(), Refusal> {
+/// In what it does not fit: a mismatch of whoever gives it.
+pub fn check_length(operation: &Operation, elements: u64) -> Result<(), String> {
     let Some(pairs) = pairs(operation) else { return Ok(()) };
-    let refused = |error: codec::PairsError| {
-        let detail = format!("{}: its payload: {error}", key(Some(operation)));
-        Refusal { reason: AbortReason::Mismatch, detail }
-    };
+    let refused = |error: codec::PairsError| format!("{}: its payload: {error}", key(Some(operation)));
     pairs.check_length(usize::try_from(elements).unwrap_or(usize::MAX)).map_err(refused)
 }
 
@@ -259,7 +255,7 @@ mod tests {
         let named = |change: fn(&mut Operation)| {
             let mut operation = good.clone();
             change(&mut operation);
-            check(&operation).unwrap_err().detail
+            check(&operation).unwrap_err()
         };
         assert_eq!(named(|operation| operation.kind = 99), "round 1: it is of no kind that is known");
         assert_eq!(named(|operation| operation.key.as_mut().unwrap().slots = vec![2, 1]), "round 1: its slots are not ascending");
@@ -285,7 +281,7 @@ mod tests {
         let named = |change: fn(&mut Operation)| {
             let mut operation = good.clone();
             change(&mut operation);
-            check(&operation).unwrap_err().detail
+            check(&operation).unwrap_err()
         };
         assert_eq!(named(|operation| operation.codec = 99), "round 1: its codec is not known");
         assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "round 1: pairs are gathered, as bytes");
@@ -295,9 +291,9 @@ mod tests {
             assert_eq!(named(change), "round 1: pairs are of a vector of 1 to 2^32 elements");
         }
         assert_eq!(named(|operation| operation.set_codec(Codec::None)), "round 1: its members have no common number of elements");
-        let too_many = check_length(&good, 11 * 2 + 2).unwrap_err();
-        assert_eq!(too_many.detail, "round 1: its payload: 11 pairs for 10 elements");
-        assert_eq!((check_length(&good, 10 * 2 + 2), too_many.reason), (Ok(()), AbortReason::Mismatch));
+        let too_many = check_length(&good, 11 * 2 + 2);
+        assert_eq!(too_many, Err("round 1: its payload: 11 pairs for 10 elements".to_owned()));
+        assert_eq!(check_length(&good, 10 * 2 + 2), Ok(()));
     }
 
     #[test]

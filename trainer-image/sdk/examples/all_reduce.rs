@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut committed = 0;
     while committed < 3 {
         committed = match round(&mut session, committed + 1, &state, &mut input) {
-            Err(SdkError::Again(_)) => continue,
-            done => done?,
+            Ok(None) | Err(SdkError::Again(_)) => continue, // aborted, or the sidecar was lost
+            done => done?.unwrap_or_default(),
         };
         let mean = output.bytes(ALL).unwrap_or_default();
         let (_fits, last) = (state.write(0, mean), output.values(ALL).unwrap_or_default()[ALL.len() / 4 - 1]);
@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(session.finish()?)
 }
 
-fn round(session: &mut Session, next: u64, state: &Region, input: &mut Region) -> Result<u64, SdkError> {
+fn round(session: &mut Session, next: u64, state: &Region, input: &mut Region) -> Result<Option<u64>, SdkError> {
     let part = |region: &str| Part { region: region.to_owned(), range: ALL };
     let begun = session.begin_round(next, &State::default().with("vector", ElementType::F32, part("state")), 0)?;
     for (index, (own, shared)) in
@@ -37,6 +37,12 @@ fn round(session: &mut Session, next: u64, state: &Region, input: &mut Region) -
     }
     let (round, input, output, deadline) = (begun.round, part("input"), part("output"), Duration::from_mins(1));
     let given = Contribution { round, input, output, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
-    while session.all_reduce(&given)? == Outcome::InDoubt {} // cut off after its vote: asks again
-    Ok(round)
+    loop {
+        match session.all_reduce(&given)? {
+            Outcome::Committed { .. } => return Ok(Some(round)),
+            Outcome::Aborted { reason, culprit, detail } => eprintln!("{reason:?} by {culprit:?}: {detail}"),
+            Outcome::InDoubt => continue, // cut off after its vote: asks again
+        }
+        return Ok(None);
+    }
 }

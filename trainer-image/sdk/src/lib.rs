@@ -1,8 +1,8 @@
 //! What a trainer links to talk to its sidecar: shared regions and collective operations.
 //!
 //! A [`Session`] begins rounds and reduces vectors; tensors stay in [`Region`]s. Whatever happens to peers, coordinator or
-//! sidecar, a call ends with an outcome or with [`SdkError::Again`]: then the trainer begins the next round anew, and is
-//! given the round's state where its own is not.
+//! sidecar, a call ends with an [`Outcome`] or with [`SdkError::Again`]. After [`Outcome::Aborted`] and after that error the
+//! trainer begins the round anew, and is given the round's state where its own is not.
 
 pub mod events;
 mod operation;
@@ -11,7 +11,7 @@ mod region;
 mod session;
 mod state;
 
-pub use atoll_proto::v1::{Codec, CommitRecord, DataType, ElementType, Member, SampleRange};
+pub use atoll_proto::v1::{AbortReason, Codec, CommitRecord, DataType, ElementType, Member, SampleRange};
 pub use operation::{Operation, Outcome};
 pub use passing::{receive, regions_socket};
 pub use region::Region;
@@ -52,7 +52,7 @@ pub enum SdkError {
     /// The sidecar speaks no protocol version that this trainer speaks, or belongs to another run.
     #[error("the sidecar refuses this trainer: {0}")]
     Refused(String),
-    /// The worker is no longer in the round: begin the next one.
+    /// The sidecar was lost, or the worker is no longer in the round: begin it again.
     #[error("the round has to be begun again: {0}")]
     Again(String),
     /// The runtime of the sdk's own thread could not be started.

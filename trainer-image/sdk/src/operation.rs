@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use atoll_proto::v1::{self, Codec, CommitRecord, DataType, OperationKind, Reduction};
+use atoll_proto::v1::{self, AbortReason, Codec, CommitRecord, DataType, OperationKind, Reduction};
 
 use crate::Part;
 
@@ -190,6 +190,16 @@ pub enum Outcome {
         wire_bytes: u64,
         /// Messages between it and the coordinator since its start, heartbeats apart.
         control_messages: u64,
+    },
+    /// No output is valid, inputs are untouched: begin the round again.
+    Aborted {
+        /// Why. With [`AbortReason::PeerLost`] and this worker as the culprit the others went on without it, and may have counted
+        /// its contribution all the same: the next round's state says which.
+        reason: AbortReason,
+        /// Slot of the worker that caused it, where one did and it is known; this worker's own, where it was left out.
+        culprit: Option<u32>,
+        /// The facts, for a person.
+        detail: String,
     },
     /// Cut off after it was prepared: only the others know. Ask again for the same.
     InDoubt,

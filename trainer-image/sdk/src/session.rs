@@ -189,7 +189,7 @@ impl Session {
     /// Ends the round: reduces a vector over its members and waits for the outcome.
     ///
     /// # Errors
-    /// [`SdkError::Again`] when it was aborted or the worker left out: begin a round. Inputs are untouched.
+    /// [`SdkError::Again`] when the sidecar is lost or the trainer was taken for lost: begin the round again. Inputs are untouched.
     pub fn all_reduce(&mut self, contribution: &Contribution) -> Result<Outcome, SdkError> {
         let round = contribution.round;
         let operation = v1::Operation {
@@ -248,7 +248,7 @@ impl Session {
     /// Waits until an operation has ended. One that is in doubt is asked for again by waiting again.
     ///
     /// # Errors
-    /// [`SdkError::Again`] when it was aborted or the worker left out: begin a round. Inputs are untouched.
+    /// [`SdkError::Again`] when the sidecar is lost or the trainer was taken for lost: begin the round again. Inputs are untouched.
     pub fn wait(&mut self, pending: &mut Pending) -> Result<Outcome, SdkError> {
         if pending.running.is_none() {
             self.ask(pending)?;
@@ -271,7 +271,7 @@ impl Session {
             }
             Some(operate_reply::Outcome::InDoubt(_)) => Ok(Outcome::InDoubt),
             Some(operate_reply::Outcome::Aborted(aborted)) => {
-                Err(SdkError::Again(format!("{}: {}", aborted.reason().as_str_name(), aborted.detail)))
+                Ok(Outcome::Aborted { reason: aborted.reason(), culprit: aborted.culprit, detail: aborted.detail })
             }
             None => Err(SdkError::Again("the sidecar gave no outcome".into())),
         }

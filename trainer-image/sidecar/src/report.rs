@@ -94,11 +94,14 @@ fn event(worker: &str, notice: &Notice) -> Event {
         Notice::Evicted { worker, reason, detail, .. } => {
             Event::now(worker, "Evicted").with("reason", name(*reason)).with("detail", detail.as_str())
         }
-        Notice::Aborted { key, reason, detail } => Event::now("", "Aborted")
-            .round(key.round)
-            .with("operation", key.to_string())
-            .with("reason", name(*reason))
-            .with("detail", detail.as_str()),
+        Notice::Aborted { key, why } => {
+            let event = Event::now("", "Aborted").round(key.round).with("operation", key.to_string());
+            let event = event.with("reason", name(why.reason)).with("detail", why.detail.as_str());
+            match why.culprit {
+                Some(slot) => event.with("culprit", slot),
+                None => event,
+            }
+        }
         Notice::Committed(record) => {
             let counted = record.contributions.iter().filter(|given| given.weight > 0);
             let slots: Vec<u32> = counted.clone().map(|given| given.slot).collect();
@@ -134,12 +137,25 @@ pub(crate) fn name(reason: AbortReason) -> String {
 
 #[cfg(test)]
 mod tests {
+    use atoll_collective::Refusal;
+    use atoll_collective::v1::OperationKey;
+
     use super::*;
 
     #[test]
     fn reasons_are_written_as_in_the_api() {
         assert_eq!(name(AbortReason::PeerLost), "PeerLost");
         assert_eq!(name(AbortReason::NoProgress), "NoProgress");
+    }
+
+    #[test]
+    fn an_abort_names_the_slot_that_caused_it_where_one_did() {
+        let aborted = |culprit| {
+            let why = Refusal { reason: AbortReason::NotFinite, culprit, detail: "w2: NaN".into() };
+            event("w0", &Notice::Aborted { key: OperationKey::default().into(), why })
+        };
+        assert_eq!(aborted(Some(2)).more["culprit"], 2);
+        assert!(!aborted(None).more.contains_key("culprit"));
     }
 
     #[test]

@@ -81,7 +81,8 @@ impl Trainer {
         let mut next = 1;
         while self.course.may_begin(self.slot, next) {
             match self.round(next) {
-                Ok(round) => next = round + 1,
+                Ok(Some(round)) => next = round + 1,
+                Ok(None) => self.course.lock().again += 1,
                 Err(error) if matches!(error.downcast_ref(), Some(SdkError::Again(_))) => self.course.lock().again += 1,
                 Err(_) if !self.course.goes_on(self.slot) => return Ok(()),
                 Err(error) => return Err(error),
@@ -93,7 +94,8 @@ impl Trainer {
         }
     }
 
-    fn round(&mut self, next: u64) -> Result<u64> {
+    /// The round that was committed; none where it was aborted.
+    fn round(&mut self, next: u64) -> Result<Option<u64>> {
         let state = State::default().with("state", ElementType::F32, self.part("state"));
         let begun = self.session.begin_round(next, &state, 0)?;
         if begun.synchronised {
@@ -120,8 +122,9 @@ impl Trainer {
             match outcome? {
                 Outcome::Committed { record: Some(record), .. } => {
                     self.take(record, since + took, took)?;
-                    return Ok(begun.round);
+                    return Ok(Some(begun.round));
                 }
+                Outcome::Aborted { .. } => return Ok(None),
                 Outcome::Committed { record: None, .. } => bail!("a round without a record"),
                 Outcome::InDoubt => self.course.lock().doubts += 1,
             }

@@ -272,7 +272,7 @@ impl Trainer {
                     return Ok(Ok(committed));
                 }
                 Some(Outcome::Aborted(aborted)) => {
-                    self.note(&format!("{what} is aborted: {:?}, {}", aborted.reason(), aborted.detail));
+                    self.note(&format!("{what} is aborted: {:?} by {:?}, {}", aborted.reason(), aborted.culprit, aborted.detail));
                     return Ok(Err(aborted.reason()));
                 }
                 Some(Outcome::InDoubt(_)) => {

@@ -192,6 +192,7 @@ impl AtollRank {
                 self.control_messages = control_messages;
                 Ok(())
             }
+            Outcome::Aborted { reason, culprit, detail } => bail!("aborted: {reason:?} by {culprit:?}: {detail}"),
             Outcome::InDoubt => bail!("rank {} was cut off from the others", self.rank),
         }
     }

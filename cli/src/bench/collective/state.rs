@@ -203,7 +203,8 @@ impl Trainer {
             let part = |region: &str| Part { region: region.to_owned(), range: 0..STEP };
             let step = Operation::all_reduce(part("input"), part("output")).sum().among(&slots).tag("step");
             let began = Instant::now();
-            ensure!(self.session.operate(&step)? != Outcome::InDoubt, "a donor was cut off from the others");
+            let ended = self.session.operate(&step)?;
+            ensure!(matches!(ended, Outcome::Committed { .. }), "a donor is cut off from the others: {ended:?}");
             let took = began.elapsed();
             let repaired = output.values(0..4).is_some_and(|values| values[0] > 0.0);
             if repaired { &mut afterwards } else { &mut giving }.push(took);

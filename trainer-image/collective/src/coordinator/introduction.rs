@@ -1,8 +1,8 @@
 //! Who may open a session: judged before it takes the place of another.
 
 use super::Coordinator;
-use crate::v1::{AbortReason, Hello, Member};
-use crate::{Refusal, chain};
+use crate::chain;
+use crate::v1::{Hello, Member};
 
 /// Most sessions of one coordinator.
 pub const MOST_SESSIONS: usize = 4096;
@@ -12,32 +12,31 @@ impl Coordinator {
     /// them; a later process of a worker is not replaced by an earlier one; and who is a contributor is no trusted member.
     ///
     /// # Errors
-    /// [`Refusal`] says why the session is to be closed. Nothing has changed then, for nobody.
-    pub fn admits(&self, hello: &Hello) -> Result<(), Refusal> {
-        let refused = |detail: String| Err(Refusal { reason: AbortReason::Mismatch, detail });
-        let Some(member) = &hello.member else { return refused("the introduction names no member".into()) };
+    /// Why the session is to be closed. Nothing has changed then, for nobody.
+    pub fn admits(&self, hello: &Hello) -> Result<(), String> {
+        let Some(member) = &hello.member else { return Err("the introduction names no member".into()) };
         if hello.run != self.settings.run {
-            return refused(format!("this is run {}, not {}", self.settings.run, hello.run));
+            return Err(format!("this is run {}, not {}", self.settings.run, hello.run));
         }
         let named = |member: &Member| (member.island.clone(), member.worker.clone());
         let known = || self.sessions.values().map(|session| &session.member).chain(&self.record.members);
         if let Some(owner) = known().find(|known| known.slot == member.slot && named(known) != named(member)) {
-            return refused(format!("slot {} is worker {}'s", member.slot, owner.worker));
+            return Err(format!("slot {} is worker {}'s", member.slot, owner.worker));
         }
         if let Some(other) = known().find(|known| known.slot != member.slot && named(known) == named(member)) {
-            return refused(format!("worker {} has slot {}", member.worker, other.slot));
+            return Err(format!("worker {} has slot {}", member.worker, other.slot));
         }
         let contributes = |known: &&Member| known.slot == member.slot && known.contributor && !member.contributor;
         if let Some(contributor) = known().find(contributes) {
-            return refused(format!("worker {} is a contributor", contributor.worker));
+            return Err(format!("worker {} is a contributor", contributor.worker));
         }
         let newest = chain::member(&self.record, member.slot).into_iter();
         let newest = newest.chain(self.sessions.get(&member.slot).map(|session| &session.member));
         if let Some(later) = newest.max_by_key(|known| known.incarnation).filter(|later| later.incarnation > member.incarnation) {
-            return refused(format!("worker {} has started again since: incarnation {}", member.worker, later.incarnation));
+            return Err(format!("worker {} has started again since: incarnation {}", member.worker, later.incarnation));
         }
         if self.sessions.len() >= MOST_SESSIONS && !self.sessions.contains_key(&member.slot) {
-            return refused(format!("there are {MOST_SESSIONS} sessions already"));
+            return Err(format!("there are {MOST_SESSIONS} sessions already"));
         }
         Ok(())
     }
@@ -77,7 +76,7 @@ mod tests {
     }
 
     fn refused(hello: &Hello) -> String {
-        coordinator().admits(hello).unwrap_err().detail
+        coordinator().admits(hello).unwrap_err()
     }
 
     #[test]
@@ -107,7 +106,7 @@ mod tests {
         let volunteer = Member { contributor: true, ..member(2, "c", 1) };
         coordinator.tick(Event::Connected(Box::new(hello(volunteer.clone()))), 0);
         assert_eq!(coordinator.admits(&hello(volunteer)), Ok(()));
-        assert_eq!(coordinator.admits(&hello(member(2, "c", 2))).unwrap_err().detail, "worker c is a contributor");
+        assert_eq!(coordinator.admits(&hello(member(2, "c", 2))).unwrap_err(), "worker c is a contributor");
     }
 
     #[test]
@@ -122,7 +121,7 @@ mod tests {
         for slot in 2..=MOST_SESSIONS as u32 {
             full.tick(Event::Connected(Box::new(hello(member(slot, &slot.to_string(), 1)))), 0);
         }
-        assert!(full.admits(&hello(member(9_999, "late", 1))).unwrap_err().detail.contains("4096 sessions"));
+        assert!(full.admits(&hello(member(9_999, "late", 1))).unwrap_err().contains("4096 sessions"));
         assert_eq!(full.admits(&hello(member(0, "a", 2))), Ok(()), "who has one may come back");
     }
 }

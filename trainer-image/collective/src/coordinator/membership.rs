@@ -2,7 +2,7 @@
 
 use super::{Action, Coordinator, Phase, SUSPICION, Session, evict};
 use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Flight, Member, Operation, Ruling};
-use crate::{Millis, Notice, chain, operation};
+use crate::{Millis, Notice, Refusal, chain, operation};
 
 /// A change of membership that the arbiter has not answered yet.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -10,7 +10,7 @@ pub(super) struct Proposal {
     record: EpochRecord,
     evicted: Vec<(u32, AbortReason, String)>,
     /// Why an operation that is under way has to be tried again.
-    retry: Option<(AbortReason, u32, String)>,
+    retry: Option<Refusal>,
     asked: Millis,
 }
 
@@ -87,7 +87,8 @@ impl Coordinator {
             if suspect.strikes > 1 {
                 self.evict(slot, reason, &detail);
             } else {
-                self.retry = Some((reason, slot, detail));
+                self.retry =
+                    Some(Refusal { reason, culprit: Some(slot), detail: format!("{}: {detail}", suspect.member.worker) });
             }
         }
     }
@@ -203,16 +204,18 @@ impl Coordinator {
     }
 
     fn adopt(&mut self, proposal: Proposal, actions: &mut Vec<Action>) {
-        let names: Vec<_> = proposal
-            .evicted
+        let Proposal { record, evicted, retry, .. } = proposal;
+        let names: Vec<_> = evicted
             .iter()
             .map(|(slot, ..)| chain::member(&self.record, *slot).map(|member| member.worker.clone()).unwrap_or_default())
             .collect();
-        self.record = proposal.record;
+        self.record = record;
         // Said again while the arbiter was asked.
         self.evicting.retain(|slot, _| chain::member(&self.record, *slot).is_some());
         actions.push(Action::Report(Notice::Epoch(self.record.clone())));
-        for ((slot, reason, detail), worker) in proposal.evicted.iter().zip(names) {
+        let mut gone = Vec::new();
+        for ((slot, reason, detail), worker) in evicted.iter().zip(names) {
+            gone.push(Refusal { reason: *reason, culprit: Some(*slot), detail: format!("{worker}: {detail}") });
             actions.push(Action::Report(Notice::Evicted { slot: *slot, worker, reason: *reason, detail: detail.clone() }));
             // It came too late to stay, but its contribution counts: its trainer must not hear otherwise.
             if let Some(session) = self.sessions.get(slot) {
@@ -223,13 +226,14 @@ impl Coordinator {
                 actions.push(self.send(*slot, evict(*reason, detail)));
             }
         }
-        let evicted = proposal.evicted.into_iter().next();
-        let blame = evicted.or(proposal.retry.map(|(reason, slot, detail)| (slot, reason, detail)));
-        self.abort_all(blame, actions);
+        self.abort_all(gone.first().or(retry.as_ref()), actions);
         match self.phase {
             Phase::Gathering { .. } => self.phase = Phase::Open,
             Phase::Recovering { .. } => self.recovered(actions),
             Phase::Open | Phase::Deposed => {}
+        }
+        for refusal in &gone {
+            self.give_up_without(refusal, actions);
         }
         self.evict_absent();
     }

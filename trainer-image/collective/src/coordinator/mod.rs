@@ -170,7 +170,7 @@ pub struct Coordinator {
     /// Contributors for whom alone the others wait, and since when.
     awaited: BTreeMap<u32, Millis>,
     /// Set when an operation has to be tried again with the same members.
-    retry: Option<(AbortReason, u32, String)>,
+    retry: Option<Refusal>,
     /// The state from which the open round begins, and the epoch in which it was begun.
     round_state: Option<Revision>,
     round_started: u64,
@@ -358,7 +358,7 @@ impl Coordinator {
         let begun = |start: &&Start| (start.round, start.started) == (key.round, key.started);
         let Some(start) = session.start.as_ref().filter(begun) else { return };
         if let Err(refusal) = judged(start, &enter, self.rules) {
-            self.evict(slot, refusal.reason, &refusal.detail);
+            self.evict(slot, AbortReason::Mismatch, &refusal);
         } else if session.flights.len() >= MOST_IN_FLIGHT && !session.flights.contains_key(&key) {
             self.evict(slot, AbortReason::Mismatch, "it has more operations in flight than are allowed");
         } else {
@@ -400,7 +400,7 @@ impl Coordinator {
         let detail = format!("reported by slot {slot}: {}", failed.detail);
         let heard = !session.member.contributor || !self.rules.contributors_accuse_nobody;
         if reason == AbortReason::Overflow && heard {
-            return self.give_up(&key, reason, None, &detail, actions);
+            return self.give_up(&key, &Refusal { reason, culprit: None, detail }, actions);
         }
         // A contributor that complains of others may be what it complains of.
         let culprit = if heard { failed.culprit } else { slot };
@@ -476,7 +476,7 @@ impl Session {
             let begun = (start.round, start.started) == (key.round, key.started);
             let open = flight.enter.as_ref().filter(|_| begun && flight.prepared.is_none());
             let verdict = open.map_or(Ok(()), |enter| judged(&start, enter, rules));
-            verdict.map_err(|refusal| refused = Some((refusal.reason, refusal.detail))).is_ok()
+            verdict.map_err(|detail| refused = Some((AbortReason::Mismatch, detail))).is_ok()
         });
         self.left = refused.or(self.left.take());
     }
@@ -502,15 +502,14 @@ fn says_a_state(arrive: &Arrive) -> bool {
     Standing::of(arrive).is_some()
 }
 
-/// Whether what a member gives, by its own start, can count.
-fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), Refusal> {
+/// Whether what a member gives, by its own start, can count; otherwise in what it differs.
+fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), String> {
     let Some(operation) = &enter.operation else { return Ok(()) };
     operation::check(operation)?;
     operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
     let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
     if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
-        let detail = "it contributed samples that it was not dealt".to_owned();
-        return Err(Refusal { reason: AbortReason::Mismatch, detail });
+        return Err("it contributed samples that it was not dealt".to_owned());
     }
     Ok(())
 }
@@ -530,6 +529,7 @@ fn evict(reason: AbortReason, detail: &str) -> coordinator_message::Body {
     coordinator_message::Body::Evict(Evict { reason: reason.into(), detail: detail.to_owned() })
 }
 
-fn abort(key: &Key, reason: AbortReason, culprit: Option<u32>, detail: &str) -> Abort {
-    Abort { key: Some(key.clone().into()), reason: reason.into(), culprit, detail: detail.to_owned(), over: false }
+fn abort(key: &Key, why: &Refusal) -> Abort {
+    let Refusal { reason, culprit, detail } = why.clone();
+    Abort { key: Some(key.clone().into()), reason: reason.into(), culprit, detail, over: false }
 }

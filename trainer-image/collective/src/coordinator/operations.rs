@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Action, Coordinator, abort, told};
 use crate::operation::{self, Key};
 use crate::v1::{
-    Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Member, Operation, OperationKind, Prepared, coordinator_message,
+    Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Flight, Member, Operation, OperationKind, Prepared,
+    coordinator_message,
 };
-use crate::{Millis, Notice, chain};
+use crate::{Millis, Notice, Refusal, chain};
 
 /// Commits that are kept although every member has learned them: for one that was evicted and comes back.
 const REMEMBERED: usize = 64;
@@ -64,7 +65,8 @@ impl Coordinator {
     /// Begins an operation that all who take part entered, unless they want different things.
     fn begin(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) -> Begun {
         if self.has_no_trusted(&key.slots) {
-            self.give_up(key, AbortReason::TooFewPeers, None, "no trusted member takes part", actions);
+            let detail = "no trusted member takes part".to_owned();
+            self.give_up(key, &Refusal { reason: AbortReason::TooFewPeers, culprit: None, detail }, actions);
             return Begun::Settled;
         }
         let Some(operation) = self.wanted(key) else { return Begun::Settled };
@@ -87,7 +89,7 @@ impl Coordinator {
         }
         if let Err(missing) = operation::possible(&operation, &present) {
             let detail = format!("slot {missing} is not a member");
-            self.give_up(key, AbortReason::PeerLost, Some(missing), &detail, actions);
+            self.give_up(key, &Refusal { reason: AbortReason::PeerLost, culprit: Some(missing), detail }, actions);
             return Begun::Settled;
         }
         let entered =
@@ -149,15 +151,8 @@ impl Coordinator {
     }
 
     /// It cannot be done, by whomever: those who wait are told.
-    pub(super) fn give_up(
-        &mut self,
-        key: &Key,
-        reason: AbortReason,
-        culprit: Option<u32>,
-        detail: &str,
-        actions: &mut Vec<Action>,
-    ) {
-        let over = Abort { over: true, ..abort(key, reason, culprit, detail) };
+    pub(super) fn give_up(&mut self, key: &Key, why: &Refusal, actions: &mut Vec<Action>) {
+        let over = Abort { over: true, ..abort(key, why) };
         self.moving.remove(key);
         for slot in
             self.members().filter(|session| session.enter(key).is_some()).map(|session| session.member.slot).collect::<Vec<_>>()
@@ -167,7 +162,19 @@ impl Coordinator {
                 session.flights.remove(key);
             }
         }
-        actions.push(Action::Report(Notice::Aborted { key: key.clone(), reason, detail: detail.to_owned() }));
+        actions.push(Action::Report(Notice::Aborted { key: key.clone(), why: why.clone() }));
+    }
+
+    /// Operations that cannot be done without an evicted slot: those who are left are told who it was and why.
+    pub(super) fn give_up_without(&mut self, evicted: &Refusal, actions: &mut Vec<Action>) {
+        let needs_it = |flight: &Flight| {
+            let operation = flight.enter.as_ref().and_then(|enter| enter.operation.as_ref());
+            operation.is_some_and(|operation| operation::possible(operation, &self.record).err() == evicted.culprit)
+        };
+        let flights = self.members().flat_map(|session| &session.flights).filter(|(_, flight)| needs_it(flight));
+        for key in flights.map(|(key, _)| key.clone()).collect::<BTreeSet<_>>() {
+            self.give_up(&key, evicted, actions);
+        }
     }
 
     /// Commits when all who take part are prepared with one hash; evicts the minority of the trusted members when they are not,
@@ -211,8 +218,8 @@ impl Coordinator {
         }
         let minority: Vec<u32> = votes.values().filter(|slots| slots.len() < most).flatten().copied().collect();
         if votes.values().filter(|slots| slots.len() == most).count() > 1 {
-            let slot = votes.values().flatten().min().copied().unwrap_or(0);
-            self.retry = Some((AbortReason::Disagreement, slot, detail));
+            // Nobody can say which of them is wrong.
+            self.retry = Some(Refusal { reason: AbortReason::Disagreement, culprit: None, detail });
             return self.propose(&[], now, actions);
         }
         self.disagree(&minority, &detail, now, actions);
@@ -300,15 +307,14 @@ impl Coordinator {
     }
 
     /// What is under way is over without result; contributions wait for the next attempt.
-    pub(super) fn abort_all(&mut self, blame: Option<(u32, AbortReason, String)>, actions: &mut Vec<Action>) {
-        let (culprit, reason, detail) =
-            blame.map_or((None, AbortReason::Unspecified, String::new()), |(slot, reason, detail)| (Some(slot), reason, detail));
+    pub(super) fn abort_all(&mut self, why: Option<&Refusal>, actions: &mut Vec<Action>) {
+        let unknown = || Refusal { reason: AbortReason::Unspecified, culprit: None, detail: String::new() };
+        let why = why.cloned().unwrap_or_else(unknown);
         for (key, begin) in std::mem::take(&mut self.moving) {
             for slot in begin.contributions.iter().map(|given| given.slot).filter(|slot| self.is_member(*slot)) {
-                let body = coordinator_message::Body::Abort(abort(&key, reason, culprit, &detail));
-                actions.push(self.send(slot, body));
+                actions.push(self.send(slot, coordinator_message::Body::Abort(abort(&key, &why))));
             }
-            actions.push(Action::Report(Notice::Aborted { key, reason, detail: detail.clone() }));
+            actions.push(Action::Report(Notice::Aborted { key, why: why.clone() }));
         }
         if !matches!(self.phase, super::Phase::Recovering { .. }) {
             for session in self.sessions.values_mut() {

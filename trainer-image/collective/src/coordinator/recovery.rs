@@ -11,7 +11,7 @@ use super::{Action, Coordinator, Phase, Session, abort, evict, told};
 use crate::operation::Key;
 use crate::state::election::Revision;
 use crate::v1::{AbortReason, Begin, Flight, Prepared, coordinator_message};
-use crate::{Millis, Notice, chain};
+use crate::{Millis, Notice, Refusal, chain};
 
 impl Coordinator {
     /// Decides once all members of the last epoch have spoken, or the silent ones had their time. It is for their places that they
@@ -125,8 +125,9 @@ impl Coordinator {
             let left_out = self.is_left_out(session);
             actions.extend(new.iter().map(|commit| self.send(slot, told(commit))));
             for key in in_vain.iter().filter(|_| !left_out) {
-                let body = abort(key, AbortReason::CoordinatorLost, None, "it had not committed");
-                actions.push(self.send(slot, coordinator_message::Body::Abort(body)));
+                let detail = "it had not committed".to_owned();
+                let lost = Refusal { reason: AbortReason::CoordinatorLost, culprit: None, detail };
+                actions.push(self.send(slot, coordinator_message::Body::Abort(abort(key, &lost))));
             }
             let told_round = new.iter().any(|commit| commit.record.is_some());
             if left_out {

@@ -87,8 +87,8 @@ pub enum Action {
 pub enum Outcome {
     /// The output holds the result; the same bytes on all who took part.
     Committed(Box<Commit>),
-    /// Nothing was applied anywhere; inputs untouched. With the reason `PeerLost` nothing was applied here: the others went
-    /// on without this peer, and decide whether its contribution counts.
+    /// Nothing was applied anywhere; inputs untouched. With the reason `PeerLost` and this peer as the culprit nothing was applied
+    /// here: the others went on without it, and decide whether its contribution counts.
     Aborted(Refusal),
     /// Prepared and cut off: the others decide. The same call asks again.
     InDoubt,
@@ -346,7 +346,7 @@ impl Peer {
             Some(coordinator_message::Body::Commit(commit)) => self.learn_commit(commit, actions),
             Some(coordinator_message::Body::Abort(abort)) => self.learn_abort(abort, actions),
             Some(coordinator_message::Body::Evict(evict)) => {
-                let refusal = Refusal { reason: evict.reason(), detail: evict.detail };
+                let refusal = self.own_fault(evict.reason(), evict.detail);
                 self.evicted(&refusal, actions);
             }
             Some(coordinator_message::Body::Heartbeat(_)) | None => {}
@@ -396,7 +396,7 @@ impl Peer {
                 self.waiting = false;
                 self.leave_round(actions);
                 self.send(leave_body(leave::Reason::TrainerLost), actions);
-                actions.push(Action::Begun(Err(Refusal { reason: AbortReason::LaneFailed, detail })));
+                actions.push(Action::Begun(Err(Refusal { reason: AbortReason::LaneFailed, culprit: None, detail })));
             }
             (Ok(()), None) => {}
         }
@@ -424,6 +424,11 @@ impl Peer {
         self.start = None;
         self.fetching = false;
         self.operated = false;
+    }
+
+    /// It is left out, or leaves: the cause is here.
+    fn own_fault(&self, reason: AbortReason, detail: impl Into<String>) -> Refusal {
+        Refusal { reason, culprit: Some(self.me.slot), detail: detail.into() }
     }
 
     fn send(&self, body: peer_message::Body, actions: &mut Vec<Action>) {

@@ -61,13 +61,12 @@ impl Peer {
     }
 
     fn admit(&self, key: &Key, enter: &Enter) -> Result<(), Refusal> {
-        let mismatch = |detail: &str| Refusal { reason: AbortReason::Mismatch, detail: detail.to_owned() };
+        let mismatch = |detail: &str| self.own_fault(AbortReason::Mismatch, detail);
         let operation = enter.operation.as_ref().ok_or_else(|| mismatch("no operation is named"))?;
-        operation::check(operation)?;
+        operation::check(operation).map_err(|detail| mismatch(&detail))?;
         let another = |start: &v1::Start| (start.round, start.started) != (key.round, key.started);
         if self.start.as_ref().is_none_or(another) {
-            let detail = "the worker is not a member of this round".to_owned();
-            return Err(Refusal { reason: AbortReason::PeerLost, detail });
+            return Err(self.own_fault(AbortReason::PeerLost, "the worker is not a member of this round"));
         }
         if !operation::includes(operation, self.me.slot) {
             return Err(mismatch("this worker is not one of the operation's slots"));
@@ -126,7 +125,7 @@ impl Peer {
                     return self.hang_up(actions);
                 }
                 let detail = format!("{key} was committed without this worker");
-                return self.evicted(&Refusal { reason: AbortReason::PeerLost, detail }, actions);
+                return self.evicted(&self.own_fault(AbortReason::PeerLost, detail), actions);
             }
         }
         self.learned = self.learned.max(commit.index);
@@ -159,7 +158,7 @@ impl Peer {
             let waits = flight.waits.is_some();
             self.flights.remove(&key);
             if waits {
-                let refusal = Refusal { reason: abort.reason(), detail: abort.detail };
+                let refusal = Refusal { reason: abort.reason(), culprit: abort.culprit, detail: abort.detail };
                 actions.push(Action::Ended(key, Outcome::Aborted(refusal)));
             }
         }
@@ -177,8 +176,8 @@ impl Peer {
             self.send(leave_body(leave::Reason::TrainerLost), actions);
         }
         self.waiting = false;
-        let detail = "an operation of the trainer before had to end first".to_owned();
-        actions.push(Action::Begun(Err(Refusal { reason: AbortReason::TrainerLost, detail })));
+        let refusal = self.own_fault(AbortReason::TrainerLost, "an operation of the trainer before had to end first");
+        actions.push(Action::Begun(Err(refusal)));
     }
 
     /// Operations whose trainer has waited until its deadline.
@@ -199,9 +198,10 @@ impl Peer {
         let late = "the operation's total deadline passed";
         // Others may have its data by now, and be prepared with it.
         let detail = format!("{late} while data moved: the others decide whether its contribution counts");
-        let given = Refusal { reason: AbortReason::PeerLost, detail };
+        let given = self.own_fault(AbortReason::PeerLost, detail);
         self.give_up(|flight| gives_up(flight) && flight.begin.is_some(), &given, actions);
-        self.give_up(gives_up, &Refusal { reason: AbortReason::Deadline, detail: late.to_owned() }, actions);
+        // Not all had come: which of them it waited for, only the coordinator knows.
+        self.give_up(gives_up, &Refusal { reason: AbortReason::Deadline, culprit: None, detail: late.to_owned() }, actions);
         self.leave_round(actions);
         self.send(leave_body(leave::Reason::Deadline), actions);
     }
@@ -209,8 +209,7 @@ impl Peer {
     /// Gives up what it is not prepared for.
     pub(super) fn abandon(&mut self, actions: &mut Vec<Action>) {
         let bound = self.rules.prepared_waits;
-        let detail = "the worker left the round".to_owned();
-        let refusal = Refusal { reason: AbortReason::TrainerLost, detail };
+        let refusal = self.own_fault(AbortReason::TrainerLost, "the worker left the round");
         self.give_up(|flight| flight.prepared.is_none() || !bound, &refusal, actions);
     }
 

@@ -205,8 +205,8 @@ impl Core {
                     control_messages,
                 })
             }
-            Outcome::Aborted(Refusal { reason, detail }) => {
-                operate_reply::Outcome::Aborted(Aborted { reason: reason.into(), detail })
+            Outcome::Aborted(Refusal { reason, culprit, detail }) => {
+                operate_reply::Outcome::Aborted(Aborted { reason: reason.into(), detail, culprit })
             }
             Outcome::InDoubt => operate_reply::Outcome::InDoubt(InDoubt {}),
         };

@@ -93,8 +93,8 @@ impl Core {
         let Some(judged) = serving.map(|coordinator| coordinator.admits(&hello)) else { return };
         match (judged, &hello.member) {
             (Err(refusal), _) => {
-                tracing::warn!(worker = hello.member.map(|member| member.worker), refusal.detail, "a session was refused");
-                let _gone = sender.try_send(Err(Status::permission_denied(refusal.detail)));
+                tracing::warn!(worker = hello.member.map(|member| member.worker), refusal, "a session was refused");
+                let _gone = sender.try_send(Err(Status::permission_denied(refusal)));
             }
             (Ok(()), Some(member)) => {
                 self.served.insert(member.slot, Served::Remote { session, sender });

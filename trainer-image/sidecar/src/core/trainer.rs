@@ -255,7 +255,7 @@ impl Core {
                 });
             }
             // Trying again would not help.
-            Err(Refusal { reason: AbortReason::StateRefused, detail }) => {
+            Err(Refusal { reason: AbortReason::StateRefused, detail, .. }) => {
                 trainer.refuse(&Status::failed_precondition(detail.clone()));
             }
             Err(refusal) => trainer.refuse(&Status::aborted(refusal.detail.clone())),

@@ -32,6 +32,14 @@ pub enum TrainerError {
     /// The sidecar cannot be reached, or memory to share with it is short.
     #[error(transparent)]
     Session(#[from] atoll_sdk::SdkError),
+    /// A round was aborted: the worker begins it again.
+    #[error("the round was aborted, {reason:?}: {detail}")]
+    Aborted {
+        /// What kind.
+        reason: atoll_sdk::AbortReason,
+        /// The facts; they name the worker that caused it, where another did.
+        detail: String,
+    },
     /// A vector of the method has the wrong length.
     #[error(transparent)]
     Method(#[from] atoll_methods::MethodError),

@@ -98,7 +98,7 @@ impl<'a> Rounds<'a> {
     pub(super) fn train(&mut self) -> Result<(), TrainerError> {
         while self.steps() < self.job.spec.stop.steps {
             match self.round() {
-                Err(TrainerError::Session(SdkError::Again(reason))) => {
+                Err(reason @ (TrainerError::Aborted { .. } | TrainerError::Session(SdkError::Again(_)))) => {
                     tracing::warn!(%reason, "the round begins again");
                     self.joined = false;
                     self.model.load_from(self.state.start()?)?;
@@ -224,6 +224,7 @@ impl<'a> Rounds<'a> {
                 Outcome::Committed { record, payload_bytes, wire_bytes, .. } => {
                     break (record.unwrap_or_default(), payload_bytes, wire_bytes);
                 }
+                Outcome::Aborted { reason, detail, .. } => return Err(TrainerError::Aborted { reason, detail }),
                 Outcome::InDoubt => tracing::warn!(round = round.round, "cut off before the outcome; waiting for it"),
             }
         };

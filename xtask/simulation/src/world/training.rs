@@ -204,7 +204,8 @@ impl World {
             }
             Outcome::Aborted(refusal) => {
                 // Who was lost to the others is told that it is left out; whether its contribution counts, they decide.
-                let waited = waited.filter(|_| refusal.reason != AbortReason::PeerLost);
+                let left_out = refusal.reason == AbortReason::PeerLost && refusal.culprit == Some(slot);
+                let waited = waited.filter(|_| !left_out);
                 self.given_up.extend(waited.and_then(|(enter, _)| enter.contribution).map(|given| given.loss as u64));
                 self.node(slot).trainer.start = None;
                 self.soon(20, Happening::ArriveAgain { slot, trainer });

@@ -10,6 +10,8 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Notice, chain, operation};
 
+mod culprits;
+
 const ROUND: u64 = 1;
 
 fn member(slot: u32) -> Member {

@@ -26,7 +26,7 @@ pub(super) enum Session {
 /// A session that this sidecar serves as coordinator.
 pub(super) enum Served {
     Local,
-    Remote { session: u64, sender: ToPeer },
+    Remote { session: u64, incarnation: u64, sender: ToPeer },
 }
 
 impl Served {
@@ -35,12 +35,17 @@ impl Served {
     }
 }
 
-/// What a sidecar that is the coordinator says to itself.
+/// What a sidecar that is the coordinator says to itself; and sessions with others that it ended while it carried out actions,
+/// which its state machines hear of after those.
 pub(super) enum Local {
     Opened(u64),
     Up(Box<PeerMessage>),
     Down(Box<CoordinatorMessage>),
     Closed(u64),
+    /// It serves this session no more: slot and incarnation of the peer.
+    EndedServed(u32, u64),
+    /// It left the session that this attempt had opened, of this term.
+    EndedDial(u64, u64),
 }
 
 impl Core {
@@ -57,7 +62,11 @@ impl Core {
                     self.session = Session::None;
                     self.peer_event(peer::Event::Closed(term));
                 }
-                Local::Down(_) | Local::Closed(_) => {}
+                Local::EndedServed(slot, incarnation) => {
+                    self.coordinator_event(coordinator::Event::Disconnected { slot, incarnation });
+                }
+                Local::EndedDial(dial, term) if dial == self.dials => self.peer_event(peer::Event::Closed(term)),
+                Local::Down(_) | Local::Closed(_) | Local::EndedDial(..) => {}
             }
         }
     }
@@ -97,7 +106,8 @@ impl Core {
                 let _gone = sender.try_send(Err(Status::permission_denied(refusal)));
             }
             (Ok(()), Some(member)) => {
-                self.served.insert(member.slot, Served::Remote { session, sender });
+                let incarnation = member.incarnation;
+                self.served.insert(member.slot, Served::Remote { session, incarnation, sender });
                 self.coordinator_event(coordinator::Event::Connected(Box::new(hello)));
             }
             (Ok(()), None) => {}
@@ -120,12 +130,15 @@ impl Core {
         }
     }
 
-    /// A session whose peer takes nothing any more is as good as lost; its silence is noticed by the clock.
+    /// A session is a sequence without gaps: where a message finds no room, the session ends with those before it.
     pub(super) fn send_to_peer(&mut self, slot: u32, message: CoordinatorMessage) {
         match self.served.get(&slot) {
             Some(Served::Local) => self.local.push_back(Local::Down(Box::new(message))),
-            Some(Served::Remote { sender, .. }) => {
-                let _full_or_closed = sender.try_send(Ok(message));
+            Some(Served::Remote { sender, incarnation, .. }) => {
+                if sender.try_send(Ok(message)).is_err() {
+                    self.local.push_back(Local::EndedServed(slot, *incarnation));
+                    self.served.remove(&slot);
+                }
             }
             None => {}
         }
@@ -191,13 +204,19 @@ impl Core {
         }
     }
 
+    /// As [`Core::send_to_peer`], in the other direction.
     pub(super) fn send_to_coordinator(&mut self, message: PeerMessage) {
         match &self.session {
             Session::Local(_) => self.local.push_back(Local::Up(Box::new(message))),
-            Session::Remote { sender: Some(sender), .. } => {
+            Session::Remote { sender: Some(sender), dial, task } => {
                 let heartbeat = matches!(message.body, Some(peer_message::Body::Heartbeat(_)));
                 self.observation.metrics().control_messages.inc_by(u64::from(!heartbeat));
-                let _full_or_closed = sender.try_send(message);
+                let term = message.term;
+                if sender.try_send(message).is_err() {
+                    task.abort();
+                    self.local.push_back(Local::EndedDial(*dial, term));
+                    self.session = Session::None;
+                }
             }
             Session::Remote { .. } | Session::None => {}
         }
@@ -244,9 +263,124 @@ fn blames_lanes(message: &CoordinatorMessage) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use atoll_collective::v1::{Abort, Evict};
+    use std::sync::Arc;
+    use std::time::Duration;
 
+    use atoll_collective::coordinator::{Coordinator, IN_FLIGHT, Settings};
+    use atoll_collective::lane::{Bounds, Lanes, Meter, Operations};
+    use atoll_collective::rules::Rules;
+    use atoll_collective::secret::Secret;
+    use atoll_collective::transport::Transport;
+    use atoll_collective::v1::{Abort, EpochRecord, Evict, Heartbeat};
+    use serde_json::to_value;
+    use tokio::sync::watch;
+
+    use super::super::Shared;
     use super::*;
+    use crate::metrics::Metrics;
+    use crate::regions::Regions;
+    use crate::report::Reporter;
+
+    /// Room in the queues below, which nobody drains meanwhile.
+    const ROOM: usize = 3;
+
+    fn member(slot: u32) -> Member {
+        let (worker, address) = (format!("w{slot}"), "127.0.0.1:1".to_owned());
+        Member { slot, worker, address, island: "here".into(), incarnation: 1, ..Member::default() }
+    }
+
+    /// The sidecar of slot 0, and what its tasks tell it.
+    fn core() -> (Core, mpsc::Receiver<Input>) {
+        let settings = Settings {
+            run: "kjv".into(),
+            minimum: 2,
+            target: 2,
+            quorum: 2,
+            join_window: 0,
+            liveness: 60_000,
+            round_timeout: 60_000,
+            drop_stragglers: false,
+            in_flight: IN_FLIGHT,
+        };
+        let config = crate::Config {
+            worker: "w0".into(),
+            slot: 0,
+            contributor: false,
+            incarnation: 1,
+            listen: ([127, 0, 0, 1], 0).into(),
+            announce: None,
+            arbiter: "127.0.0.1:1".into(),
+            socket: "nowhere".into(),
+            temporary_folder: None,
+            settings,
+            progress: Duration::from_secs(1),
+            bounds: Bounds::default(),
+            token: "secret".into(),
+            island: "here".into(),
+            identity: None,
+            metrics: None,
+            record: None,
+            relay: None,
+        };
+        let shared = Shared {
+            metrics: Arc::new(Metrics::new("kjv", "w0").unwrap()),
+            operations: Operations::default(),
+            offer: watch::channel(None).0,
+            regions: Regions::default(),
+            report: Reporter::new("w0", Arc::new(|_| {})),
+            rules: Rules::default(),
+        };
+        let lanes = Lanes::new("kjv", 0, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
+        let (inbox, inputs) = mpsc::channel(64);
+        (Core::new(config, member(0), lanes, inbox, shared), inputs)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_nothing_any_more_is_lost_at_once_and_what_it_was_told_has_no_gap() {
+        let (mut core, _inputs) = core();
+        let record = EpochRecord { term: 3, epoch: 1, members: vec![member(0), member(1)], ..EpochRecord::default() };
+        core.coordinator = Some(Coordinator::new(core.config.settings.clone(), record, 0));
+        let hello = Hello { run: "kjv".into(), member: Some(member(1)), ..Hello::default() };
+        let (sender, mut told) = mpsc::channel(ROOM);
+        core.session_opened(5, 3, hello, sender);
+        let known = |core: &Core| to_value(&core.coordinator).unwrap()["sessions"].get("1").is_some();
+        let says = |number| CoordinatorMessage { term: 3, epoch: number, ..CoordinatorMessage::default() };
+        for number in 0..=ROOM as u64 {
+            assert!(known(&core) && core.served.contains_key(&1), "after {number} messages");
+            core.send_to_peer(1, says(number));
+            core.talk_to_itself();
+        }
+        assert!(!known(&core) && !core.served.contains_key(&1));
+        core.send_to_peer(1, says(9));
+        let mut heard = Vec::new();
+        while let Some(message) = told.recv().await {
+            heard.push(message.unwrap().epoch);
+        }
+        assert_eq!(heard, [0, 1, 2], "and then the end of the session");
+    }
+
+    #[tokio::test]
+    async fn a_coordinator_that_takes_nothing_any_more_is_left_and_what_it_was_told_has_no_gap() {
+        let (mut core, _inputs) = core();
+        core.peer_event(peer::Event::Located(EpochRecord { term: 3, coordinator: Some(member(1)), ..EpochRecord::default() }));
+        let (dial, term) = (core.dials, 3);
+        let (sender, mut told) = mpsc::channel(ROOM);
+        core.take_from_coordinator(Input::Opened { dial, term, sender });
+        let open = |core: &Core| to_value(&core.peer).unwrap()["link"].get("Open").is_some();
+        // The first is its introduction.
+        for number in 1..=ROOM as u64 {
+            assert!(open(&core) && matches!(core.session, Session::Remote { .. }), "after {number} messages");
+            let body = Some(peer_message::Body::Heartbeat(Heartbeat {}));
+            core.send_to_coordinator(PeerMessage { term, learned: number, body });
+            core.talk_to_itself();
+        }
+        assert!(!open(&core));
+        let mut heard = Vec::new();
+        while let Some(message) = told.recv().await {
+            heard.push(message.learned);
+        }
+        assert_eq!(heard, [0, 1, 2], "and then the end of the session");
+    }
 
     #[test]
     fn lanes_are_opened_anew_after_an_operation_that_failed_for_want_of_data_and_after_no_other() {

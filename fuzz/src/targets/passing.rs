@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, memfd_create};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use crate::Target;
@@ -22,7 +22,9 @@ pub(crate) fn sealed_file(length: u64) -> OwnedFd {
 /// A file of so many bytes, sealed or not.
 fn file(length: u64, sealed: bool) -> OwnedFd {
     let file = memfd_create("fuzz", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a file in memory");
-    ftruncate(&file, length).expect("its length");
+    if length > 0 {
+        fallocate(&file, FallocateFlags::empty(), 0, length).expect("its length, in memory");
+    }
     if sealed {
         fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).expect("its seals");
     }

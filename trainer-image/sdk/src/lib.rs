@@ -31,6 +31,16 @@ pub enum SdkError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A region that another process made was not taken from memory as a whole: whoever used the rest could be killed for it.
+    #[error("region {name}: {present} of its {length} bytes are in memory; take all of them with fallocate before it is passed")]
+    Sparse {
+        /// Its name.
+        name: String,
+        /// Its length in bytes.
+        length: u64,
+        /// Bytes that are there.
+        present: u64,
+    },
     /// A region cannot be handed over.
     #[error("passing region {name} to the sidecar: {source}")]
     Passing {

@@ -52,8 +52,8 @@ pub(crate) fn pass(socket: &mut UnixStream, name: &str, region: &Region) -> Resu
 /// False when the other side is done.
 ///
 /// # Errors
-/// [`SdkError::Passing`] for a message without exactly one descriptor, a name that is too long or not UTF-8, or a region
-/// that [`Region::open`] refuses. The other side is told.
+/// [`SdkError::Passing`] for a message without exactly one descriptor, or a name that is too long or not UTF-8; what
+/// [`Region::open`] says of a region that it refuses. The other side is told.
 pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region)) -> Result<bool, SdkError> {
     let mut message = [0; 8 + LONGEST_NAME + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -93,6 +93,10 @@ fn parse(message: &[u8]) -> Option<(u64, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
     use super::*;
 
     #[test]
@@ -111,20 +115,36 @@ mod tests {
         assert_eq!(received.bytes(0..5).unwrap(), b"hello");
     }
 
-    #[test]
-    fn a_message_with_two_descriptors_is_refused() {
+    /// Why a message with these descriptors, for a region of so many bytes, is refused; the sender is told.
+    fn refused(length: u64, descriptors: &[BorrowedFd<'_>]) -> SdkError {
         let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
-        let region = Region::create("1/state", 32).unwrap();
-        let message = [&32u64.to_le_bytes()[..], b"1/state"].concat();
-        let descriptors = [region.descriptor(), region.descriptor()];
+        let message = [&length.to_le_bytes()[..], b"1/state"].concat();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        control.push(SendAncillaryMessage::ScmRights(descriptors));
         sendmsg(&trainer, &[IoSlice::new(&message)], &mut control, SendFlags::NOSIGNAL).unwrap();
-        assert!(receive(&mut sidecar, |_, _| unreachable!()).is_err());
+        let error = receive(&mut sidecar, |_, _| unreachable!()).unwrap_err();
         let mut answer = [9];
         trainer.read_exact(&mut answer).unwrap();
         assert_eq!(answer, [0]);
+        error
+    }
+
+    #[test]
+    fn a_message_with_two_descriptors_is_refused() {
+        let region = Region::create("1/state", 32).unwrap();
+        assert!(matches!(refused(32, &[region.descriptor(), region.descriptor()]), SdkError::Passing { .. }));
+    }
+
+    #[test]
+    fn a_region_with_holes_is_refused_and_takes_no_memory() {
+        const LARGEST: u64 = 1 << 40;
+        let file = memfd_create("sparse", MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&file, LARGEST).unwrap();
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL).unwrap();
+        let error = refused(LARGEST, &[file.as_fd()]);
+        assert!(matches!(error, SdkError::Sparse { length: LARGEST, present: 0, .. }), "{error}");
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_blocks, 0);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::fs::{File, Permissions};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -23,6 +23,9 @@ const LARGEST: u64 = 1 << 40;
 /// Permission of the file, for everybody to read it, that a region has while its bytes are whole. It means nothing else for a
 /// file without a name, and it lives as long as the bytes do.
 const WHOLE: u32 = 0o004;
+
+/// What a file's blocks are counted in, whatever their size: `stat(2)`.
+const BLOCK: u64 = 512;
 
 /// Seals that keep both sides' mappings valid.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -54,16 +57,21 @@ impl Region {
         Self::map(name, file, length)
     }
 
-    /// Maps a region that another process made, if it is sealed and as long as declared.
+    /// Maps a region that another process made, if it is sealed, as long as declared, and present in memory.
     ///
     /// # Errors
-    /// [`SdkError::Region`] where it is not.
+    /// [`SdkError::Region`] where it is not sealed or not as long, [`SdkError::Sparse`] where it has holes: nothing is taken from
+    /// memory to fill them.
     pub fn open(name: &str, file: File, length: u64) -> Result<Self, SdkError> {
         let failed = |source: std::io::Error| SdkError::Region { name: name.to_owned(), length, source };
         let seals = fcntl_get_seals(&file).map_err(|error| failed(error.into()))?;
-        let actual = file.metadata().map_err(failed)?.len();
-        if !seals.contains(SEALS) || actual != length || length == 0 || length > LARGEST {
+        let metadata = file.metadata().map_err(failed)?;
+        if !seals.contains(SEALS) || metadata.len() != length || length == 0 || length > LARGEST {
             return Err(failed(std::io::ErrorKind::InvalidData.into()));
+        }
+        let present = metadata.blocks().saturating_mul(BLOCK);
+        if present < length {
+            return Err(SdkError::Sparse { name: name.to_owned(), length, present });
         }
         Self::map(name, file, length)
     }
@@ -232,5 +240,24 @@ mod tests {
         open.set_len(16).unwrap();
         assert!(Region::open("test", open, 16).is_err());
         assert!(Region::create("test", 0).is_err());
+    }
+
+    #[test]
+    fn a_region_with_holes_is_refused_until_all_of_it_is_there() {
+        const LENGTH: u64 = 64 << 10;
+        let file = File::from(memfd_create("sparse", MemfdFlags::ALLOW_SEALING).unwrap());
+        file.set_len(LENGTH).unwrap();
+        fcntl_add_seals(&file, SEALS).unwrap();
+        let open = || Region::open("sparse", file.try_clone().unwrap(), LENGTH);
+        let present = || match open() {
+            Err(SdkError::Sparse { length: LENGTH, present, .. }) => present,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(present(), 0);
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LENGTH / 2).unwrap();
+        assert_eq!(present(), LENGTH / 2);
+        assert!(open().unwrap_err().to_string().contains("32768 of its 65536 bytes are in memory"));
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LENGTH).unwrap();
+        assert_eq!(open().unwrap().len() as u64, LENGTH);
     }
 }

@@ -14,6 +14,7 @@ pub mod admission;
 pub mod arbiter;
 mod bfloat16;
 pub mod chain;
+mod clock;
 pub mod codec;
 pub mod coordinator;
 pub mod exchange;
@@ -37,7 +38,8 @@ mod vectorised;
 pub use atoll_proto::v1;
 pub use finite::NotFinite;
 
-/// Milliseconds since an instant that the caller fixes once.
+/// Milliseconds since an instant that the caller fixes once, by a clock that does not step; where it steps back all the same, the
+/// state machines take it for standing still.
 pub type Millis = u64;
 
 /// Why something was refused or aborted, for the trainer that asked for it.

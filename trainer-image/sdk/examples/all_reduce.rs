@@ -9,6 +9,7 @@ const ALL: std::ops::Range<usize> = 0..400_000; // bytes of each vector
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let (Some(run), Some(socket)) = (arguments.next(), arguments.next()) else { return Err("give RUN and SOCKET".into()) };
+    #[expect(clippy::disallowed_methods, reason = "a number that no earlier start had")]
     let incarnation = UNIX_EPOCH.elapsed()?.as_nanos() as u64; // a later start has a higher one
     let patience = Duration::from_secs(10);
     let mut session = Session::new(Options { run, socket: socket.into(), incarnation, rank: 0, ranks: 1, patience })?;

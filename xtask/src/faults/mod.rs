@@ -47,6 +47,7 @@ pub(crate) struct Pass {
 /// Goes through all phases, and through all cases at random instants of runs, from the seed or a new one.
 pub(crate) fn perform(pass: Pass) -> Result<Tally> {
     product::build(&["atoll", "atoll-faults"])?;
+    #[expect(clippy::disallowed_methods, reason = "a seed is any number")]
     let seed = pass.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
     let churn = pass.minutes.map_or(CHURN, Duration::from_mins);
     let (length, instants) = match pass.instants {

@@ -107,6 +107,7 @@ impl Known {
         let victim = self.current.get(&(worker.clone(), process.to_owned()));
         let victim = victim.with_context(|| format!("no event tells the process of {worker}'s {process}"))?;
         // Events are written in whole milliseconds, rounded down.
+        #[expect(clippy::disallowed_methods, reason = "it is held against the times of events")]
         let time = Timestamp::from_millisecond(Timestamp::now().as_millisecond())?;
         victim.signal(instant.case.blow.signal())?;
         Ok((worker, time))

@@ -5,6 +5,7 @@
 
 use super::{Acceptor, Single, is_newer};
 use crate::Millis;
+use crate::clock::Clock;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, BeatReply, BeatRequest, EpochRecord, EpochRequest, Hub as Told, Member, Ruling, TermRequest};
 
@@ -14,13 +15,14 @@ pub struct Hub {
     single: Single,
     acceptor: Acceptor,
     wanted: ArbiterKind,
+    clock: Clock,
 }
 
 impl Hub {
     /// The hub's process `me`, with what `Single` has stored so far.
     #[must_use]
     pub fn new(me: Member, single: Single, liveness: Millis) -> Self {
-        Self { single, acceptor: Acceptor::new(me, liveness), wanted: ArbiterKind::Single }
+        Self { single, acceptor: Acceptor::new(me, liveness), wanted: ArbiterKind::Single, clock: Clock::default() }
     }
 
     /// The same, keeping `rules`; for the simulation.
@@ -49,6 +51,7 @@ impl Hub {
 
     /// A sidecar lives, and tells the newest record that it knows.
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) -> BeatReply {
+        let now = self.clock.at(now);
         self.acceptor.beat(request, now);
         self.single.learn(self.acceptor.record());
         if let Some(member) = &request.member {
@@ -66,6 +69,7 @@ impl Hub {
 
     /// As `Single`, or as a voter where the question has a ballot.
     pub fn request_term(&mut self, request: &TermRequest, now: Millis) -> Ruling {
+        let now = self.clock.at(now);
         let ruling = match (&request.candidate, request.ballot) {
             (_, Some(_)) => self.acceptor.promise(request, now),
             (Some(candidate), None) => self.single.request_term(candidate, request.observed_term, now),
@@ -76,6 +80,7 @@ impl Hub {
 
     /// As `Single`, or as a voter where the question has a ballot.
     pub fn grant_epoch(&mut self, request: &EpochRequest, now: Millis) -> Ruling {
+        let now = self.clock.at(now);
         let ruling = match (&request.proposed, request.ballot) {
             (_, Some(_)) => self.acceptor.accept(request, now),
             (Some(proposed), None) => self.single.grant_epoch(proposed),

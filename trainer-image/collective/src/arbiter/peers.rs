@@ -5,6 +5,7 @@
 
 use super::{Process, follows, is_newer, is_trusted, process, proposer, voters};
 use crate::Millis;
+use crate::clock::Clock;
 use crate::rules::Rules;
 use crate::v1::{Ballot, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
 
@@ -22,6 +23,7 @@ pub struct Acceptor {
     promised: Ballot,
     promised_at: Millis,
     accepted: Option<(Ballot, EpochRecord)>,
+    clock: Clock,
     rules: Rules,
 }
 
@@ -37,6 +39,7 @@ impl Acceptor {
             promised: Ballot::default(),
             promised_at: 0,
             accepted: None,
+            clock: Clock::default(),
             rules: Rules::default(),
         }
     }
@@ -63,6 +66,7 @@ impl Acceptor {
     ///
     /// The place of that record is closed: from here on the record is the answer to every question about it.
     pub fn learn(&mut self, record: &EpochRecord, now: Millis) -> bool {
+        let now = self.clock.at(now);
         if !is_newer(record, &self.record) {
             return false;
         }
@@ -78,6 +82,7 @@ impl Acceptor {
 
     /// A sidecar lives, and tells the newest record that it knows; a contributor's word is no record.
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) {
+        let now = self.clock.at(now);
         let Some(member) = request.member.as_ref().filter(|member| is_trusted(&self.record, member)) else { return };
         if let Some(record) = &request.record {
             self.learn(record, now);
@@ -98,6 +103,7 @@ impl Acceptor {
     ///
     /// Refused to whoever is outbid, or would depose a coordinator that this voter still hears.
     pub fn promise(&mut self, request: &TermRequest, now: Millis) -> Ruling {
+        let now = self.clock.at(now);
         let (Some(after), Some(ballot), Some(candidate)) = (&request.after, request.ballot, &request.candidate) else {
             return self.refusal();
         };
@@ -120,6 +126,7 @@ impl Acceptor {
 
     /// Accepts a record in the place after the newest, unless it has promised to leave that to a higher ballot.
     pub fn accept(&mut self, request: &EpochRequest, now: Millis) -> Ruling {
+        let now = self.clock.at(now);
         let (Some(after), Some(ballot), Some(proposed)) = (&request.after, request.ballot, &request.proposed) else {
             return self.refusal();
         };

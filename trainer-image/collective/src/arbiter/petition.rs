@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Acceptor, Process, follows, majority, next_term, process, voters};
+use crate::clock::Clock;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, Ballot, BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
 use crate::{Millis, Notice};
@@ -162,6 +163,7 @@ pub struct Petition {
     told: bool,
     /// The voters that a human lets count as all.
     survivors: Vec<Member>,
+    clock: Clock,
     rules: Rules,
 }
 
@@ -190,6 +192,7 @@ impl Petition {
             alone_since: None,
             told: false,
             survivors: Vec::new(),
+            clock: Clock::default(),
             rules: Rules::default(),
         }
     }
@@ -221,6 +224,7 @@ impl Petition {
 
     /// Takes one event at time `now` and says what to do about it.
     pub fn tick(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let now = self.clock.at(now);
         let mut actions = Vec::new();
         match event {
             Event::RequestTerm(observed) => self.want_term(observed, now, &mut actions),
@@ -241,17 +245,20 @@ impl Petition {
 
     /// Answers a heartbeat, as a voter.
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) -> (BeatReply, Vec<Action>) {
+        let now = self.clock.at(now);
         let ((), actions) = self.serve(|acceptor| acceptor.beat(request, now));
         (BeatReply { record: Some(self.record().clone()), hub: None }, actions)
     }
 
     /// Answers another's question for its promise, as a voter.
     pub fn promise(&mut self, request: &TermRequest, now: Millis) -> (Ruling, Vec<Action>) {
+        let now = self.clock.at(now);
         self.serve(|acceptor| acceptor.promise(request, now))
     }
 
     /// Answers another's question to accept a record, as a voter.
     pub fn accept(&mut self, request: &EpochRequest, now: Millis) -> (Ruling, Vec<Action>) {
+        let now = self.clock.at(now);
         self.serve(|acceptor| acceptor.accept(request, now))
     }
 
@@ -264,6 +271,7 @@ impl Petition {
     /// # Errors
     /// [`ForceError`] where there is nothing to force, or somebody is named who has no vote.
     pub fn force(&mut self, observed: u64, survivors: &[Member], now: Millis) -> Result<Vec<Action>, ForceError> {
+        let now = self.clock.at(now);
         if !self.in_force() {
             return Err(ForceError::NotInForce);
         }
@@ -336,7 +344,7 @@ impl Petition {
             actions.push(Action::AskSingle(Question::Term(request)));
         }
         let until = now.saturating_add(2 * self.liveness);
-        let from = now + self.turn() * (self.liveness / TURN);
+        let from = now.saturating_add(self.turn() * (self.liveness / TURN));
         let wish = self.wish.get_or_insert(Wish { observed, from, until });
         wish.until = wish.until.max(until);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{is_newer, is_trusted, next_term};
 use crate::Millis;
+use crate::clock::Clock;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, EpochRecord, Member, Ruling};
 
@@ -17,6 +18,7 @@ pub struct Single {
     /// Last heartbeat by slot and incarnation.
     heard: BTreeMap<(u32, u64), Millis>,
     liveness: Millis,
+    clock: Clock,
     rules: Rules,
 }
 
@@ -48,6 +50,7 @@ impl Single {
 
     /// A sidecar lives.
     pub fn beat(&mut self, member: &Member, now: Millis) -> EpochRecord {
+        let now = self.clock.at(now);
         self.heard.insert((member.slot, member.incarnation), now);
         self.record.clone()
     }
@@ -59,6 +62,7 @@ impl Single {
 
     /// Grants the term after `observed` to `candidate`, if `observed` is still the newest and its coordinator is lost.
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
+        let now = self.clock.at(now);
         self.heard.insert((candidate.slot, candidate.incarnation), now);
         let follows = observed == self.record.term;
         let trusted = is_trusted(&self.record, candidate);

@@ -235,6 +235,7 @@ impl Coordinator {
 
     /// Takes one event at time `now` and says what to do about it.
     pub fn tick(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let now = now.max(self.last_tick);
         let mut actions = Vec::new();
         if self.phase == Phase::Deposed {
             return actions;

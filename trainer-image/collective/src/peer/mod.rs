@@ -7,6 +7,7 @@ mod operations;
 
 use std::collections::BTreeMap;
 
+use crate::clock::Clock;
 use crate::operation::Key;
 use crate::rules::Rules;
 use crate::v1::{
@@ -132,6 +133,7 @@ pub struct Peer {
     operated: bool,
     /// Why its trainer takes part no more, until one arrives again; every new coordinator has to hear it.
     left: Option<i32>,
+    clock: Clock,
     rules: Rules,
 }
 
@@ -162,6 +164,7 @@ impl Peer {
             learned: 0,
             operated: false,
             left: None,
+            clock: Clock::default(),
             rules: Rules::default(),
         }
     }
@@ -186,6 +189,7 @@ impl Peer {
 
     /// Takes one event at time `now` and says what to do about it.
     pub fn tick(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let now = self.clock.at(now);
         let mut actions = Vec::new();
         match event {
             Event::Arrived(arrive, committed) => self.arrived(arrive, committed, &mut actions),

@@ -50,7 +50,9 @@ impl Recorder {
 
     /// The first lines of a file.
     fn begin(&mut self, peer: &Peer, coordinator: Option<&Coordinator>) -> io::Result<()> {
-        self.header.time = format!("{:.3}", jiff::Timestamp::now());
+        #[expect(clippy::disallowed_methods, reason = "people read it; a replay does not")]
+        let now = jiff::Timestamp::now();
+        self.header.time = format!("{now:.3}");
         self.written = 0;
         self.write(&Line::Recording(self.header.clone()))?;
         self.write(&Line::PeerState(peer.clone()))?;

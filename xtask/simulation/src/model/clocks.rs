@@ -43,7 +43,7 @@ pub(super) enum CoordinatorClock {
 /// The peer with every time set to `now`, but for deadlines.
 fn peer_at(peer: &Peer, now: Millis) -> Value {
     let mut stored = to_value(peer).unwrap();
-    for place in ["/link/Dialling/since", "/link/Open/heard", "/link/Open/sent", "/tried/1"] {
+    for place in ["/link/Dialling/since", "/link/Open/heard", "/link/Open/sent", "/tried/1", "/clock"] {
         set(&mut stored, place, now);
     }
     stored

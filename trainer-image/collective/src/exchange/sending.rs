@@ -154,3 +154,29 @@ impl Exchange {
         .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_no_frame_for_as_long_as_the_patience_is_found_out() {
+        let taken = Mutex::new(Instant::now());
+        let never = std::future::pending::<()>();
+        assert_eq!(within(PATIENCE, &taken, never).await, Err(PATIENCE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_may_take_longer_while_others_of_the_lane_arrive() {
+        let taken = Mutex::new(Instant::now());
+        let slow = within(PATIENCE, &taken, tokio::time::sleep(3 * PATIENCE / 2));
+        let other = within(PATIENCE, &taken, tokio::time::sleep(PATIENCE / 2));
+        let (slow, other) = futures::join!(slow, async {
+            other.await?;
+            within(PATIENCE, &taken, tokio::time::sleep(PATIENCE / 2)).await
+        });
+        assert_eq!((slow, other), (Ok(()), Ok(())));
+    }
+}

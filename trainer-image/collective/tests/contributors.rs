@@ -3,8 +3,8 @@
 
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::v1::{
-    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Hello, Member,
-    Operation, Prepared, Ruling, Start, coordinator_message, peer_message,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Heartbeat, Hello,
+    Member, Operation, Prepared, Ruling, Start, coordinator_message, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -75,7 +75,7 @@ fn pass(coordinator: &mut Coordinator, members: &[u32], until: u64) -> Vec<Actio
     let mut done = Vec::new();
     for now in (0..=until).step_by(500) {
         for slot in members {
-            done.extend(say(coordinator, *slot, peer_message::Body::Heartbeat(Default::default()), now));
+            done.extend(say(coordinator, *slot, peer_message::Body::Heartbeat(Heartbeat {}), now));
         }
         done.extend(tick(coordinator, Event::Tick, now));
     }

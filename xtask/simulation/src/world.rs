@@ -116,6 +116,8 @@ struct Trainer {
     committed: Option<CommitRecord>,
 }
 
+// Each is a fault of its own.
+#[allow(clippy::struct_excessive_bools)]
 struct Node {
     me: Member,
     alive: bool,
@@ -537,7 +539,9 @@ impl World {
                 }
                 peer::Action::Halt(key) => {
                     let halted = self.node(slot).moving.remove(&key);
-                    halted.into_iter().for_each(|attempt| self.end_giving(slot, attempt));
+                    if let Some(attempt) = halted {
+                        self.end_giving(slot, attempt);
+                    }
                     self.node(slot).outputs.remove(&key);
                 }
                 peer::Action::StopFetching => self.node(slot).fetches += 1,

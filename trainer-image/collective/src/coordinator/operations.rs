@@ -38,7 +38,9 @@ fn bytes(operation: Option<&Operation>, contributions: &[Contribution]) -> u64 {
 /// Nobody's experience counts more than anybody's where all joined in this round.
 fn count_newcomers(contributions: &mut [Contribution]) {
     if contributions.iter().all(|given| given.weight == 0) {
-        contributions.iter_mut().for_each(|given| given.weight = 1);
+        for given in contributions {
+            given.weight = 1;
+        }
     }
 }
 

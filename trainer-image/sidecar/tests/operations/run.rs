@@ -137,6 +137,7 @@ fn start(slot: u32, workers: u32, socket: PathBuf, arbiter: &str) -> Child {
         metrics: None,
         record: None,
         relay: None,
+        contributor: false,
     };
     // Beside the tests, where cargo puts the examples that it builds with them.
     let own = std::env::current_exe().unwrap();

@@ -134,13 +134,11 @@ impl Core {
     pub(super) fn send_to_peer(&mut self, slot: u32, message: CoordinatorMessage) {
         match self.served.get(&slot) {
             Some(Served::Local) => self.local.push_back(Local::Down(Box::new(message))),
-            Some(Served::Remote { sender, incarnation, .. }) => {
-                if sender.try_send(Ok(message)).is_err() {
-                    self.local.push_back(Local::EndedServed(slot, *incarnation));
-                    self.served.remove(&slot);
-                }
+            Some(Served::Remote { sender, incarnation, .. }) if sender.try_send(Ok(message)).is_err() => {
+                self.local.push_back(Local::EndedServed(slot, *incarnation));
+                self.served.remove(&slot);
             }
-            None => {}
+            Some(Served::Remote { .. }) | None => {}
         }
     }
 

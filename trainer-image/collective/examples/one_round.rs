@@ -17,6 +17,8 @@ const LIVENESS: Millis = 2_000;
 const ELEMENTS: u64 = 3;
 
 /// Something that happened to one of the machines.
+// A few at a time, moved once.
+#[allow(clippy::large_enum_variant)]
 enum Event {
     Peer(u32, peer::Event),
     Coordinator(coordinator::Event),

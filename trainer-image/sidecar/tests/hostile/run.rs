@@ -201,8 +201,7 @@ fn train(socket: PathBuf, rounds: &AtomicU64, over: &AtomicBool) {
         let given = Contribution { round, input, output: output_part, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
         match session.all_reduce(&given) {
             Ok(Outcome::Committed { .. }) => {}
-            Ok(Outcome::Aborted { .. }) if over.load(SeqCst) => return,
-            Err(SdkError::Again(_) | SdkError::NoSidecar { .. }) if over.load(SeqCst) => return,
+            Ok(Outcome::Aborted { .. }) | Err(SdkError::Again(_) | SdkError::NoSidecar { .. }) if over.load(SeqCst) => return,
             other => panic!("{other:?}"),
         }
         let mean = output.values(all.clone()).unwrap();

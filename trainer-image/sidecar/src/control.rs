@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use atoll_collective::identity::PeerName;
 use atoll_collective::lane::Lanes;
+use atoll_collective::operation::MOST_IN_FLIGHT;
 use atoll_collective::v1::coordinator_client::CoordinatorClient;
 use atoll_collective::v1::coordinator_server::Coordinator;
 use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
@@ -13,8 +14,9 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::core::Input;
 
-/// Messages that may wait on one session.
-const WAITING: usize = 256;
+/// Messages that may wait on one session. A new epoch aborts all operations of a peer and begins them again in one turn, before
+/// anything is sent.
+const WAITING: usize = 4 * MOST_IN_FLIGHT;
 
 /// Sends to one peer's session; dropping it ends the session.
 pub(crate) type ToPeer = mpsc::Sender<Result<CoordinatorMessage, Status>>;

@@ -54,8 +54,8 @@ async fn payloads_are_gathered_and_one_that_is_none_is_left_out_with_its_giver()
             let mut bad = payload(2);
             // The last value becomes an infinity.
             bad[10..].copy_from_slice(&[0x80, 0x7f]);
-            let refused = worker.operate(&gather(worker, &bad)).unwrap_err().to_string();
-            assert!(refused.contains("slot 2") && refused.contains("pair 2 of its payload is NaN or infinite"), "{refused}");
+            let refused = worker.operate(&gather(worker, &bad)).unwrap_err();
+            assert_eq!(refused, "NotFinite by Some(2): reported by slot 2: pair 2 of its payload is NaN or infinite");
             return;
         }
         let good = gather(worker, &payload(worker.slot));

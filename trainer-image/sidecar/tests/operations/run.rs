@@ -11,7 +11,7 @@ use atoll_collective::lane::{Bounds, Meter};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::Transport;
 use atoll_collective::v1::arbiter_server::ArbiterServer;
-use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Region, SdkError, Session, State};
+use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Region, Session, State};
 
 use crate::hub::Hub;
 
@@ -59,11 +59,14 @@ impl Rank {
         Part { region: "output".into(), range: 0..length }
     }
 
-    /// Does an operation; the slots that took part.
-    pub(crate) fn operate(&mut self, operation: &Operation) -> Result<Vec<u32>, SdkError> {
-        let outcome = self.session.operate(&operation.clone().within(PATIENCE))?;
-        let Outcome::Committed { slots, .. } = outcome else { panic!("{outcome:?}") };
-        Ok(slots)
+    /// Does an operation; the slots that took part, or why it was aborted or refused and by whom.
+    pub(crate) fn operate(&mut self, operation: &Operation) -> Result<Vec<u32>, String> {
+        match self.session.operate(&operation.clone().within(PATIENCE)) {
+            Ok(Outcome::Committed { slots, .. }) => Ok(slots),
+            Ok(Outcome::Aborted { reason, culprit, detail }) => Err(format!("{reason:?} by {culprit:?}: {detail}")),
+            Ok(Outcome::InDoubt) => panic!("nobody is cut off"),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// What the output holds.

@@ -390,7 +390,7 @@ impl World {
             Happening::RestartTrainer(slot) => self.restart_trainer(slot),
             Happening::Stop(slot) => {
                 let until = self.now + self.below(2 * LIVENESS);
-                self.node(slot).stopped_until = until;
+                self.stop(slot, until);
             }
             Happening::Cut(one, other) => self.cut(one, other),
             Happening::Block(block) => self.blocks.push(block),

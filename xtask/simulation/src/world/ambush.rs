@@ -1,5 +1,6 @@
 //! Faults that wait for their moment: the few milliseconds in which a rule of the protocol is all that keeps a run right.
 
+use atoll_collective::Millis;
 use atoll_collective::chain;
 use atoll_collective::operation::Key;
 use atoll_collective::v1::{CoordinatorMessage, EpochRecord, Member, PeerMessage, coordinator_message, peer_message};
@@ -81,6 +82,12 @@ impl World {
         }
     }
 
+    /// A worker stands still. Where it does already, what waits for it comes no earlier: sessions keep the order of sending.
+    pub(super) fn stop(&mut self, slot: u32, until: Millis) {
+        let node = self.node(slot);
+        node.stopped_until = node.stopped_until.max(until);
+    }
+
     /// Whoever knows the history stands still, where a member of the new epoch does not.
     pub(super) fn ambush_newcomers(&mut self, record: &EpochRecord) {
         let rounds = |world: &Self, member: &Member| chain::rounds(world.nodes[member.slot as usize].peer.committed());
@@ -91,7 +98,7 @@ impl World {
         }
         for member in knowing {
             let until = self.now + 3 * LIVENESS + self.below(LIVENESS);
-            self.node(member.slot).stopped_until = until;
+            self.stop(member.slot, until);
         }
     }
 

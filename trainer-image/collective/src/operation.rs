@@ -143,7 +143,11 @@ pub fn pairs(operation: &Operation) -> Option<Pairs> {
 /// Whether `slot` takes part.
 #[must_use]
 pub fn includes(operation: &Operation, slot: u32) -> bool {
-    let slots = slots(operation);
+    among(slots(operation), slot)
+}
+
+/// Whether `slot` is one of an operation's `slots`, ascending; none means all members.
+pub(crate) fn among(slots: &[u32], slot: u32) -> bool {
     slots.is_empty() || slots.binary_search(&slot).is_ok()
 }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, Coordinator, Phase, Session, evict};
-use crate::operation::Key;
+use crate::operation::{self, Key};
 use crate::state::election::{Revision, Standing};
 use crate::v1::{AbortReason, Begin, Flight, Member, OperationKind, Start, StateStrategy};
 use crate::{Millis, chain, ledger};
@@ -61,7 +61,7 @@ impl Coordinator {
                 Some(_) => flight(session).prepared.is_some(),
                 None => session.enter(key).is_some(),
             };
-            let takes_part = |session: &&Session| key.slots.is_empty() || key.slots.binary_search(&session.member.slot).is_ok();
+            let takes_part = |session: &&Session| operation::among(&key.slots, session.member.slot);
             if self.trusted().filter(takes_part).all(does) {
                 let waiting = self.contributors().filter(takes_part).filter(|session| !does(session));
                 waited_for.extend(waiting.map(|session| session.member.slot));
@@ -72,7 +72,7 @@ impl Coordinator {
 
     /// Whether the trusted members of an operation of these slots are none.
     pub(super) fn has_no_trusted(&self, slots: &[u32]) -> bool {
-        let takes_part = |member: &&Member| slots.is_empty() || slots.binary_search(&member.slot).is_ok();
+        let takes_part = |member: &&Member| operation::among(slots, member.slot);
         !self.record.members.iter().filter(takes_part).any(|member| self.decides(member))
     }
 

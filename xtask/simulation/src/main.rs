@@ -139,10 +139,6 @@ fn model(rules: Rules, faults: u32) -> ExitCode {
     ExitCode::from(u8::from(!broken.is_empty() || !never.is_empty()))
 }
 
-/// A schedule that breaks a rule, which is to be mended next: a contributor that forges a commit, and a new coordinator, give one
-/// round two records that name different ones before them.
-const OPEN: u64 = 9069;
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let rules = arguments.without.unwrap_or_default();
@@ -158,12 +154,8 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let seeds = arguments.seed.map_or(0..arguments.seeds, |seed| seed..seed + 1);
     let count = seeds.end - seeds.start;
-    if seeds.contains(&OPEN) && arguments.seed.is_none() {
-        println!("seed {OPEN} is left out: an open fault, `--seed {OPEN}` shows it");
-    }
     let sum = seeds
         .into_par_iter()
-        .filter(|seed| *seed != OPEN || arguments.seed.is_some())
         .map(|seed| Sum::of(seed, run(seed, &Schedule { traced: arguments.trace, ..Schedule::of(seed) }, rules)))
         .reduce(Sum::default, Sum::and);
     if let Some((seed, wrong)) = &sum.wrong {

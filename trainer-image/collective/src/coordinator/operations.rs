@@ -263,7 +263,11 @@ impl Coordinator {
     /// The commit of `begin` as the newest of the history.
     pub(super) fn append(&mut self, begin: &Begin, result_hash: &[u8]) -> Commit {
         let ends_round = begin.operation.as_ref().is_some_and(|operation| operation.ends_round);
-        let record = ends_round.then(|| chain::commit(self.committed.as_ref(), begin, result_hash));
+        // One who came back may have brought the round's record, while the commit itself reached nobody who is left.
+        let round = operation::key(begin.operation.as_ref()).round;
+        let known = self.committed.as_ref().filter(|known| known.round == round && known.result_hash == result_hash);
+        let made = || chain::commit(self.committed.as_ref(), begin, result_hash);
+        let record = ends_round.then(|| known.cloned().unwrap_or_else(made));
         self.index += 1;
         let (term, epoch) = begin.record.as_ref().map_or((0, 0), |record| (record.term, record.epoch));
         let commit = Commit {

@@ -340,6 +340,25 @@ fn a_vote_counts_in_its_own_epoch_or_for_what_was_committed_when_the_next_was_pr
 }
 
 #[test]
+fn a_round_whose_record_came_back_with_a_restarted_sidecar_gets_no_second_record() {
+    let flight = prepared(1).flights.remove(0);
+    let record = chain::commit(None, &flight.begin.unwrap(), &[9; chain::HASH]);
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let restarted = Some(Member { incarnation: 2, ..member(0) });
+    let knows = Hello { member: restarted, committed: Some(record.clone()), arrive: None, ..hello(0) };
+    tick(&mut coordinator, Event::Connected(Box::new(knows)), 1);
+    let done = tick(&mut coordinator, Event::Connected(Box::new(prepared(1))), 2);
+    let told = |action: &Action| match action {
+        Action::Send { slot: 1, message } => match &message.body {
+            Some(coordinator_message::Body::Commit(commit)) => commit.record.clone(),
+            _ => None,
+        },
+        _ => None,
+    };
+    assert_eq!(done.iter().filter_map(told).collect::<Vec<_>>(), [record]);
+}
+
+#[test]
 fn a_survivor_that_comes_too_late_to_stay_hears_that_its_contribution_counts() {
     let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
     coordinator.tick(Event::Connected(Box::new(prepared(0))), 1);

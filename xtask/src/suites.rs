@@ -96,14 +96,14 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 720, warm: 240 },
+        budget: Budget { cold: 780, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },
     Suite {
         name: "simulation",
         tier: Tier::Ci,
-        budget: Budget { cold: 420, warm: 300 },
+        budget: Budget { cold: 480, warm: 300 },
         needs: &[COMPILER],
         commands: &[
             &["xtask", "simulate", "--seeds", "10000"],
@@ -114,7 +114,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "example",
         tier: Tier::Ci,
-        budget: Budget { cold: 180, warm: 180 },
+        budget: Budget { cold: 240, warm: 240 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "example", "--quick"]],
     },
@@ -128,7 +128,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "python",
         tier: Tier::Ci,
-        budget: Budget { cold: 120, warm: 60 },
+        budget: Budget { cold: 90, warm: 60 },
         needs: &[COMPILER, Need::Linux, PYTHON],
         commands: &[&["xtask", "python"]],
     },
@@ -142,7 +142,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "acceptance",
         tier: Tier::Ci,
-        budget: Budget { cold: 240, warm: 240 },
+        budget: Budget { cold: 180, warm: 180 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "acceptance", "diloco", "--quick"]],
     },

@@ -42,6 +42,8 @@ const LIVENESS: Millis = 2_000;
 const QUORUM: u64 = 2;
 /// How long after its deadline a call may return: clocks tick every 60 ms.
 const GRACE: Millis = 200;
+/// A coordinator's state is stored and read back at each multiple of this time.
+const STORED: Millis = 1024;
 /// Clocks of a patient run: never, so that nothing but the protocol itself brings it to its end.
 const NEVER: Millis = 10 * END;
 
@@ -174,7 +176,7 @@ pub(crate) struct World {
     random: ChaCha8Rng,
     sequence: u64,
     queue: BinaryHeap<Reverse<(Millis, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    happenings: BTreeMap<u64, Box<Happening>>,
     nodes: Vec<Node>,
     sessions: BTreeMap<SessionId, Session>,
     /// The session that a coordinator serves a peer on: the one that introduced itself last.
@@ -260,7 +262,7 @@ impl World {
             }
             world.now = time;
             let happening = world.happenings.remove(&sequence).unwrap();
-            world.happen(sequence, happening);
+            world.happen(sequence, *happening);
         }
         world.check_samples();
         world.check_doubts();
@@ -325,7 +327,7 @@ impl World {
     fn at(&mut self, when: Millis, happening: Happening) {
         self.sequence += 1;
         self.queue.push(Reverse((when, self.sequence)));
-        self.happenings.insert(self.sequence, happening);
+        self.happenings.insert(self.sequence, Box::new(happening));
     }
 
     fn soon(&mut self, most: Millis, happening: Happening) {
@@ -347,7 +349,7 @@ impl World {
         let until = self.nodes[slot as usize].stopped_until;
         if until > self.now {
             self.queue.push(Reverse((until, sequence)));
-            self.happenings.insert(sequence, happening);
+            self.happenings.insert(sequence, Box::new(happening));
             return None;
         }
         Some(happening)
@@ -450,12 +452,12 @@ impl World {
         let term = coordinator.term();
         let shown = traced.then(|| format!("{event:?}"));
         let actions = coordinator.tick(event, now);
-        if now.is_multiple_of(64) {
+        if now.is_multiple_of(STORED) {
             let copy: Coordinator = serde_json::from_str(&serde_json::to_string(&coordinator).unwrap()).unwrap();
             let same = copy == *coordinator;
             self.require(same, || "a coordinator's state does not survive being stored".to_owned());
         }
-        trace(now, &format!("coordinator {slot}"), shown, &actions);
+        trace(now, ("coordinator", slot), shown, &actions);
         let mut proposals = Vec::new();
         for action in actions {
             match action {
@@ -504,7 +506,7 @@ impl World {
         let now = self.now;
         let shown = self.traced.then(|| format!("{event:?}"));
         let actions = self.node(slot).peer.tick(event, now);
-        trace(now, &format!("peer {slot}"), shown, &actions);
+        trace(now, ("peer", slot), shown, &actions);
         let me = self.node(slot).me.clone();
         let mut wished = None;
         for action in actions {
@@ -562,14 +564,14 @@ fn attempt(begin: &Begin) -> (Key, (u64, u64)) {
 }
 
 /// Prints an event that is worth it, and what was done about it.
-fn trace<A: std::fmt::Debug>(now: Millis, who: &str, event: Option<String>, actions: &[A]) {
+fn trace<A: std::fmt::Debug>(now: Millis, (machine, slot): (&str, u32), event: Option<String>, actions: &[A]) {
     let Some(event) = event else { return };
     let quiet = |text: &str| text == "Tick" || text.contains("Heartbeat") || text.starts_with("Located");
     let actions: Vec<_> = actions.iter().map(|action| format!("{action:?}")).filter(|action| !quiet(action)).collect();
     if !quiet(&event) || !actions.is_empty() {
-        println!("{now} {who}: {event}");
+        println!("{now} {machine} {slot}: {event}");
     }
     for action in actions {
-        println!("{now} {who}   -> {action}");
+        println!("{now} {machine} {slot}   -> {action}");
     }
 }

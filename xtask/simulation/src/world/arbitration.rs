@@ -156,7 +156,7 @@ impl World {
         let now = self.now;
         let shown = self.traced.then(|| format!("{event:?}"));
         let actions = self.node(slot).petition.tick(event, now);
-        trace(now, &format!("petition {slot}"), shown, &actions);
+        trace(now, ("petition", slot), shown, &actions);
         self.act_for(slot, actions);
     }
 

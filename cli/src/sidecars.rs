@@ -251,7 +251,7 @@ impl Sidecars {
         Ok(())
     }
 
-    /// Passes on what a sidecar said; one that was killed is started again, one that gave up says why on standard error.
+    /// Passes on what a sidecar said; one that was killed or told to stop is started again, one that gave up says why on standard error.
     async fn hear(&mut self, told: Told) -> Result<()> {
         let Told { slot, incarnation, what, .. } = told;
         match what {
@@ -260,7 +260,7 @@ impl Sidecars {
                 self.children[slot as usize] = None;
                 self.arbiter.ended(slot, incarnation);
                 let status = status.with_context(|| format!("the sidecar of {} is lost", name(slot)))?;
-                ensure!(status.code().is_none(), "the sidecar of {} ended with {status}", name(slot));
+                ensure!(status.success() || status.code().is_none(), "the sidecar of {} ended with {status}", name(slot));
                 self.start(slot, incarnation + 1).await?;
                 say(&format!("the sidecar of {} ended with {status} and was started again", name(slot)));
             }

@@ -356,7 +356,9 @@ impl<'a> Supervisor<'a> {
         if worker.finished && role == Role::Trainer {
             return Ok(());
         }
-        let gave_up = status.is_ok_and(|status| status.code().is_some());
+        // A sidecar that somebody told to stop ends well, and is needed all the same.
+        let told_to_stop = |status: std::process::ExitStatus| role == Role::Sidecar && status.success();
+        let gave_up = status.is_ok_and(|status| status.code().is_some() && !told_to_stop(status));
         if role == Role::Trainer {
             worker.holds_state = false;
         }

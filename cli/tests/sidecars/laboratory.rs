@@ -65,7 +65,11 @@ impl Sidecars {
     pub(crate) fn start(workers: u32, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
-        command.args(["sidecars", "--run", RUN, "--liveness", "2", "--arbiter", "peers", "--workers", &workers.to_string()]);
+        command.arg("sidecars");
+        if !arguments.contains(&"--liveness") {
+            command.args(["--liveness", "2"]);
+        }
+        command.args(["--run", RUN, "--arbiter", "peers", "--workers", &workers.to_string()]);
         command.arg("--socket-dir").arg(folder.path()).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut supervisor = command.spawn().unwrap();

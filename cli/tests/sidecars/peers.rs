@@ -23,6 +23,24 @@ fn with_hub_and_coordinator_lost_the_others_go_on_in_a_new_term() {
     run.assert_one_history();
 }
 
+/// No clock runs out in it: a heartbeat may be missing for longer than the test waits.
+#[test]
+fn a_coordinator_that_is_told_to_stop_hands_its_role_over_and_nobody_waits_for_a_clock() {
+    let run = Sidecars::start(3, &["--liveness", "600"]);
+    for hub_is_there in [true, false] {
+        let coordinator = run.coordinator();
+        let before = run.round_of(&[0, 1, 2], run.newest()).record.term;
+        if !hub_is_there {
+            run.signal_hub(Signal::STOP);
+        }
+        run.signal(&[coordinator], Signal::TERM);
+        let alone = run.round(run.newest(), |round| round.slots == but(coordinator) && round.record.term > before);
+        run.signal_hub(Signal::CONT);
+        run.round_of(&[0, 1, 2], alone.number());
+    }
+    run.assert_one_history();
+}
+
 #[test]
 fn without_a_majority_nobody_commits_until_it_is_back() {
     let run = Sidecars::start(3, &[]);

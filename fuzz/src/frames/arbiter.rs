@@ -6,7 +6,7 @@ use super::session::{member, record};
 use super::{Frame, message};
 
 pub(super) const FRAMES: [Frame; 5] = [
-    message!("arbiter-beat", BeatRequest { run: "kjv".into(), member: Some(member(1)), record: Some(record()) }),
+    message!("arbiter-beat", BeatRequest { run: "kjv".into(), member: Some(member(1)), record: Some(record()), leaves: false }),
     message!("arbiter-beat-reply", BeatReply { record: Some(record()), hub: Some(Hub { voter: Some(member(9)), wanted: 1 }) }),
     message!(
         "arbiter-term",

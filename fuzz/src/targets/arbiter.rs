@@ -73,7 +73,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let next = EpochRecord { epoch: 1, members, arbiter, hub: Some(member(HUB)), ..first.clone() };
     let ballot = Ballot { number: 1, slot: 0, incarnation: 1 };
     let run = || "run".to_owned();
-    let beat = BeatRequest { run: run(), member: Some(member(0)), record: Some(first.clone()) };
+    let beat = BeatRequest { run: run(), member: Some(member(0)), record: Some(first.clone()), leaves: false };
     let term = TermRequest { run: run(), candidate: Some(member(0)), ..TermRequest::default() };
     let epoch = EpochRequest { run: run(), proposed: Some(next.clone()), ..EpochRequest::default() };
     let promise =

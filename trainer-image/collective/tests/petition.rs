@@ -233,6 +233,28 @@ fn a_human_lets_the_survivors_count_as_all_until_the_next_epoch() {
 }
 
 #[test]
+fn who_hears_that_the_coordinator_leaves_asks_for_the_next_term_at_once() {
+    let leaves = |slot| BeatRequest { member: Some(member(slot)), leaves: true, ..BeatRequest::default() };
+    let mut other = petition(1, &first(&[0, 1, 2]));
+    other.beat(&leaves(2), 1);
+    assert_eq!(other.tick(Event::Tick, 2), [], "another one left");
+    other.beat(&leaves(0), 3);
+    assert!(matches!(&other.tick(Event::Tick, 4)[..], [Action::Ask { body: Question::Term(_), .. }, ..]));
+    let single = EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1, 2]) };
+    let (_, asks) = petition(1, &single).beat(&leaves(0), 1);
+    assert!(matches!(&asks[..], [Action::AskSingle(Question::Term(_))]));
+}
+
+#[test]
+fn a_coordinator_that_leaves_asks_for_no_term_and_tells_all() {
+    let mut leaving = petition(0, &EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1, 2]) });
+    assert_eq!(leaving.listeners(), [], "the hub alone hears it");
+    leaving.leave();
+    assert_eq!(leaving.listeners(), [member(1), member(2)]);
+    assert_eq!(leaving.tick(Event::RequestTerm(1), 1), []);
+}
+
+#[test]
 fn what_cannot_be_forced_says_why() {
     let mut petition = petition(1, &first(&[0, 1, 2]));
     assert_eq!(petition.force(0, &[member(1)], 1), Err(ForceError::Outdated { term: 1 }));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use atoll_collective::arbiter::{HUB, Question};
+use atoll_collective::arbiter::{HUB, Petition, Question};
 use atoll_collective::lane::Lanes;
 use atoll_collective::v1::arbiter_client::ArbiterClient;
 use atoll_collective::v1::{BeatRequest, EpochRecord, Member};
@@ -62,9 +62,10 @@ impl Arbiters {
         self.ways.retain(|process, _| *process == HUB_PROCESS || votes(*process));
     }
 
-    /// A heartbeat to the hub and to `listeners`, with the newest record; each answers with what it knows.
-    pub(crate) fn beat(&mut self, listeners: &[Member], record: &EpochRecord) {
-        let beat = BeatRequest { run: self.run.clone(), member: Some(self.me.clone()), record: Some(record.clone()) };
+    /// A heartbeat to the hub and to those who listen to `petition`, with the newest record; each answers with what it knows.
+    pub(crate) fn beat(&mut self, petition: &Petition) {
+        let (listeners, record) = (petition.listeners(), Some(petition.record().clone()));
+        let beat = BeatRequest { run: self.run.clone(), member: Some(self.me.clone()), record, leaves: petition.is_leaving() };
         let voters: Vec<_> = listeners.iter().filter_map(|listener| self.way(listener)).collect();
         for Way { mut client, silent } in self.way_to_hub().into_iter().chain(voters) {
             let request = self.request(beat.clone());

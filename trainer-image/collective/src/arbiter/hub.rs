@@ -54,8 +54,10 @@ impl Hub {
         let now = self.clock.at(now);
         self.acceptor.beat(request, now);
         self.single.learn(self.acceptor.record());
-        if let Some(member) = &request.member {
-            self.single.beat(member, now);
+        match &request.member {
+            Some(member) if request.leaves => self.single.ended(member.slot, member.incarnation),
+            Some(member) => _ = self.single.beat(member, now),
+            None => {}
         }
         let hub = Told { voter: Some(self.acceptor.me().clone()), wanted: self.wanted.into() };
         BeatReply { record: Some(self.record().clone()), hub: Some(hub) }
@@ -131,6 +133,18 @@ mod tests {
         let voted = EpochRequest { proposed: Some(second), after: Some(first.clone()), ballot, ..EpochRequest::default() };
         assert!(hub.grant_epoch(&voted, 4).granted);
         assert_eq!(hub.record(), &first, "one vote grants nothing");
+    }
+
+    #[test]
+    fn single_too_has_a_coordinator_that_leaves_followed_at_once() {
+        let mut hub = hub();
+        let asks = |slot, observed_term| TermRequest { candidate: Some(member(slot)), observed_term, ..TermRequest::default() };
+        assert!(hub.request_term(&asks(0, 0), 1).granted);
+        let beat = BeatRequest { member: Some(member(0)), ..BeatRequest::default() };
+        hub.beat(&beat, 2);
+        assert!(!hub.request_term(&asks(1, 1), 3).granted);
+        hub.beat(&BeatRequest { leaves: true, ..beat }, 4);
+        assert!(hub.request_term(&asks(1, 1), 5).granted);
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Acceptor {
     promised: Ballot,
     promised_at: Millis,
     accepted: Option<(Ballot, EpochRecord)>,
+    /// Its own process was told to stop.
+    leaving: bool,
     clock: Clock,
     rules: Rules,
 }
@@ -39,6 +41,7 @@ impl Acceptor {
             promised: Ballot::default(),
             promised_at: 0,
             accepted: None,
+            leaving: false,
             clock: Clock::default(),
             rules: Rules::default(),
         }
@@ -88,8 +91,13 @@ impl Acceptor {
             self.learn(record, now);
         }
         if self.coordinator() == Some(process(member)) {
-            self.heard = Some(now);
+            self.heard = Some(now).filter(|_| !request.leaves);
         }
+    }
+
+    /// Its own process was told to stop: where it coordinates, that is no reason against another candidate any more.
+    pub fn leave(&mut self) {
+        self.leaving = true;
     }
 
     /// A sidecar's process has ended: known, not guessed.
@@ -165,7 +173,8 @@ impl Acceptor {
     fn hears_coordinator(&self, candidate: &Member, now: Millis) -> bool {
         self.coordinator().is_some_and(|coordinator| {
             let heard = || self.heard.is_some_and(|heard| now.saturating_sub(heard) <= self.liveness);
-            coordinator != process(candidate) && (coordinator == process(&self.me) || heard())
+            let itself = coordinator == process(&self.me) && !self.leaving;
+            coordinator != process(candidate) && (itself || heard())
         })
     }
 
@@ -269,6 +278,21 @@ mod tests {
         assert!(voter.promise(&TermRequest { forced: true, ..term(2, 1) }, now + LIVENESS).granted);
         voter.ended(0, 1);
         assert!(voter.promise(&term(3, 1), now + 2 * LIVENESS).granted);
+    }
+
+    #[test]
+    fn a_coordinator_that_leaves_is_followed_at_once() {
+        let (mut voter, now) = voter();
+        let beat = BeatRequest { member: Some(member(0, 1)), ..BeatRequest::default() };
+        voter.beat(&beat, now);
+        voter.beat(&BeatRequest { leaves: true, member: Some(member(1, 1)), ..BeatRequest::default() }, now);
+        assert!(!voter.promise(&term(1, 1), now).granted, "another one left");
+        voter.beat(&BeatRequest { leaves: true, ..beat }, now);
+        assert!(voter.promise(&term(1, 1), now).granted);
+        let mut coordinator = Acceptor::new(member(0, 1), LIVENESS);
+        assert!(!coordinator.promise(&term(1, 1), now).granted);
+        coordinator.leave();
+        assert!(coordinator.promise(&term(1, 1), now).granted, "it votes as long as it is there");
     }
 
     #[test]

@@ -163,6 +163,8 @@ pub struct Petition {
     told: bool,
     /// The voters that a human lets count as all.
     survivors: Vec<Member>,
+    /// Its sidecar was told to stop.
+    leaving: bool,
     clock: Clock,
     rules: Rules,
 }
@@ -192,6 +194,7 @@ impl Petition {
             alone_since: None,
             told: false,
             survivors: Vec::new(),
+            leaving: false,
             clock: Clock::default(),
             rules: Rules::default(),
         }
@@ -215,10 +218,26 @@ impl Petition {
         self.told
     }
 
-    /// The other members, where this sidecar coordinates under `Peers`: those that have to hear it, besides the hub.
+    /// This sidecar was told to stop: it asks for no term any more, and its heartbeats say so. Who hears that the coordinator
+    /// leaves asks for the next term at once.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.wish = None;
+        self.acceptor.leave();
+    }
+
+    /// Its sidecar was told to stop.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// The other members, where this sidecar coordinates and they have to hear it, besides the hub: under `Peers`, or because it
+    /// leaves.
     #[must_use]
     pub fn listeners(&self) -> Vec<Member> {
-        let listens = |member: &&Member| self.in_force() && self.coordinates() && !self.is_me(member);
+        let heard = self.coordinates() && (self.in_force() || self.leaving);
+        let listens = |member: &&Member| heard && !self.is_me(member);
         self.record().members.iter().filter(listens).cloned().collect()
     }
 
@@ -246,7 +265,11 @@ impl Petition {
     /// Answers a heartbeat, as a voter.
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) -> (BeatReply, Vec<Action>) {
         let now = self.clock.at(now);
-        let ((), actions) = self.serve(|acceptor| acceptor.beat(request, now));
+        let ((), mut actions) = self.serve(|acceptor| acceptor.beat(request, now));
+        let left = request.member.as_ref().filter(|_| request.leaves);
+        if left.is_some_and(|left| self.record().coordinator.as_ref().map(process) == Some(process(left))) {
+            self.want_term(self.record().term, now, &mut actions);
+        }
         (BeatReply { record: Some(self.record().clone()), hub: None }, actions)
     }
 
@@ -335,7 +358,7 @@ impl Petition {
         if self.record().term > observed {
             return actions.push(Action::Located(self.record().clone()));
         }
-        if self.acceptor.me().contributor {
+        if self.acceptor.me().contributor || self.leaving {
             return;
         }
         if !self.in_force() || !self.rules.one_arbiter {

@@ -123,7 +123,7 @@ mod tests {
     }
 
     fn beat(run: &str, member: Option<Member>) -> Code {
-        let request = BeatRequest { run: run.into(), member, record: None };
+        let request = BeatRequest { run: run.into(), member, ..BeatRequest::default() };
         asked(request, async |service, request| service.beat(request).await.map(drop))
     }
 

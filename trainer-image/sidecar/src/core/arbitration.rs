@@ -49,7 +49,7 @@ impl Core {
     pub(super) fn beat(&mut self) {
         if self.last_beat.is_none_or(|beat| beat.elapsed() >= self.liveness() / 8) {
             self.last_beat = Some(Instant::now());
-            self.arbiters.beat(&self.petition.listeners(), self.petition.record());
+            self.arbiters.beat(&self.petition);
             self.beat_peers();
         }
     }

@@ -256,8 +256,25 @@ impl Core {
         }
         self.peer_event(peer::Event::Stopping);
         self.talk_to_itself();
+        self.hand_over(&mut inputs, &mut ticks).await;
         // Lets the farewell leave; the coordinator does not depend on it.
         tokio::task::yield_now().await;
+    }
+
+    /// Coordinates until somebody else does: the others hear that this sidecar leaves, and one of them asks for the next term. It
+    /// waits for that no longer than for somebody who is lost.
+    async fn hand_over(&mut self, inputs: &mut mpsc::Receiver<Input>, ticks: &mut tokio::time::Interval) {
+        let until = Instant::now() + self.liveness();
+        self.petition.leave();
+        self.last_beat = None;
+        while self.serves_others() && Instant::now() < until {
+            tokio::select! {
+                biased;
+                _ = ticks.tick() => self.tick(),
+                Some(input) = inputs.recv() => self.take(input),
+            }
+            self.talk_to_itself();
+        }
     }
 
     fn liveness(&self) -> Duration {

@@ -130,6 +130,11 @@ impl Core {
         }
     }
 
+    /// This sidecar coordinates somebody else.
+    pub(super) fn serves_others(&self) -> bool {
+        self.served.values().any(|served| matches!(served, Served::Remote { .. }))
+    }
+
     /// A session is a sequence without gaps: where a message finds no room, the session ends with those before it.
     pub(super) fn send_to_peer(&mut self, slot: u32, message: CoordinatorMessage) {
         match self.served.get(&slot) {

@@ -31,6 +31,8 @@ use world::World;
 pub struct Faults {
     /// Sidecars that end, and are started again.
     pub crashes: u32,
+    /// Sidecars that are told to stop, and are started again.
+    pub leaves: u32,
     /// Trainers that end, and are started again without their state.
     pub trainer_crashes: u32,
     /// Workers that stand still for a while.
@@ -127,10 +129,10 @@ impl Schedule {
     #[must_use]
     pub fn of(seed: u64) -> Self {
         let kinds = [
-            Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3, hub_crashes: 1, ..Faults::default() },
+            Faults { crashes: 3, trainer_crashes: 2, stops: 2, cuts: 3, hub_crashes: 1, leaves: 2, ..Faults::default() },
             Faults { crashes: 4, ..Faults::default() },
             Faults { partitions: 4, crashes: 1, hub_crashes: 1, ..Faults::default() },
-            Faults { crashes: 1, trainer_crashes: 1, stops: 1, cuts: 1, partitions: 2, slow: 1, ..Faults::default() },
+            Faults { crashes: 1, trainer_crashes: 1, leaves: 1, stops: 1, cuts: 1, partitions: 2, slow: 1, ..Faults::default() },
             Faults { splits: 2, stops: 2, cuts: 2, partitions: 1, crashes: (seed / 14 % 2) as u32, ..Faults::default() },
             Faults { ambushes: 6, crashes: 1, hasty: true, late: true, ..Faults::default() },
             Faults {

@@ -5,6 +5,7 @@ mod arbitration;
 mod contributors;
 mod ending;
 mod faults;
+mod leaving;
 mod network;
 mod training;
 mod values;
@@ -65,6 +66,7 @@ enum Happening {
     Trained { slot: u32, trainer: u64, start: Box<Start> },
     ArriveAgain { slot: u32, trainer: u64 },
     Crash(Option<u32>),
+    Leave(Option<u32>),
     CrashTrainer(u32),
     Restart(u32),
     RestartTrainer(u32),
@@ -127,6 +129,8 @@ struct Node {
     peer: Peer,
     petition: Petition,
     next_beat: Millis,
+    /// It was told to stop, and ends by then.
+    leaves: Option<Millis>,
     session: Option<SessionId>,
     /// Counts fetches: an earlier one that was stopped brings nothing.
     fetches: u64,
@@ -229,6 +233,7 @@ impl Node {
             alive: false,
             stopped_until: 0,
             next_beat: 0,
+            leaves: None,
             session: None,
             dials: 0,
             fetches: 0,
@@ -387,6 +392,7 @@ impl World {
                     self.crash(slot);
                 }
             }
+            Happening::Leave(slot) => self.leave(slot),
             Happening::CrashTrainer(slot) => self.crash_trainer(slot),
             Happening::Restart(slot) => self.restart(slot),
             Happening::RestartTrainer(slot) => self.restart_trainer(slot),
@@ -428,6 +434,7 @@ impl World {
     }
 
     fn tick(&mut self, slot: u32) {
+        self.end_what_left(slot);
         if !self.node(slot).alive {
             return;
         }

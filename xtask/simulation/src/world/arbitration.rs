@@ -56,7 +56,8 @@ impl World {
         }
         node.next_beat = now + LIVENESS / 8;
         let record = Some(node.petition.record().clone());
-        let request = BeatRequest { run: "run".into(), member: Some(node.me.clone()), record, leaves: false };
+        let request =
+            BeatRequest { run: "run".into(), member: Some(node.me.clone()), record, leaves: node.petition.is_leaving() };
         let listeners = node.petition.listeners();
         for to in listeners.iter().map(|listener| End::Worker(listener.slot)).chain([End::Arbiter]) {
             self.ask(slot, to, None, &Body::Beat(request.clone()));

@@ -71,6 +71,10 @@ impl World {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
             self.at(when, Happening::Slow(slot));
         }
+        for number in 0..faults.leaves {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Leave((number % 2 == 1).then_some(slot)));
+        }
     }
 
     /// One worker is cut off from all others, or from the arbiter, or from both; one way or both ways.
@@ -136,6 +140,7 @@ impl World {
         }
         let node = self.node(slot);
         node.alive = false;
+        node.leaves = None;
         node.coordinator = None;
         if self.below(2) == 0 {
             self.arbiter.ended(me.slot, me.incarnation);

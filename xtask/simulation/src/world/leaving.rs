@@ -1,0 +1,33 @@
+//! Workers whose sidecars are told to stop: they say goodbye, and a coordinator goes on until another has its role.
+
+use atoll_collective::coordinator::Coordinator;
+use atoll_collective::peer;
+
+use super::{LIVENESS, World};
+
+impl World {
+    /// A sidecar is told to stop; the coordinator's where no slot is named. It ends with a tick from now on.
+    pub(super) fn leave(&mut self, slot: Option<u32>) {
+        let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
+        let Some(slot) = slot.or(coordinator) else { return };
+        let until = self.now + LIVENESS;
+        let node = self.node(slot);
+        if !node.alive || node.leaves.is_some() {
+            return;
+        }
+        node.leaves = Some(until);
+        node.next_beat = 0;
+        node.petition.leave();
+        self.peer_event(slot, peer::Event::Stopping);
+    }
+
+    /// Ends a sidecar that was told to stop, once it coordinates nobody else any more or has waited long enough for that.
+    pub(super) fn end_what_left(&mut self, slot: u32) {
+        let Some(until) = self.node(slot).leaves else { return };
+        let term = self.node(slot).coordinator.as_ref().map(Coordinator::term);
+        let serves = |term| (0..self.nodes.len() as u32).any(|peer| peer != slot && self.session_of(slot, peer, term).is_some());
+        if self.now >= until || !term.is_some_and(serves) {
+            self.crash(slot);
+        }
+    }
+}

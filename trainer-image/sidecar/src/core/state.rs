@@ -51,6 +51,10 @@ impl Core {
         };
         let Some((asked, mixture)) = trainer.hashed(manifests) else { return };
         let Some(manifest) = trainer.manifest.clone() else { return };
+        // It takes no part any more: the trainer waits for the sidecar that takes this one's place.
+        if self.petition.is_leaving() {
+            return;
+        }
         // What a trainer that begins a round still waited for, it has given up.
         self.calls.clear();
         // The peer counts the attempts.

@@ -7,7 +7,7 @@ use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
     AbortReason, Aborted, Begin, Committed, Contribution, Enter, InDoubt, OperateReply, OperateRequest, Operation, OperationKind,
-    operate_reply,
+    Slice, operate_reply,
 };
 use atoll_collective::{Millis, Refusal};
 use tokio::task::JoinHandle;
@@ -38,12 +38,71 @@ pub(super) struct Call {
     /// What the worker gives, and until when it waits: rank 0's.
     contribution: Contribution,
     deadline: Millis,
+    /// All ranks have asked for it.
+    entered: bool,
+    /// Why it cannot be, where a rank asks for what cannot.
+    refused: Option<Status>,
 }
 
 impl Call {
     fn new(operation: Operation, ranks: usize) -> Self {
         let (given, answers) = (0..ranks).map(|_| (None, None)).unzip();
-        Self { operation, given, answers, contribution: Contribution::default(), deadline: Millis::MAX }
+        let contribution = Contribution::default();
+        Self { operation, given, answers, contribution, deadline: Millis::MAX, entered: false, refused: None }
+    }
+
+    /// What a rank gives, if it asks for the same as the others.
+    fn fitting(&self, operation: &Operation, rank: usize, given: Given) -> Result<Given, Status> {
+        if self.operation != *operation {
+            let key = asked(&operation::key(Some(operation)));
+            return Err(Status::invalid_argument(format!("another rank asks for another {key}")));
+        }
+        let others = self.given.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(_, given)| given.as_ref());
+        if others.map(|given| u64::from(given.weight)).sum::<u64>() + u64::from(given.weight) > u64::from(u32::MAX) {
+            return Err(Status::invalid_argument("the ranks' weights together are more than 2^32 - 1"));
+        }
+        Ok(given)
+    }
+
+    /// A rank asks, and waits until `until`; why it cannot get what it asks for is told to all.
+    fn ask(&mut self, rank: usize, given: Result<Given, Status>, answer: Answer<OperateReply>, until: Millis) {
+        self.answers[rank] = Some(answer);
+        self.deadline = self.deadline.min(until);
+        match given {
+            Ok(given) => self.given[rank] = Some(given),
+            Err(refused) if self.answers.len() == 1 => self.refused = Some(refused),
+            Err(refused) => {
+                let told = || Status::new(refused.code(), format!("rank {rank}: {}", refused.message()));
+                self.refused.get_or_insert_with(told);
+            }
+        }
+    }
+
+    /// Why it is refused, once every rank waits to hear it: the first that hears it may end, and then there is no trainer any more
+    /// that the others could ask as.
+    fn refusal(&self) -> Option<&Status> {
+        self.refused.as_ref().filter(|_| self.answers.iter().all(Option::is_some))
+    }
+
+    /// The first rank that others still wait for at their deadline.
+    fn missing(&self, now: Millis) -> Option<usize> {
+        let waits = now >= self.deadline && self.answers.iter().any(Option::is_some);
+        self.answers.iter().position(Option::is_none).filter(|_| waits)
+    }
+
+    /// Answers every rank that waits.
+    fn answer(&mut self, told: &Result<OperateReply, Status>) {
+        self.deadline = Millis::MAX;
+        for answer in self.answers.iter_mut().filter_map(Option::take) {
+            let _gone = answer.send(told.clone());
+        }
+    }
+
+    /// Nobody waits for it any more; that it was refused is told all the same.
+    fn forget(mut self) {
+        if let Some(refused) = self.refused.take() {
+            self.answer(&Err(refused));
+        }
     }
 
     /// What all ranks together give, over lanes that carry `bandwidth`; none before all have asked.
@@ -81,50 +140,82 @@ impl Core {
     }
 
     /// Adds a rank's call to its operation, and enters it when all ranks have called.
-    fn gather(&mut self, request: OperateRequest, answer: Answer<OperateReply>) -> Result<(), (Status, Answer<OperateReply>)> {
+    fn gather(
+        &mut self,
+        mut request: OperateRequest,
+        answer: Answer<OperateReply>,
+    ) -> Result<(), (Status, Answer<OperateReply>)> {
         let ranks = match self.trainer.as_ref().filter(|trainer| trainer.incarnation == request.incarnation) {
             Some(trainer) if trainer.ranks() > request.rank as usize => trainer.ranks(),
             _ => return Err((Status::unavailable("the trainer is not attached"), answer)),
         };
-        let parts = [&request.input, &request.output, &request.residual].map(|slice| {
-            slice.as_ref().map(|slice| self.shared.regions.part(request.incarnation, Some(slice))).map_or(Ok(None), |part| {
-                part.map(Some).ok_or_else(|| Status::invalid_argument("input, output or residual is not part of a region"))
-            })
-        });
-        let (input, output, residual) = match parts {
-            [Ok(input), Ok(output), Ok(residual)] => (input, output, residual),
-            [Err(refused), ..] | [_, Err(refused), _] | [.., Err(refused)] => return Err((refused, answer)),
-        };
-        let Some(operation) = request.operation else {
+        let Some(operation) = request.operation.take() else {
             return Err((Status::invalid_argument("no operation is named"), answer));
         };
-        if ranks > 1 && (!ranks::can(&operation) || residual.is_some()) {
-            let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
-            return Err((Status::invalid_argument(detail), answer));
-        }
+        let (rank, until) = (request.rank as usize, self.now().saturating_add(request.deadline_milliseconds));
+        let given = self.given(&request, &operation, ranks);
         let key = asked(&operation::key(Some(&operation)));
-        let now = self.now();
         let call = self.calls.entry(key.clone()).or_insert_with(|| Call::new(operation.clone(), ranks));
-        if call.operation != operation {
-            return Err((Status::invalid_argument(format!("another rank asks for another {key}")), answer));
-        }
-        let rank = request.rank as usize;
-        let others = call.given.iter().enumerate().filter(|(other, _)| *other != rank).filter_map(|(_, given)| given.as_ref());
-        if others.map(|given| u64::from(given.weight)).sum::<u64>() + u64::from(request.weight) > u64::from(u32::MAX) {
-            return Err((Status::invalid_argument("the ranks' weights together are more than 2^32 - 1"), answer));
-        }
-        call.given[rank] = Some(Given { input, output, residual, weight: request.weight });
-        call.answers[rank] = Some(answer);
-        call.deadline = call.deadline.min(now.saturating_add(request.deadline_milliseconds));
+        let given = given.and_then(|given| call.fitting(&operation, rank, given));
+        // What all have asked for goes on as they did.
+        let given = match given {
+            Err(refused) if call.entered => return Err((refused, answer)),
+            given => given,
+        };
+        call.ask(rank, given, answer, until);
         if rank == 0 {
             let (slot, samples, loss) = (self.me.slot, request.samples, request.loss);
             call.contribution = Contribution { slot, samples, loss, ..Contribution::default() };
         }
-        let (entered, deadline) = (call.complete(self.lanes.bandwidth().unwrap_or(0)), call.deadline);
-        if let Some(enter) = entered {
+        if let Some(refused) = call.refusal().cloned() {
+            call.answer(&Err(refused));
+            self.calls.remove(&key);
+        } else if let Some(enter) = call.complete(self.lanes.bandwidth().unwrap_or(0)) {
+            call.entered = true;
+            let deadline = call.deadline;
             self.peer_event(peer::Event::Entered(enter, deadline));
         }
         Ok(())
+    }
+
+    /// What one of so many ranks gives, and where it wants the result.
+    fn given(&self, request: &OperateRequest, operation: &Operation, ranks: usize) -> Result<Given, Status> {
+        if ranks > 1 && (!ranks::can(operation) || request.residual.is_some()) {
+            let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
+            return Err(Status::invalid_argument(detail));
+        }
+        let part = |slice: &Option<Slice>| {
+            let Some(slice) = slice else { return Ok(None) };
+            let part = self.shared.regions.part(request.incarnation, Some(slice)).map(Some);
+            part.ok_or_else(|| Status::invalid_argument("input, output or residual is not part of a region"))
+        };
+        let (input, output, residual) = (part(&request.input)?, part(&request.output)?, part(&request.residual)?);
+        Ok(Given { input, output, residual, weight: request.weight })
+    }
+
+    /// Ranks whose deadline passes while another rank of theirs has not asked: the peer knows nothing of them.
+    pub(super) fn overdue_ranks(&mut self) {
+        let now = self.now();
+        let slot = self.me.slot;
+        self.calls.retain(|_, call| {
+            let Some(missing) = call.missing(now) else { return true };
+            let late = Aborted {
+                reason: AbortReason::Deadline.into(),
+                detail: format!("rank {missing} has not asked for it before the operation's deadline passed"),
+                culprit: Some(slot),
+            };
+            // It was voted for, and all asked for it once.
+            let doubt = operate_reply::Outcome::InDoubt(InDoubt {});
+            let outcome = if call.entered { doubt } else { operate_reply::Outcome::Aborted(late) };
+            let told = Ok(OperateReply { outcome: Some(outcome) });
+            call.answer(&call.refused.clone().map_or(told, Err));
+            call.entered
+        });
+    }
+
+    /// What the trainer waited for, it waits for no more.
+    pub(super) fn forget_calls(&mut self) {
+        std::mem::take(&mut self.calls).into_values().for_each(Call::forget);
     }
 
     pub(super) fn start_moving(&mut self, begin: &Begin) {
@@ -231,5 +322,71 @@ impl Core {
         } else {
             answer_all();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn given(weight: u32) -> Given {
+        Given { input: None, output: None, residual: None, weight }
+    }
+
+    /// A call of so many ranks, and the ends on which they wait.
+    fn call(ranks: usize) -> (Call, Vec<Answer<OperateReply>>, Vec<oneshot::Receiver<Result<OperateReply, Status>>>) {
+        let (answers, ends) = (0..ranks).map(|_| oneshot::channel()).unzip();
+        (Call::new(Operation::default(), ranks), answers, ends)
+    }
+
+    #[test]
+    fn a_refusal_is_told_to_all_ranks_when_all_have_asked() {
+        let (mut call, answers, mut ends) = call(3);
+        let asks = [Ok(given(1)), Err(Status::invalid_argument("no")), Err(Status::invalid_argument("neither"))];
+        for (rank, (asks, answer)) in asks.into_iter().zip(answers).enumerate() {
+            assert!(call.refusal().is_none(), "rank {rank} has not asked yet");
+            call.ask(rank, asks, answer, 5);
+        }
+        let refused = call.refusal().unwrap().clone();
+        assert_eq!(refused.message(), "rank 1: no");
+        assert!(call.complete(0).is_none(), "it is not entered");
+        call.answer(&Err(refused));
+        for end in &mut ends {
+            assert_eq!(end.try_recv().unwrap().unwrap_err().message(), "rank 1: no");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_also_when_the_call_is_forgotten_and_nothing_else_is() {
+        let (mut refused, mut answers, mut ends) = call(2);
+        refused.ask(0, Err(Status::invalid_argument("no")), answers.remove(0), 5);
+        refused.forget();
+        assert_eq!(ends[0].try_recv().unwrap().unwrap_err().message(), "rank 0: no");
+        let (mut waiting, mut answers, mut ends) = call(2);
+        waiting.ask(0, Ok(given(1)), answers.remove(0), 5);
+        waiting.forget();
+        assert!(matches!(ends[0].try_recv(), Err(oneshot::error::TryRecvError::Closed)));
+    }
+
+    #[test]
+    fn ranks_have_to_ask_for_the_same_with_weights_that_fit() {
+        let (mut call, mut answers, _ends) = call(2);
+        call.ask(0, Ok(given(u32::MAX)), answers.remove(0), 5);
+        assert!(call.fitting(&Operation::default(), 1, given(0)).is_ok());
+        assert!(call.fitting(&Operation::default(), 1, given(1)).is_err());
+        assert!(call.fitting(&Operation { root: 1, ..Operation::default() }, 1, given(0)).is_err());
+        assert!(call.fitting(&Operation::default(), 0, given(1)).is_ok(), "it asks again, with another weight");
+    }
+
+    #[test]
+    fn a_rank_that_waits_for_another_waits_until_the_deadline() {
+        let (mut call, mut answers, _ends) = call(2);
+        assert_eq!(call.missing(Millis::MAX), None, "nobody waits");
+        call.ask(1, Ok(given(1)), answers.remove(1), 5);
+        assert_eq!((call.missing(4), call.missing(5)), (None, Some(0)));
+        call.ask(0, Ok(given(1)), answers.remove(0), 5);
+        assert_eq!(call.missing(5), None, "all have asked: the peer knows the deadline");
     }
 }

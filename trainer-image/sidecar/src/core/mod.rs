@@ -325,6 +325,7 @@ impl Core {
                 self.lose_trainer();
             }
         }
+        self.overdue_ranks();
         self.petition_event(arbiter::Event::Tick);
         self.peer_event(peer::Event::Tick);
         self.coordinator_event(coordinator::Event::Tick);

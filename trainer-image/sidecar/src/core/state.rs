@@ -52,7 +52,7 @@ impl Core {
         let Some((asked, mixture)) = trainer.hashed(manifests) else { return };
         let Some(manifest) = trainer.manifest.clone() else { return };
         // What a trainer that begins a round still waited for, it has given up.
-        self.calls.clear();
+        self.forget_calls();
         // The peer counts the attempts.
         let arrive = Arrive {
             round: asked.round,

@@ -200,7 +200,7 @@ impl Core {
                 rank.waits = None;
             }
         }
-        self.calls.clear();
+        self.forget_calls();
         self.shared.offer.send_replace(None);
         self.stop_hashing();
         self.stop_fetching();

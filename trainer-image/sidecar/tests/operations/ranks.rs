@@ -1,7 +1,10 @@
 //! What several ranks of each worker give is put together in rank order, and every rank gets the result.
 
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
 use atoll_collective::codec::Codec as Coding;
-use atoll_sdk::{Codec, DataType, Operation};
+use atoll_sdk::{Codec, DataType, Operation, Part};
 
 use crate::run::{Rank, run};
 
@@ -150,6 +153,29 @@ async fn several_ranks_take_part_as_one_worker() {
         from_one(rank);
         rank.operate(&Operation::barrier()).unwrap();
         refused(rank);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_rank_of_a_refused_call_hears_the_refusal() {
+    let all_done = Arc::new(Barrier::new(2 * RANKS as usize));
+    run(2, RANKS, move |rank| {
+        let own = bytes(&values((rank.slot, rank.index)));
+        let mean = all_reduce(rank, &own, &[]);
+        let said = rank.operate(&if rank.index == 0 { mean.sum() } else { mean }).unwrap_err();
+        assert!(said.contains("another rank asks for another"), "{said}");
+        let given = rank.gives(&own);
+        let nowhere = Part { region: "nowhere".into(), ..given.clone() };
+        let given = if rank.index == 0 { given } else { nowhere };
+        let said = rank.operate(&Operation::all_reduce(given, rank.gets(own.len()))).unwrap_err();
+        assert!(said.contains("rank 1: input, output or residual is not part of a region"), "{said}");
+        if rank.index == 0 {
+            let said = rank.operate_within(&Operation::barrier(), Duration::from_millis(50)).unwrap_err();
+            assert!(said.starts_with(&format!("Deadline by Some({}): rank 1 has not asked for it", rank.slot)), "{said}");
+        }
+        // A rank that ends takes its worker's trainer with it.
+        all_done.wait();
     })
     .await;
 }

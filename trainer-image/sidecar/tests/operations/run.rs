@@ -61,7 +61,12 @@ impl Rank {
 
     /// Does an operation; the slots that took part, or why it was aborted or refused and by whom.
     pub(crate) fn operate(&mut self, operation: &Operation) -> Result<Vec<u32>, String> {
-        match self.session.operate(&operation.clone().within(PATIENCE)) {
+        self.operate_within(operation, PATIENCE)
+    }
+
+    /// The same, within a time of its own.
+    pub(crate) fn operate_within(&mut self, operation: &Operation, deadline: Duration) -> Result<Vec<u32>, String> {
+        match self.session.operate(&operation.clone().within(deadline)) {
             Ok(Outcome::Committed { slots, .. }) => Ok(slots),
             Ok(Outcome::Aborted { reason, culprit, detail }) => Err(format!("{reason:?} by {culprit:?}: {detail}")),
             Ok(Outcome::InDoubt) => panic!("nobody is cut off"),

@@ -1,5 +1,6 @@
 //! Operations that the trainer asked for: gathered from its ranks, moved, and answered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use atoll_collective::exchange::{Exchange, Plan, feed_back};
@@ -20,6 +21,7 @@ use crate::operation as work;
 use crate::ranks;
 use crate::regions::Part;
 use crate::trainer::Answer;
+use crate::turn::{self, Ended, Turn};
 
 /// What one rank gives, and where it wants the result.
 #[derive(Clone)]
@@ -125,6 +127,36 @@ pub(super) struct Attempt {
     term: u64,
     number: u64,
     task: JoinHandle<()>,
+    turn: Arc<Turn>,
+}
+
+/// What is left to do for those who waited for an operation.
+struct Rest {
+    answers: Vec<Answer<OperateReply>>,
+    outcome: operate_reply::Outcome,
+    /// Outputs that get what the first has.
+    spread: Vec<Part>,
+    /// What was given, and where what coding lost of it goes.
+    fed_back: Option<(Operation, (Part, Part))>,
+}
+
+impl Rest {
+    fn is_long(&self) -> bool {
+        !self.spread.is_empty() || self.fed_back.is_some()
+    }
+
+    fn carry_out(self) {
+        ranks::spread(&self.spread);
+        if let Some((operation, (input, mut residual))) = self.fed_back
+            && let Some(lost) = residual.values_mut()
+            && let Err(error) = feed_back(&operation, input.as_ref(), lost)
+        {
+            tracing::warn!(%error, "the residual stays as it was");
+        }
+        for answer in self.answers {
+            let _gone = answer.send(Ok(OperateReply { outcome: Some(self.outcome.clone()) }));
+        }
+    }
 }
 
 /// The trainer's name of an operation: which start of the round it belongs to, the peer knows.
@@ -213,9 +245,15 @@ impl Core {
         });
     }
 
-    /// What the trainer waited for, it waits for no more.
-    pub(super) fn forget_calls(&mut self) {
-        std::mem::take(&mut self.calls).into_values().for_each(Call::forget);
+    /// Lets go those who waited for these: what was given for them is theirs again.
+    pub(super) fn forget(&mut self, calls: BTreeMap<Key, Call>) {
+        turn::after(self.still_writing(), false, || calls.into_values().for_each(Call::forget));
+    }
+
+    /// Turns that were ended, and may still write a piece.
+    fn still_writing(&mut self) -> Vec<Ended> {
+        self.ending.retain(|turn| !turn.is_over());
+        self.ending.clone()
     }
 
     pub(super) fn start_moving(&mut self, begin: &Begin) {
@@ -233,30 +271,48 @@ impl Core {
         let given: Vec<Given> = call.given.iter().flatten().cloned().collect();
         let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
         let (term, number) = (plan.term, plan.number);
-        let (inbox, metrics) = (self.inbox.clone(), Arc::clone(self.observation.metrics()));
-        let moving = work::Moving { key: key.clone(), attempt: (term, number), inbox, metrics, begun: Instant::now() };
+        let turn = Arc::<Turn>::default();
+        let moving = self.moving(key, (term, number), &turn);
         let span = self.observation.span(key);
         let task = if given.len() > 1 {
-            let moves = (self.shared.operations.clone(), self.lanes.clone(), self.config.progress);
-            tokio::spawn(work::reduce_ranks(plan, given, moves, moving).instrument(span))
+            // Now: the next one may begin before what these ranks give is put together.
+            self.shared.operations.reserve(term, number);
+            tokio::spawn(work::reduce_ranks(plan, given, moving).instrument(span))
         } else {
             let Some(Given { input, output, residual, .. }) = given.into_iter().next() else {
                 return Err("nothing is given".into());
             };
             let input = input.map(|input| input.shared()).unwrap_or_default();
             let residual = residual.map(|residual| residual.shared());
-            let exchange = Exchange::new(plan, input, residual, work::output_of(output))
+            let exchange = Exchange::new(plan, input, residual, work::output_of(output, &turn))
                 .ok_or("the contribution does not fit the operation")?;
-            self.shared.operations.begin(Arc::clone(&exchange));
-            tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving).instrument(span))
+            self.shared.operations.reserve(term, number);
+            tokio::spawn(work::exchange(exchange, moving).instrument(span))
         };
-        self.attempts.insert(key.clone(), Attempt { term, number, task });
+        self.attempts.insert(key.clone(), Attempt { term, number, task, turn });
         Ok(())
     }
 
-    /// Ends the data movement of an operation, if there is one; from here on its output is not written.
+    fn moving(&mut self, key: &Key, attempt: (u64, u64), turn: &Arc<Turn>) -> work::Moving {
+        work::Moving {
+            key: key.clone(),
+            attempt,
+            inbox: self.inbox.clone(),
+            metrics: Arc::clone(self.observation.metrics()),
+            begun: Instant::now(),
+            operations: self.shared.operations.clone(),
+            lanes: self.lanes.clone(),
+            patience: self.config.progress,
+            turn: Arc::clone(turn),
+            earlier: self.still_writing(),
+        }
+    }
+
+    /// Ends the data movement of an operation, if there is one; its output is not written any more, but for pieces that are being
+    /// written.
     pub(super) fn halt(&mut self, key: &Key) {
-        if let Some(Attempt { term, number, task }) = self.attempts.remove(key) {
+        if let Some(Attempt { term, number, task, turn }) = self.attempts.remove(key) {
+            self.ending.push(turn.end());
             self.shared.operations.end(term, number);
             task.abort();
         }
@@ -281,12 +337,14 @@ impl Core {
         if !matches!(outcome, Outcome::InDoubt) {
             self.calls.remove(&name);
         }
+        let payload = outputs.first().map_or(0, Part::len) as u64;
         // A worker of several ranks that reduced alone wrote to all of them.
         let shared = matches!(&outcome, Outcome::Committed(commit) if commit.slots.len() > 1);
+        let spread = if shared && outputs.len() > 1 { outputs } else { Vec::new() };
         let outcome = match outcome {
             Outcome::Committed(commit) => {
                 let metrics = self.observation.metrics();
-                metrics.payload_bytes.inc_by(outputs.first().map_or(0, Part::len) as u64);
+                metrics.payload_bytes.inc_by(payload);
                 let (payload_bytes, wire_bytes) = (metrics.payload_bytes.get(), self.lanes.meter().sent());
                 let control_messages = metrics.control_messages.get();
                 operate_reply::Outcome::Committed(Committed {
@@ -301,42 +359,27 @@ impl Core {
             }
             Outcome::InDoubt => operate_reply::Outcome::InDoubt(InDoubt {}),
         };
-        let answer_all = move || {
-            for answer in answers {
-                let _gone = answer.send(Ok(OperateReply { outcome: Some(outcome.clone()) }));
-            }
-        };
-        if committed && (fed_back.is_some() || shared && outputs.len() > 1) {
-            tokio::task::spawn_blocking(move || {
-                if outputs.len() > 1 {
-                    ranks::spread(&outputs);
-                }
-                if let Some((operation, (input, mut residual))) = fed_back
-                    && let Some(lost) = residual.values_mut()
-                    && let Err(error) = feed_back(&operation, input.as_ref(), lost)
-                {
-                    tracing::warn!(%error, "the residual stays as it was");
-                }
-                answer_all();
-            });
-        } else {
-            answer_all();
-        }
+        let rest = Rest { answers, outcome, spread, fed_back };
+        turn::after(self.still_writing(), rest.is_long(), || rest.carry_out());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use atoll_collective::v1::{EpochRecord, Member, OperationKey};
     use tokio::sync::oneshot;
 
+    use super::super::sessions::tests::core;
     use super::*;
+
+    type End = oneshot::Receiver<Result<OperateReply, Status>>;
 
     fn given(weight: u32) -> Given {
         Given { input: None, output: None, residual: None, weight }
     }
 
     /// A call of so many ranks, and the ends on which they wait.
-    fn call(ranks: usize) -> (Call, Vec<Answer<OperateReply>>, Vec<oneshot::Receiver<Result<OperateReply, Status>>>) {
+    fn call(ranks: usize) -> (Call, Vec<Answer<OperateReply>>, Vec<End>) {
         let (answers, ends) = (0..ranks).map(|_| oneshot::channel()).unzip();
         (Call::new(Operation::default(), ranks), answers, ends)
     }
@@ -388,5 +431,74 @@ mod tests {
         assert_eq!((call.missing(4), call.missing(5)), (None, Some(0)));
         call.ask(0, Ok(given(1)), answers.remove(0), 5);
         assert_eq!(call.missing(5), None, "all have asked: the peer knows the deadline");
+    }
+
+    /// A barrier of two, as an attempt of this number.
+    fn begin(number: u64) -> Begin {
+        let members: Vec<_> = (0..2).map(|slot| Member { slot, incarnation: 1, ..Member::default() }).collect();
+        let contributions = members.iter().map(|member| Contribution { slot: member.slot, ..Contribution::default() }).collect();
+        let key = Some(OperationKey { round: 1, sequence: 1, ..OperationKey::default() });
+        let operation = Some(Operation { key, kind: OperationKind::Barrier.into(), ..Operation::default() });
+        let record = Some(EpochRecord { term: 1, members, ..EpochRecord::default() });
+        Begin { operation, number, record, contributions, ..Begin::default() }
+    }
+
+    /// A sidecar whose two ranks wait for a barrier, of which the first attempt is under way.
+    fn moving() -> (Core, Key, Arc<Turn>, Vec<End>) {
+        let (mut core, _inputs) = core();
+        let begin = begin(1);
+        let key = operation::key(begin.operation.as_ref());
+        let (mut call, answers, ends) = call(2);
+        answers.into_iter().enumerate().for_each(|(rank, answer)| call.ask(rank, Ok(given(1)), answer, 5));
+        core.calls.insert(key.clone(), call);
+        core.start_moving(&begin);
+        let turn = Arc::clone(&core.attempts[&key].turn);
+        (core, key, turn, ends)
+    }
+
+    #[tokio::test]
+    async fn an_attempt_of_several_ranks_is_reserved_before_anything_of_it_is_put_together() {
+        let (core, key, turn, _ends) = moving();
+        let plan = Plan::new(&begin(1), 0).unwrap();
+        let exchange = Exchange::new(plan, bytes::Bytes::new(), None, work::output_of(None, &turn)).unwrap();
+        assert!(core.shared.operations.begin_reserved(exchange), "{key} is reserved");
+    }
+
+    #[tokio::test]
+    async fn the_next_attempt_begins_after_the_last_piece_of_the_one_before() {
+        let (mut core, key, turn, _ends) = moving();
+        turn.piece(|| {
+            core.start_moving(&begin(2));
+            assert_eq!(core.moving(&key, (1, 2), &Arc::default()).earlier.len(), 1);
+        });
+        assert_eq!(turn.piece(|| ()), None, "it has ended");
+        assert!(core.moving(&key, (1, 2), &Arc::default()).earlier.is_empty());
+        assert_eq!(core.attempts[&key].turn.piece(|| 2), Some(2), "this one has not");
+    }
+
+    #[tokio::test]
+    async fn ranks_hear_of_an_abort_when_nothing_is_written_any_more() {
+        let (mut core, key, turn, mut ends) = moving();
+        turn.piece(|| {
+            core.halt(&key);
+            core.ended(&key, Outcome::Aborted(Refusal { reason: AbortReason::PeerLost, culprit: None, detail: String::new() }));
+            assert!(ends.iter_mut().all(|end| matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Empty))));
+        });
+        for end in ends {
+            assert!(matches!(end.await.unwrap().unwrap().outcome, Some(operate_reply::Outcome::Aborted(_))));
+        }
+    }
+
+    #[tokio::test]
+    async fn ranks_that_are_taken_for_lost_are_let_go_when_nothing_is_written_any_more() {
+        let (mut core, key, turn, mut ends) = moving();
+        turn.piece(|| {
+            core.halt(&key);
+            core.lose_trainer();
+            assert!(ends.iter_mut().all(|end| matches!(end.try_recv(), Err(oneshot::error::TryRecvError::Empty))));
+        });
+        for end in ends {
+            assert!(end.await.is_err(), "dropped without an answer");
+        }
     }
 }

@@ -52,7 +52,7 @@ impl Core {
         let Some((asked, mixture)) = trainer.hashed(manifests) else { return };
         let Some(manifest) = trainer.manifest.clone() else { return };
         // What a trainer that begins a round still waited for, it has given up.
-        self.forget_calls();
+        let given_up = std::mem::take(&mut self.calls);
         // The peer counts the attempts.
         let arrive = Arrive {
             round: asked.round,
@@ -67,6 +67,7 @@ impl Core {
             self.offer();
         }
         self.peer_event(peer::Event::Arrived(arrive, asked.committed));
+        self.forget(given_up);
     }
 
     /// Offers the trainer's state to others, as it was hashed.

@@ -179,3 +179,28 @@ async fn every_rank_of_a_refused_call_hears_the_refusal() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_small_operation_beside_a_large_one_delays_neither() {
+    const FEW: usize = 1000;
+    run(WORKERS, RANKS, |rank| {
+        let slots = [0, 1, 2];
+        let own = bytes(&values((rank.slot, rank.index)));
+        let total = bytes(&sum(&slots, values, <[f32]>::to_vec));
+        let input = rank.gives(&own);
+        for _ in 0..10 {
+            let output = rank.gets(own.len() + 4 * FEW);
+            let weight = weight((rank.slot, rank.index));
+            let large = Operation::all_reduce(input.clone(), Part { range: 0..own.len(), ..output.clone() });
+            let few = Part { range: 0..4 * FEW, ..input.clone() };
+            let small = Operation::all_reduce(few, Part { range: own.len()..output.range.end, ..output.clone() });
+            let mut pending = [large.tag("large"), small.tag("small")].map(|asked| rank.start(&asked.weight(weight).sum()));
+            for pending in &mut pending {
+                assert_eq!(rank.wait(pending).unwrap(), slots);
+            }
+            let (large, small) = rank.got(output.range.end).split_at(own.len());
+            assert!(large == total && small == &total[..4 * FEW]);
+        }
+    })
+    .await;
+}

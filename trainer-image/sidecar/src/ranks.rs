@@ -112,11 +112,14 @@ fn add_up(plan: &Plan, given: &[Given], (inputs, outputs): (&[Part], &[Part]), a
         outputs if alone => outputs,
         outputs => &outputs[..1],
     };
+    // By agreement, since nobody has a weight: as a worker of one rank counts then, so do the ranks of this one.
+    let alike = plan.weight > 0 && given.iter().all(|given| given.weight == 0);
+    let ranks = if alike && plan.divisor > 0 { given.len() as u64 } else { 1 };
     let sum = Sum {
         data_type: plan.operation.data_type(),
         inputs,
-        factors: given.iter().map(|given| given.weight).collect(),
-        divisor: if alone { plan.divisor.max(1) } else { 1 },
+        factors: given.iter().map(|given| if alike { 1 } else { given.weight }).collect(),
+        divisor: ranks * if alone { plan.divisor.max(1) } else { 1 },
         outputs,
         turn,
     };
@@ -367,5 +370,23 @@ pub(crate) mod tests {
             let _either = preparing.join().unwrap();
             assert!(!untouched || at(last) == 0xaa, "{name}");
         }
+    }
+
+    /// What the first rank's output holds when ranks of these weights, which give 1 and 2, are put together.
+    fn first(plan: &Plan, weights: [u32; 2]) -> f32 {
+        let given: Vec<_> = two_ranks(1).into_iter().zip(weights).map(|(given, weight)| Given { weight, ..given }).collect();
+        prepare_now(plan, &given, plan.members.len() == 1, &Turn::default()).unwrap();
+        f32::from_le_bytes(given[0].output.as_ref().unwrap().as_ref().try_into().unwrap())
+    }
+
+    #[test]
+    fn where_nobody_has_a_weight_all_ranks_count_alike() {
+        let mean = Operation { reduction: Reduction::Mean.into(), ..sum(DataType::F32, 1) };
+        // The coordinator gives a weight of 1 to each worker then.
+        assert_eq!(first(&plan_of(mean.clone(), 1, 0), [0, 0]), 1.5);
+        assert_eq!(first(&plan_of(sum(DataType::F32, 1), 1, 0), [0, 0]), 3.0);
+        assert_eq!(first(&plan_of(mean.clone(), 4, 0), [1, 3]), 1.75);
+        // Others have weights.
+        assert_eq!(first(&plan_of(sum(DataType::F32, 1), 0, 0), [0, 0]), 0.0);
     }
 }

@@ -131,6 +131,20 @@ fn from_one(rank: &mut Rank) {
     assert!(rank.slot == 2 || rank.got(first.len()) == first, "a send");
 }
 
+/// Where nobody has a weight, all count alike.
+fn uncounted(rank: &mut Rank) {
+    let own = bytes(&values((rank.slot, rank.index)));
+    rank.operate(&Operation::all_reduce(rank.gives(&own), rank.gets(own.len())).weight(0)).unwrap();
+    let mut mean = vec![0.0f32; ELEMENTS];
+    for slot in 0..WORKERS {
+        let mut own = vec![0.0f32; ELEMENTS];
+        ranks(&[slot]).for_each(|place| own.iter_mut().zip(values(place)).for_each(|(sum, value)| *sum += value));
+        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += own / RANKS as f32);
+    }
+    mean.iter_mut().for_each(|mean| *mean /= WORKERS as f32);
+    assert!(rank.got(own.len()) == bytes(&mean), "a mean of those that have no weight");
+}
+
 /// What cannot be is refused, and said why.
 fn refused(rank: &mut Rank) {
     let most = |rank: &Rank| if rank.slot == 0 { i64::MAX } else { -1 };
@@ -150,6 +164,7 @@ async fn several_ranks_take_part_as_one_worker() {
             sums(rank, slots);
             to_one_and_to_all(rank, slots);
         }
+        uncounted(rank);
         from_one(rank);
         rank.operate(&Operation::barrier()).unwrap();
         refused(rank);

@@ -181,11 +181,13 @@ impl Core {
             Some(trainer) if trainer.ranks() > request.rank as usize => trainer.ranks(),
             _ => return Err((Status::unavailable("the trainer is not attached"), answer)),
         };
-        let Some(operation) = request.operation.take() else {
-            return Err((Status::invalid_argument("no operation is named"), answer));
+        let operation = request.operation.take();
+        let given = self.given(&request, operation.as_ref(), ranks);
+        let Some(operation) = operation else {
+            let unnamed = Status::invalid_argument("no operation is named");
+            return Err((given.err().unwrap_or(unnamed), answer));
         };
         let (rank, until) = (request.rank as usize, self.now().saturating_add(request.deadline_milliseconds));
-        let given = self.given(&request, &operation, ranks);
         let key = asked(&operation::key(Some(&operation)));
         let call = self.calls.entry(key.clone()).or_insert_with(|| Call::new(operation.clone(), ranks));
         let given = given.and_then(|given| call.fitting(&operation, rank, given));
@@ -211,8 +213,8 @@ impl Core {
     }
 
     /// What one of so many ranks gives, and where it wants the result.
-    fn given(&self, request: &OperateRequest, operation: &Operation, ranks: usize) -> Result<Given, Status> {
-        if ranks > 1 && (!ranks::can(operation) || request.residual.is_some()) {
+    fn given(&self, request: &OperateRequest, operation: Option<&Operation>, ranks: usize) -> Result<Given, Status> {
+        if ranks > 1 && (!operation.is_none_or(ranks::can) || request.residual.is_some()) {
             let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
             return Err(Status::invalid_argument(detail));
         }

@@ -133,11 +133,21 @@ mod tests {
         Exchange::new(plan, Bytes::new(), None, Arc::new(Memory::new(0))).unwrap()
     }
 
-    /// The attempt to which a frame of this number goes now; nothing while it has to wait.
-    fn found(operations: &Operations, number: u64) -> Option<Option<u64>> {
+    #[derive(Debug, PartialEq)]
+    enum Frame {
+        Waits,
+        For(u64),
+        Dropped,
+    }
+
+    /// What becomes now of a frame for the attempt of this number.
+    fn frame(operations: &Operations, number: u64) -> Frame {
         let header = Header { term: 1, number, block: 0, kind: Kind::Contribution };
-        let found = operations.find(&header).now_or_never()?;
-        Some(found.map(|exchange| exchange.plan().number))
+        match operations.find(&header).now_or_never() {
+            None => Frame::Waits,
+            Some(Some(exchange)) => Frame::For(exchange.plan().number),
+            Some(None) => Frame::Dropped,
+        }
     }
 
     #[test]
@@ -145,9 +155,9 @@ mod tests {
         let operations = Operations::default();
         operations.reserve(1, 1);
         operations.begin(exchange(2));
-        assert_eq!((found(&operations, 1), found(&operations, 2), found(&operations, 3)), (None, Some(Some(2)), None));
+        assert_eq!([1, 2, 3].map(|number| frame(&operations, number)), [Frame::Waits, Frame::For(2), Frame::Waits]);
         assert!(operations.begin_reserved(exchange(1)));
-        assert_eq!(found(&operations, 1), Some(Some(1)));
+        assert_eq!(frame(&operations, 1), Frame::For(1));
     }
 
     #[test]
@@ -160,7 +170,7 @@ mod tests {
         operations.end(1, 1);
         assert!(waiting.now_or_never().unwrap().is_none());
         assert!(!operations.begin_reserved(exchange(1)));
-        assert_eq!(found(&operations, 1), Some(None));
+        assert_eq!(frame(&operations, 1), Frame::Dropped);
     }
 
     #[test]
@@ -179,8 +189,8 @@ mod tests {
     fn an_attempt_that_was_passed_over_has_ended() {
         let operations = Operations::default();
         operations.begin(exchange(2));
-        assert_eq!(found(&operations, 1), Some(None));
+        assert_eq!(frame(&operations, 1), Frame::Dropped);
         operations.saw(2);
-        assert_eq!(found(&operations, 3), Some(None), "nothing of an earlier term is begun any more");
+        assert_eq!(frame(&operations, 3), Frame::Dropped, "nothing of an earlier term is begun any more");
     }
 }

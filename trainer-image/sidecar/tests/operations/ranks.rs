@@ -141,7 +141,9 @@ fn uncounted(rank: &mut Rank) {
         ranks(&[slot]).for_each(|place| own.iter_mut().zip(values(place)).for_each(|(sum, value)| *sum += value));
         mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += own / RANKS as f32);
     }
-    mean.iter_mut().for_each(|mean| *mean /= WORKERS as f32);
+    for mean in &mut mean {
+        *mean /= WORKERS as f32;
+    }
     assert!(rank.got(own.len()) == bytes(&mean), "a mean of those that have no weight");
 }
 

@@ -15,6 +15,7 @@ mod regions;
 mod report;
 mod state;
 mod trainer;
+mod turn;
 mod votes;
 
 use std::io;

@@ -16,8 +16,9 @@ use crate::core::{Given, Input};
 use crate::metrics::{Metrics, Phase};
 use crate::ranks;
 use crate::regions::Part;
+use crate::turn::{self, Ended, Turn};
 
-/// Whom to tell how an attempt ended.
+/// An attempt: what moves its data, and whom to tell how it ended.
 pub(crate) struct Moving {
     pub(crate) key: Key,
     /// Term and number.
@@ -25,22 +26,31 @@ pub(crate) struct Moving {
     pub(crate) inbox: mpsc::Sender<Input>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) begun: Instant,
+    pub(crate) operations: Operations,
+    pub(crate) lanes: Lanes,
+    pub(crate) patience: Duration,
+    pub(crate) turn: Arc<Turn>,
+    /// Turns of attempts that were ended, and may still write.
+    pub(crate) earlier: Vec<Ended>,
 }
 
 impl Moving {
-    /// Moves the data, and measures how.
-    async fn run(&self, exchange: Arc<Exchange>, lanes: Lanes, patience: Duration) -> Result<Vec<u8>, Failure> {
+    /// Moves the data, and measures how; nothing where the attempt has ended.
+    async fn run(&self, exchange: Arc<Exchange>) -> Option<Result<Vec<u8>, Failure>> {
+        if !self.operations.begin_reserved(Arc::clone(&exchange)) {
+            return None;
+        }
         // While the first frames are on their way.
         let coding = async {
             if let Some(lost) = exchange.coding_error() {
                 self.metrics.coded(&exchange.plan().operation, lost);
             }
         };
-        let (result, ()) = tokio::join!(biased; Arc::clone(&exchange).run(lanes, patience), coding);
+        let (result, ()) = tokio::join!(biased; Arc::clone(&exchange).run(self.lanes.clone(), self.patience), coding);
         if result.is_ok() {
             self.measure(&exchange);
         }
-        result.map(|hash| hash.to_vec())
+        Some(result.map(|hash| hash.to_vec()))
     }
 
     fn measure(&self, exchange: &Exchange) {
@@ -82,46 +92,122 @@ impl Output for Nowhere {
     }
 }
 
+/// Where a result goes, as long as the attempt's turn lasts.
+struct InTurn {
+    part: Part,
+    turn: Arc<Turn>,
+}
+
+impl Output for InTurn {
+    fn write(&self, offset: usize, data: &[u8]) -> bool {
+        self.turn.piece(|| self.part.write(offset, data)).unwrap_or(false)
+    }
+
+    fn shared(&self, start: usize, end: usize) -> Bytes {
+        self.part.shared_part(start..end)
+    }
+
+    fn len(&self) -> usize {
+        self.part.len()
+    }
+}
+
 /// Moves the data of one attempt.
-pub(crate) async fn exchange(exchange: Arc<Exchange>, lanes: Lanes, patience: Duration, moving: Moving) {
-    let result = moving.run(exchange, lanes, patience).await;
-    moving.ended(result).await;
+pub(crate) async fn exchange(exchange: Arc<Exchange>, moving: Moving) {
+    turn::all_over(&moving.earlier).await;
+    if let Some(result) = moving.run(exchange).await {
+        moving.ended(result).await;
+    }
 }
 
 /// Puts together what several ranks give, and moves what that makes of the worker where others take part.
-pub(crate) async fn reduce_ranks(
-    plan: Plan,
-    given: Vec<Given>,
-    (operations, lanes, patience): (Operations, Lanes, Duration),
-    moving: Moving,
-) {
+pub(crate) async fn reduce_ranks(plan: Plan, given: Vec<Given>, moving: Moving) {
+    turn::all_over(&moving.earlier).await;
     let alone = plan.members.len() == 1;
     let output = given.first().and_then(|given| given.output.clone());
     let (slot, ends_round) = (plan.members[plan.me].slot, plan.operation.ends_round);
-    let prepared = ranks::prepare(plan.clone(), given, alone).await;
+    let prepared = ranks::prepare(plan.clone(), given, alone, Arc::clone(&moving.turn)).await;
     let result = match (prepared, output) {
-        (Err(failure), _) => Err(failure),
+        (Err(failure), _) => Some(Err(failure)),
         // Nobody else has to agree: a hash is for the chain of rounds alone.
-        (Ok(_), Some(output)) if alone && ends_round => Ok(blake3::hash(output.as_ref()).as_bytes().to_vec()),
-        (Ok(_), _) if alone => Ok(vec![0; atoll_collective::chain::HASH]),
-        (Ok(input), output) => match Exchange::new(plan, input, None, output_of(output)) {
+        (Ok(_), Some(output)) if alone && ends_round => Some(Ok(blake3::hash(output.as_ref()).as_bytes().to_vec())),
+        (Ok(_), _) if alone => Some(Ok(vec![0; atoll_collective::chain::HASH])),
+        (Ok(input), output) => match Exchange::new(plan, input, None, output_of(output, &moving.turn)) {
             None => {
                 let detail = "the contribution does not fit the operation".to_owned();
-                Err(Failure { reason: AbortReason::Mismatch, culprit: slot, detail })
+                Some(Err(Failure { reason: AbortReason::Mismatch, culprit: slot, detail }))
             }
-            Some(exchange) => {
-                operations.begin(Arc::clone(&exchange));
-                moving.run(exchange, lanes, patience).await
-            }
+            Some(exchange) => moving.run(exchange).await,
         },
     };
-    moving.ended(result).await;
+    if let Some(result) = result {
+        moving.ended(result).await;
+    }
 }
 
-/// Where the result goes.
-pub(crate) fn output_of(part: Option<Part>) -> Arc<dyn Output> {
+/// Where the result goes, as long as `turn` lasts.
+pub(crate) fn output_of(part: Option<Part>, turn: &Arc<Turn>) -> Arc<dyn Output> {
     match part {
-        Some(part) => Arc::new(part),
+        Some(part) => Arc::new(InTurn { part, turn: Arc::clone(turn) }),
         None => Arc::new(Nowhere),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use atoll_collective::lane::Meter;
+    use atoll_collective::secret::Secret;
+    use atoll_collective::transport::Transport;
+
+    use super::*;
+    use crate::ranks::tests::{filled, plan, two_ranks};
+
+    fn moving(earlier: Vec<Ended>) -> (Moving, mpsc::Receiver<Input>) {
+        let (inbox, inputs) = mpsc::channel(1);
+        let moving = Moving {
+            key: atoll_collective::v1::OperationKey::default().into(),
+            attempt: (1, 1),
+            inbox,
+            metrics: Arc::new(Metrics::new("run", "w0").unwrap()),
+            begun: Instant::now(),
+            operations: Operations::default(),
+            lanes: Lanes::new("run", 0, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default()))),
+            patience: Duration::from_secs(1),
+            turn: Arc::default(),
+            earlier,
+        };
+        (moving, inputs)
+    }
+
+    #[tokio::test]
+    async fn what_ranks_give_is_put_together_after_the_last_piece_of_the_attempt_before() {
+        let before = Arc::new(Turn::default());
+        let given = two_ranks(100);
+        let output = given[0].output.clone().unwrap();
+        let mut waiting = None;
+        let mut inputs = before.piece(|| {
+            let (moving, inputs) = moving(vec![Arc::clone(&before).end()]);
+            let mut future = Box::pin(reduce_ranks(plan(100), given, moving));
+            assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            assert_eq!(output.as_ref(), filled(100).as_ref(), "nothing is written");
+            waiting = Some(future);
+            inputs
+        });
+        waiting.unwrap().await;
+        assert!(matches!(inputs.as_mut().unwrap().recv().await, Some(Input::Moved(_, (1, 1), Ok(_)))));
+        assert_ne!(output.as_ref(), filled(100).as_ref());
+    }
+
+    #[test]
+    fn an_output_is_written_as_long_as_the_turn_lasts() {
+        let turn = Arc::new(Turn::default());
+        let part = filled(2);
+        let output = output_of(Some(part.clone()), &turn);
+        assert!(output.write(0, &[1; 4]));
+        turn.end();
+        assert!(!output.write(4, &[1; 4]));
+        assert_eq!(part.as_ref(), [1, 1, 1, 1, 0xaa, 0xaa, 0xaa, 0xaa]);
     }
 }

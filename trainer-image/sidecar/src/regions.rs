@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atoll_collective::exchange::Output;
 use atoll_collective::v1::Slice;
 use atoll_sdk::{Region, SdkError};
 use bytes::Bytes;
@@ -111,6 +110,11 @@ impl Part {
         self.part(range).map(Bytes::from_owner).unwrap_or_default()
     }
 
+    /// Writes at a byte offset; false, and nothing is written, where it does not fit.
+    pub(crate) fn write(&self, offset: usize, data: &[u8]) -> bool {
+        offset + data.len() <= self.range.len() && self.region.write(self.range.start + offset, data)
+    }
+
     /// Takes over another part's bytes; false, and nothing is done, where their lengths differ.
     pub(crate) fn copy_from(&self, other: &Self) -> bool {
         self.len() == other.len() && self.write(0, other.as_ref())
@@ -132,19 +136,5 @@ impl Part {
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         self.region.bytes(self.range.clone()).unwrap_or_default()
-    }
-}
-
-impl Output for Part {
-    fn write(&self, offset: usize, data: &[u8]) -> bool {
-        offset + data.len() <= self.range.len() && self.region.write(self.range.start + offset, data)
-    }
-
-    fn shared(&self, start: usize, end: usize) -> Bytes {
-        self.shared_part(start..end)
-    }
-
-    fn len(&self) -> usize {
-        self.range.len()
     }
 }

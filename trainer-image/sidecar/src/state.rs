@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use atoll_collective::chain;
-use atoll_collective::exchange::Output;
 use atoll_collective::lane::{Donors, Lanes};
 use atoll_collective::state::manifest::{ElementType, Manifest, ManifestError, Tensor};
 use atoll_collective::state::offer::Offer;

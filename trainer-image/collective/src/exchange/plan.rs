@@ -44,6 +44,8 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// Position of this peer among the members.
     pub me: usize,
+    /// Weight of this peer's contribution: not what it asked for, where nobody's had any.
+    pub weight: u32,
     /// What each member's copy is multiplied by.
     pub factors: Vec<u32>,
     /// What the sum is divided by; 0 where it is not divided.
@@ -106,11 +108,26 @@ impl Plan {
             first_blocks.push(first_blocks.last().copied().unwrap_or(0) + shard.len().div_ceil(BLOCK_BYTES));
         }
         let groups = groups(&operation, &members);
+        let weight = begin.contributions[me].weight;
         let factors = begin.contributions.iter().map(|given| if given.summed { 1 } else { given.weight }).collect();
         let total = begin.contributions.iter().map(|given| u64::from(given.weight)).sum();
         let divisor = if operation.reduction() == Reduction::Mean { total } else { 0 };
         let (term, number) = (record.term, begin.number);
-        Some(Self { term, number, operation, members, me, factors, divisor, shards, sources, wanted, first_blocks, groups })
+        Some(Self {
+            term,
+            number,
+            operation,
+            members,
+            me,
+            weight,
+            factors,
+            divisor,
+            shards,
+            sources,
+            wanted,
+            first_blocks,
+            groups,
+        })
     }
 
     /// Bytes of the result.

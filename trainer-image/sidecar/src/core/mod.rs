@@ -37,6 +37,7 @@ use crate::recording::Recorder;
 use crate::regions::Regions;
 use crate::report::Reporter;
 use crate::trainer::Answer;
+use crate::turn::Ended;
 use crate::votes::Vote;
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
@@ -175,6 +176,8 @@ pub(crate) struct Core {
     /// Operations that the trainer waits for, by its own name of them, and attempts under way.
     calls: BTreeMap<Key, Call>,
     attempts: BTreeMap<Key, Attempt>,
+    /// Turns of attempts that were ended, of which some may still write a piece.
+    ending: Vec<Ended>,
     /// The session with the coordinator, and counts attempts to open one: what an earlier one still says is dropped.
     dials: u64,
     session: Session,
@@ -223,6 +226,7 @@ impl Core {
             trainer: None,
             calls: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            ending: Vec::new(),
             dials: 0,
             session: Session::None,
             refused: None,
@@ -342,6 +346,7 @@ impl Core {
                 self.lose_trainer();
             }
         }
+        self.overdue_ranks();
         self.petition_event(arbiter::Event::Tick);
         self.peer_event(peer::Event::Tick);
         self.coordinator_event(coordinator::Event::Tick);

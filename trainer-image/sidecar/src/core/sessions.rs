@@ -265,7 +265,7 @@ fn blames_lanes(message: &CoordinatorMessage) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// The sidecar of slot 0, and what its tasks tell it.
-    fn core() -> (Core, mpsc::Receiver<Input>) {
+    pub(in super::super) fn core() -> (Core, mpsc::Receiver<Input>) {
         let settings = Settings {
             run: "kjv".into(),
             minimum: 2,

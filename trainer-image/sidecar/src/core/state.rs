@@ -56,7 +56,7 @@ impl Core {
             return;
         }
         // What a trainer that begins a round still waited for, it has given up.
-        self.calls.clear();
+        let given_up = std::mem::take(&mut self.calls);
         // The peer counts the attempts.
         let arrive = Arrive {
             round: asked.round,
@@ -71,6 +71,7 @@ impl Core {
             self.offer();
         }
         self.peer_event(peer::Event::Arrived(arrive, asked.committed));
+        self.forget(given_up);
     }
 
     /// Offers the trainer's state to others, as it was hashed.

@@ -200,11 +200,12 @@ impl Core {
                 rank.waits = None;
             }
         }
-        self.calls.clear();
+        let given_up = std::mem::take(&mut self.calls);
         self.shared.offer.send_replace(None);
         self.stop_hashing();
         self.stop_fetching();
         self.peer_event(peer::Event::TrainerLost);
+        self.forget(given_up);
     }
 
     pub(super) fn begin_round(&mut self, request: BeginRoundRequest, answer: Answer<BeginRoundReply>) {

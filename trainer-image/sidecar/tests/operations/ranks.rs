@@ -1,7 +1,10 @@
 //! What several ranks of each worker give is put together in rank order, and every rank gets the result.
 
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
 use atoll_collective::codec::Codec as Coding;
-use atoll_sdk::{Codec, DataType, Operation};
+use atoll_sdk::{Codec, DataType, Operation, Part};
 
 use crate::run::{Rank, run};
 
@@ -128,6 +131,22 @@ fn from_one(rank: &mut Rank) {
     assert!(rank.slot == 2 || rank.got(first.len()) == first, "a send");
 }
 
+/// Where nobody has a weight, all count alike.
+fn uncounted(rank: &mut Rank) {
+    let own = bytes(&values((rank.slot, rank.index)));
+    rank.operate(&Operation::all_reduce(rank.gives(&own), rank.gets(own.len())).weight(0)).unwrap();
+    let mut mean = vec![0.0f32; ELEMENTS];
+    for slot in 0..WORKERS {
+        let mut own = vec![0.0f32; ELEMENTS];
+        ranks(&[slot]).for_each(|place| own.iter_mut().zip(values(place)).for_each(|(sum, value)| *sum += value));
+        mean.iter_mut().zip(own).for_each(|(mean, own)| *mean += own / RANKS as f32);
+    }
+    for mean in &mut mean {
+        *mean /= WORKERS as f32;
+    }
+    assert!(rank.got(own.len()) == bytes(&mean), "a mean of those that have no weight");
+}
+
 /// What cannot be is refused, and said why.
 fn refused(rank: &mut Rank) {
     let most = |rank: &Rank| if rank.slot == 0 { i64::MAX } else { -1 };
@@ -147,9 +166,58 @@ async fn several_ranks_take_part_as_one_worker() {
             sums(rank, slots);
             to_one_and_to_all(rank, slots);
         }
+        uncounted(rank);
         from_one(rank);
         rank.operate(&Operation::barrier()).unwrap();
         refused(rank);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_rank_of_a_refused_call_hears_the_refusal() {
+    let all_done = Arc::new(Barrier::new(2 * RANKS as usize));
+    run(2, RANKS, move |rank| {
+        let own = bytes(&values((rank.slot, rank.index)));
+        let mean = all_reduce(rank, &own, &[]);
+        let said = rank.operate(&if rank.index == 0 { mean.sum() } else { mean }).unwrap_err();
+        assert!(said.contains("another rank asks for another"), "{said}");
+        let given = rank.gives(&own);
+        let nowhere = Part { region: "nowhere".into(), ..given.clone() };
+        let given = if rank.index == 0 { given } else { nowhere };
+        let said = rank.operate(&Operation::all_reduce(given, rank.gets(own.len()))).unwrap_err();
+        assert!(said.contains("rank 1: input, output or residual is not part of a region"), "{said}");
+        if rank.index == 0 {
+            let said = rank.operate_within(&Operation::barrier(), Duration::from_millis(50)).unwrap_err();
+            assert!(said.starts_with(&format!("Deadline by Some({}): rank 1 has not asked for it", rank.slot)), "{said}");
+        }
+        // A rank that ends takes its worker's trainer with it.
+        all_done.wait();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_small_operation_beside_a_large_one_delays_neither() {
+    const FEW: usize = 1000;
+    run(WORKERS, RANKS, |rank| {
+        let slots = [0, 1, 2];
+        let own = bytes(&values((rank.slot, rank.index)));
+        let total = bytes(&sum(&slots, values, <[f32]>::to_vec));
+        let input = rank.gives(&own);
+        for _ in 0..10 {
+            let output = rank.gets(own.len() + 4 * FEW);
+            let weight = weight((rank.slot, rank.index));
+            let large = Operation::all_reduce(input.clone(), Part { range: 0..own.len(), ..output.clone() });
+            let few = Part { range: 0..4 * FEW, ..input.clone() };
+            let small = Operation::all_reduce(few, Part { range: own.len()..output.range.end, ..output.clone() });
+            let mut pending = [large.tag("large"), small.tag("small")].map(|asked| rank.start(&asked.weight(weight).sum()));
+            for pending in &mut pending {
+                assert_eq!(rank.wait(pending).unwrap(), slots);
+            }
+            let (large, small) = rank.got(output.range.end).split_at(own.len());
+            assert!(large == total && small == &total[..4 * FEW]);
+        }
     })
     .await;
 }

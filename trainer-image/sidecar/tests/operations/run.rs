@@ -11,7 +11,7 @@ use atoll_collective::lane::{Bounds, Meter};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::Transport;
 use atoll_collective::v1::arbiter_server::ArbiterServer;
-use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Region, Session, State};
+use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Pending, Region, Session, State};
 
 use crate::hub::Hub;
 
@@ -61,7 +61,23 @@ impl Rank {
 
     /// Does an operation; the slots that took part, or why it was aborted or refused and by whom.
     pub(crate) fn operate(&mut self, operation: &Operation) -> Result<Vec<u32>, String> {
-        match self.session.operate(&operation.clone().within(PATIENCE)) {
+        self.operate_within(operation, PATIENCE)
+    }
+
+    /// The same, within a time of its own.
+    pub(crate) fn operate_within(&mut self, operation: &Operation, deadline: Duration) -> Result<Vec<u32>, String> {
+        let mut pending = self.session.start(&operation.clone().within(deadline)).unwrap();
+        self.wait(&mut pending)
+    }
+
+    /// Starts an operation beside others.
+    pub(crate) fn start(&mut self, operation: &Operation) -> Pending {
+        self.session.start(&operation.clone().within(PATIENCE)).unwrap()
+    }
+
+    /// How it ended, as [`Rank::operate`] says it.
+    pub(crate) fn wait(&mut self, pending: &mut Pending) -> Result<Vec<u32>, String> {
+        match self.session.wait(pending) {
             Ok(Outcome::Committed { slots, .. }) => Ok(slots),
             Ok(Outcome::Aborted { reason, culprit, detail }) => Err(format!("{reason:?} by {culprit:?}: {detail}")),
             Ok(Outcome::InDoubt) => panic!("nobody is cut off"),

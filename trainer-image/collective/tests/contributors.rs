@@ -3,8 +3,8 @@
 
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::v1::{
-    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Heartbeat, Hello,
-    Member, Operation, Prepared, Ruling, Start, coordinator_message, peer_message,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
+    Heartbeat, Hello, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -360,4 +360,59 @@ fn a_contributor_whose_round_is_not_that_of_the_trusted_members_begins_again() {
     let evicts = |actions: &[Action]| count(actions, |body| matches!(body, coordinator_message::Body::Evict(_)));
     assert_eq!(evicts(&recovered(&all, vec![other, survivor(2, &all, None)])), 1);
     assert_eq!(evicts(&recovered(&all, vec![survivor(0, &all, None), survivor(2, &all, None)])), 0);
+}
+
+/// An all-gather of bytes.
+fn gather() -> Operation {
+    let mut operation = Operation { ends_round: false, elements: 0, ..operation::ends_round(ROUND, 1, 8) };
+    operation.set_kind(OperationKind::AllGather);
+    operation.set_data_type(DataType::U8);
+    operation
+}
+
+fn declare(coordinator: &mut Coordinator, slot: u32, elements: u64) -> Vec<Action> {
+    let contribution = Some(Contribution { slot, elements, ..Contribution::default() });
+    say(coordinator, slot, peer_message::Body::Enter(Enter { operation: Some(gather()), contribution, bandwidth: 0 }), 1)
+}
+
+/// Who begins what, in the last attempt.
+fn begun(actions: &[Action]) -> Vec<u32> {
+    let slots = |action: &Action| match action {
+        Action::Send { message, .. } => match &message.body {
+            Some(coordinator_message::Body::Begin(begin)) => Some(begin.contributions.iter().map(|given| given.slot).collect()),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(slots).next_back().unwrap_or_default()
+}
+
+#[test]
+fn a_contributor_that_declares_more_than_any_result_may_have_is_left_out_and_the_others_begin() {
+    let mut coordinator = training(&[0, 1, 2, 3]);
+    for (slot, elements) in [(0, operation::MOST_ELEMENTS), (1, 4), (2, 6)] {
+        declare(&mut coordinator, slot, elements);
+    }
+    let done = declare(&mut coordinator, 3, 6);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Mismatch)], vec![1, 2, 3]));
+
+    let mut trusted = training(&[2, 3]);
+    declare(&mut trusted, 2, operation::MOST_ELEMENTS);
+    let done = declare(&mut trusted, 3, operation::MOST_ELEMENTS);
+    let over = |body: &coordinator_message::Body| matches!(body, coordinator_message::Body::Abort(abort) if abort.over);
+    assert_eq!((evicted(&done), count(&done, over)), (vec![], 2));
+}
+
+#[test]
+fn a_contributor_whose_part_a_trusted_member_has_no_room_for_is_left_out_at_once() {
+    let mut coordinator = training(&[0, 2, 3]);
+    for (slot, elements) in [(0, 1 << 30), (2, 6), (3, 6)] {
+        declare(&mut coordinator, slot, elements);
+    }
+    let (key, reason) = (gather().key, AbortReason::Mismatch.into());
+    let no_room = |culprit| Failed { epoch: 1, key: key.clone(), reason, culprit, detail: String::new() };
+    let done = say(&mut coordinator, 2, peer_message::Body::Failed(no_room(0)), 1);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Mismatch)], vec![2, 3]));
+    let late = say(&mut coordinator, 3, peer_message::Body::Failed(no_room(0)), 1);
+    assert_eq!(evicted(&late), []);
 }

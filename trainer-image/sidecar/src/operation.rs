@@ -7,7 +7,6 @@ use atoll_collective::exchange::{Exchange, Output, Plan};
 use atoll_collective::lane::{Lanes, Operations};
 use atoll_collective::operation::Key;
 use atoll_collective::peer::Failure;
-use atoll_collective::v1::AbortReason;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -97,7 +96,7 @@ pub(crate) async fn reduce_ranks(
 ) {
     let alone = plan.members.len() == 1;
     let output = given.first().and_then(|given| given.output.clone());
-    let (slot, ends_round) = (plan.members[plan.me].slot, plan.operation.ends_round);
+    let ends_round = plan.operation.ends_round;
     let prepared = ranks::prepare(plan.clone(), given, alone).await;
     let result = match (prepared, output) {
         (Err(failure), _) => Err(failure),
@@ -105,11 +104,8 @@ pub(crate) async fn reduce_ranks(
         (Ok(_), Some(output)) if alone && ends_round => Ok(blake3::hash(output.as_ref()).as_bytes().to_vec()),
         (Ok(_), _) if alone => Ok(vec![0; atoll_collective::chain::HASH]),
         (Ok(input), output) => match Exchange::new(plan, input, None, output_of(output)) {
-            None => {
-                let detail = "the contribution does not fit the operation".to_owned();
-                Err(Failure { reason: AbortReason::Mismatch, culprit: slot, detail })
-            }
-            Some(exchange) => {
+            Err(failure) => Err(failure),
+            Ok(exchange) => {
                 operations.begin(Arc::clone(&exchange));
                 moving.run(exchange, lanes, patience).await
             }

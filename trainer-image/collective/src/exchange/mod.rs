@@ -97,14 +97,17 @@ struct Finished {
 }
 
 impl Exchange {
-    /// An attempt over `input`, and the `residual` that is added to it before it is coded; none when the lengths do not fit the
-    /// plan.
-    #[must_use]
-    pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Option<Arc<Self>> {
+    /// An attempt over `input`, and the `residual` that is added to it before it is coded.
+    ///
+    /// # Errors
+    /// [`Failure`] when the lengths do not fit the plan; it names who is to blame, as [`Plan::check_output`] does.
+    pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Result<Arc<Self>, Failure> {
         let fits = input.len() == plan.input_bytes() && residual.as_ref().is_none_or(|residual| residual.len() == input.len());
-        if !fits || plan.wants(plan.me) && !plan.fits_in(output.len()) {
-            return None;
+        if !fits {
+            let detail = "the contribution does not fit the operation".to_owned();
+            return Err(arithmetic::mismatch(&plan, plan.me, detail));
         }
+        plan.check_output(output.len())?;
         let members = plan.members.len();
         let digests: Vec<Vec<Option<Digest>>> = (0..members).map(|owner| vec![None; plan.blocks(owner)]).collect();
         let adds_up = |owner: usize| owner == plan.me || plan.collects(plan.me, owner);
@@ -121,7 +124,7 @@ impl Exchange {
             progress: Instant::now(),
             instants: Instants::default(),
         };
-        Some(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
+        Ok(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     /// Its plan.

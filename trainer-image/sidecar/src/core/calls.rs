@@ -130,17 +130,18 @@ impl Core {
     pub(super) fn start_moving(&mut self, begin: &Begin) {
         let key = operation::key(begin.operation.as_ref());
         self.halt(&key);
-        if let Err(detail) = self.try_moving(begin, &key) {
-            let failure = Failure { reason: AbortReason::Mismatch, culprit: self.me.slot, detail };
+        if let Err(failure) = self.try_moving(begin, &key) {
             let term = begin.record.as_ref().map_or(0, |record| record.term);
             self.peer_event(peer::Event::Moved(key, (term, begin.number), Err(failure)));
         }
     }
 
-    fn try_moving(&mut self, begin: &Begin, key: &Key) -> Result<(), String> {
-        let call = self.calls.get(&asked(key)).ok_or("its trainer does not wait for it")?;
+    fn try_moving(&mut self, begin: &Begin, key: &Key) -> Result<(), Failure> {
+        let culprit = self.me.slot;
+        let mismatch = |detail: &str| Failure { reason: AbortReason::Mismatch, culprit, detail: detail.to_owned() };
+        let call = self.calls.get(&asked(key)).ok_or_else(|| mismatch("its trainer does not wait for it"))?;
         let given: Vec<Given> = call.given.iter().flatten().cloned().collect();
-        let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
+        let plan = Plan::new(begin, self.me.slot).ok_or_else(|| mismatch("the operation makes no sense"))?;
         let (term, number) = (plan.term, plan.number);
         let (inbox, metrics) = (self.inbox.clone(), Arc::clone(self.observation.metrics()));
         let moving = work::Moving { key: key.clone(), attempt: (term, number), inbox, metrics, begun: Instant::now() };
@@ -150,12 +151,11 @@ impl Core {
             tokio::spawn(work::reduce_ranks(plan, given, moves, moving).instrument(span))
         } else {
             let Some(Given { input, output, residual, .. }) = given.into_iter().next() else {
-                return Err("nothing is given".into());
+                return Err(mismatch("nothing is given"));
             };
             let input = input.map(|input| input.shared()).unwrap_or_default();
             let residual = residual.map(|residual| residual.shared());
-            let exchange = Exchange::new(plan, input, residual, work::output_of(output))
-                .ok_or("the contribution does not fit the operation")?;
+            let exchange = Exchange::new(plan, input, residual, work::output_of(output))?;
             self.shared.operations.begin(Arc::clone(&exchange));
             tokio::spawn(work::exchange(exchange, self.lanes.clone(), self.config.progress, moving).instrument(span))
         };

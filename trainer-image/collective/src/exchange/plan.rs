@@ -238,6 +238,17 @@ impl Plan {
         if hop == to { owner } else { hop }
     }
 
+    /// How many members' work one after the other the result of `owner`'s shard is, as `from` gives it: those that give copies, the
+    /// sums of groups, and the owner; each waits for those before.
+    #[must_use]
+    pub fn steps(&self, from: usize, owner: usize) -> u32 {
+        match self.sources {
+            Sources::Owner => 1,
+            Sources::Only(source) => 1 + u32::from(from != source),
+            Sources::All => 2 + u32::from(self.groups.is_some()) + u32::from(from != owner),
+        }
+    }
+
     /// Whether `to` gets the bytes of `owner`'s reduced shard: its hashes alone, where not.
     #[must_use]
     pub fn wants(&self, to: usize) -> bool {

@@ -4,7 +4,7 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
-    Heartbeat, Hello, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, peer_message,
+    Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -415,4 +415,28 @@ fn a_contributor_whose_part_a_trusted_member_has_no_room_for_is_left_out_at_once
     assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Mismatch)], vec![2, 3]));
     let late = say(&mut coordinator, 3, peer_message::Body::Failed(no_room(0)), 1);
     assert_eq!(evicted(&late), []);
+}
+
+fn finishes(coordinator: &mut Coordinator, slot: u32) -> Vec<Action> {
+    say(coordinator, slot, peer_message::Body::Leave(Leave { reason: leave::Reason::Finished.into() }), 1)
+}
+
+#[test]
+fn a_contributor_that_has_finished_in_the_middle_of_an_operation_is_left_out_and_the_others_begin_again() {
+    let mut coordinator = moving(&[0, 2, 3]);
+    let done = finishes(&mut coordinator, 0);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Left)], vec![2, 3]));
+}
+
+#[test]
+fn a_contributor_that_has_finished_and_gone_is_left_out_when_the_others_go_on_and_not_before() {
+    let mut coordinator = moving(&[0, 2, 3]);
+    [0, 2, 3].iter().for_each(|slot| _ = prepared(&mut coordinator, *slot, 9, 1));
+    assert_eq!(evicted(&finishes(&mut coordinator, 0)), [], "they may have done their last round, too");
+    assert_eq!(evicted(&tick(&mut coordinator, Event::Disconnected { slot: 0, incarnation: 1 }, 2)), []);
+    let next = Arrive { round: ROUND + 1, attempt: 2, ..arrive(7) };
+    let mut done = say(&mut coordinator, 2, peer_message::Body::Arrive(next.clone()), 3);
+    done.extend(say(&mut coordinator, 3, peer_message::Body::Arrive(next), 3));
+    let starts = count(&done, |body| matches!(body, coordinator_message::Body::Start(_)));
+    assert_eq!((evicted(&done), starts), (vec![(0, AbortReason::Left)], 2));
 }

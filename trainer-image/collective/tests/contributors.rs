@@ -429,6 +429,18 @@ fn a_contributor_that_has_finished_in_the_middle_of_an_operation_is_left_out_and
 }
 
 #[test]
+fn a_contributor_that_arrives_has_not_finished_whatever_it_said_before() {
+    let mut coordinator = moving(&[0, 2]);
+    finishes(&mut coordinator, 0);
+    let vote = Prepared { epoch: 2, ..vote(9) };
+    assert_eq!(commits(&say(&mut coordinator, 2, peer_message::Body::Prepared(vote), 2)), 1);
+    let next = Arrive { round: ROUND + 1, attempt: 2, ..arrive(7) };
+    let mut done = say(&mut coordinator, 0, peer_message::Body::Arrive(next.clone()), 3);
+    done.extend(say(&mut coordinator, 2, peer_message::Body::Arrive(next), 3));
+    assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Start(_))), 2, "{done:?}");
+}
+
+#[test]
 fn a_contributor_that_has_finished_and_gone_is_left_out_when_the_others_go_on_and_not_before() {
     let mut coordinator = moving(&[0, 2, 3]);
     [0, 2, 3].iter().for_each(|slot| _ = prepared(&mut coordinator, *slot, 9, 1));

@@ -468,6 +468,7 @@ impl Session {
             self.operated = false;
         }
         self.arrive = Some(arrive);
+        self.finished = false;
         self.left = None;
         self.recalled = false;
     }

@@ -27,7 +27,7 @@ fn run(bytes: &[u8]) {
         return;
     }
     let (given, output) = (Bytes::from(vec![0; plan.input_bytes()]), Memory::new(plan.result_bytes()));
-    let Some(exchange) = Exchange::new(plan, given, None, Arc::new(output)) else { return };
+    let Ok(exchange) = Exchange::new(plan, given, None, Arc::new(output)) else { return };
     while !input.is_empty() {
         let sender = Sender { slot: u32::from(input.byte()), name: None };
         let kind = [Kind::Contribution, Kind::Result, Kind::Digest, Kind::Partial][usize::from(input.byte() % 4)];

@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let begin = Begin { operation: Some(ends_round(1, 1, 100_000)), number: 1, record, contributions, bandwidths: vec![] };
     let given: Vec<u8> = (0..100_000).flat_map(|index| (((slot + 1) * index) as f32).to_le_bytes()).collect();
     let (plan, mean) = (Plan::new(&begin, slot).ok_or("no such operation")?, Arc::new(Memory::new(given.len())));
-    let exchange = Exchange::new(plan, given.into(), None, mean.clone()).ok_or("a vector of another length")?;
+    let exchange = Exchange::new(plan, given.into(), None, mean.clone()).map_err(|failure| failure.detail)?;
     operations.begin(exchange.clone());
     let hash = blake3::Hash::from(exchange.run(lanes.clone(), patience).await.map_err(|failure| failure.detail)?);
     println!("last element {:.1}, hash {hash}", f32::from_le_bytes(*mean.to_vec().last_chunk().unwrap_or(&[0; 4])));

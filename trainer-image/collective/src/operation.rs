@@ -177,6 +177,15 @@ pub fn possible(operation: &Operation, record: &EpochRecord) -> Result<(), u32> 
     needed.iter().find(|slot| !present(slot)).map_or(Ok(()), |slot| Err(*slot))
 }
 
+/// Position of the longest part that a contributor gives, where parts are longer than `most` by what contributors give alone. Each
+/// part is the length and whether a contributor gives it.
+pub(crate) fn longest_of_contributors(parts: impl Iterator<Item = (u64, bool)> + Clone, most: u64) -> Option<usize> {
+    let sum = |parts: &mut dyn Iterator<Item = (u64, bool)>| parts.map(|(length, _)| length).fold(0, u64::saturating_add);
+    let by_contributors = sum(&mut parts.clone()) > most && sum(&mut parts.clone().filter(|(_, gives)| !gives)) <= most;
+    let longest = parts.enumerate().filter(|(_, (_, gives))| *gives).max_by_key(|(_, (length, _))| *length);
+    longest.filter(|_| by_contributors).map(|(position, _)| position)
+}
+
 /// Checks what a trainer asks for, by itself.
 ///
 /// # Errors

@@ -3,8 +3,8 @@
 
 use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
 use atoll_collective::v1::{
-    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, EpochRecord, Failed, Flight, Heartbeat, Hello,
-    Member, Operation, Prepared, Ruling, Start, coordinator_message, peer_message,
+    Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
+    Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -360,4 +360,95 @@ fn a_contributor_whose_round_is_not_that_of_the_trusted_members_begins_again() {
     let evicts = |actions: &[Action]| count(actions, |body| matches!(body, coordinator_message::Body::Evict(_)));
     assert_eq!(evicts(&recovered(&all, vec![other, survivor(2, &all, None)])), 1);
     assert_eq!(evicts(&recovered(&all, vec![survivor(0, &all, None), survivor(2, &all, None)])), 0);
+}
+
+/// An all-gather of bytes.
+fn gather() -> Operation {
+    let mut operation = Operation { ends_round: false, elements: 0, ..operation::ends_round(ROUND, 1, 8) };
+    operation.set_kind(OperationKind::AllGather);
+    operation.set_data_type(DataType::U8);
+    operation
+}
+
+fn declare(coordinator: &mut Coordinator, slot: u32, elements: u64) -> Vec<Action> {
+    let contribution = Some(Contribution { slot, elements, ..Contribution::default() });
+    say(coordinator, slot, peer_message::Body::Enter(Enter { operation: Some(gather()), contribution, bandwidth: 0 }), 1)
+}
+
+/// Who begins what, in the last attempt.
+fn begun(actions: &[Action]) -> Vec<u32> {
+    let slots = |action: &Action| match action {
+        Action::Send { message, .. } => match &message.body {
+            Some(coordinator_message::Body::Begin(begin)) => Some(begin.contributions.iter().map(|given| given.slot).collect()),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(slots).next_back().unwrap_or_default()
+}
+
+#[test]
+fn a_contributor_that_declares_more_than_any_result_may_have_is_left_out_and_the_others_begin() {
+    let mut coordinator = training(&[0, 1, 2, 3]);
+    for (slot, elements) in [(0, operation::MOST_ELEMENTS), (1, 4), (2, 6)] {
+        declare(&mut coordinator, slot, elements);
+    }
+    let done = declare(&mut coordinator, 3, 6);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Mismatch)], vec![1, 2, 3]));
+
+    let mut trusted = training(&[2, 3]);
+    declare(&mut trusted, 2, operation::MOST_ELEMENTS);
+    let done = declare(&mut trusted, 3, operation::MOST_ELEMENTS);
+    let over = |body: &coordinator_message::Body| matches!(body, coordinator_message::Body::Abort(abort) if abort.over);
+    assert_eq!((evicted(&done), count(&done, over)), (vec![], 2));
+}
+
+#[test]
+fn a_contributor_whose_part_a_trusted_member_has_no_room_for_is_left_out_at_once() {
+    let mut coordinator = training(&[0, 2, 3]);
+    for (slot, elements) in [(0, 1 << 30), (2, 6), (3, 6)] {
+        declare(&mut coordinator, slot, elements);
+    }
+    let (key, reason) = (gather().key, AbortReason::Mismatch.into());
+    let no_room = |culprit| Failed { epoch: 1, key: key.clone(), reason, culprit, detail: String::new() };
+    let done = say(&mut coordinator, 2, peer_message::Body::Failed(no_room(0)), 1);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Mismatch)], vec![2, 3]));
+    let late = say(&mut coordinator, 3, peer_message::Body::Failed(no_room(0)), 1);
+    assert_eq!(evicted(&late), []);
+}
+
+fn finishes(coordinator: &mut Coordinator, slot: u32) -> Vec<Action> {
+    say(coordinator, slot, peer_message::Body::Leave(Leave { reason: leave::Reason::Finished.into() }), 1)
+}
+
+#[test]
+fn a_contributor_that_has_finished_in_the_middle_of_an_operation_is_left_out_and_the_others_begin_again() {
+    let mut coordinator = moving(&[0, 2, 3]);
+    let done = finishes(&mut coordinator, 0);
+    assert_eq!((evicted(&done), begun(&done)), (vec![(0, AbortReason::Left)], vec![2, 3]));
+}
+
+#[test]
+fn a_contributor_that_arrives_has_not_finished_whatever_it_said_before() {
+    let mut coordinator = moving(&[0, 2]);
+    finishes(&mut coordinator, 0);
+    let vote = Prepared { epoch: 2, ..vote(9) };
+    assert_eq!(commits(&say(&mut coordinator, 2, peer_message::Body::Prepared(vote), 2)), 1);
+    let next = Arrive { round: ROUND + 1, attempt: 2, ..arrive(7) };
+    let mut done = say(&mut coordinator, 0, peer_message::Body::Arrive(next.clone()), 3);
+    done.extend(say(&mut coordinator, 2, peer_message::Body::Arrive(next), 3));
+    assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Start(_))), 2, "{done:?}");
+}
+
+#[test]
+fn a_contributor_that_has_finished_and_gone_is_left_out_when_the_others_go_on_and_not_before() {
+    let mut coordinator = moving(&[0, 2, 3]);
+    [0, 2, 3].iter().for_each(|slot| _ = prepared(&mut coordinator, *slot, 9, 1));
+    assert_eq!(evicted(&finishes(&mut coordinator, 0)), [], "they may have done their last round, too");
+    assert_eq!(evicted(&tick(&mut coordinator, Event::Disconnected { slot: 0, incarnation: 1 }, 2)), []);
+    let next = Arrive { round: ROUND + 1, attempt: 2, ..arrive(7) };
+    let mut done = say(&mut coordinator, 2, peer_message::Body::Arrive(next.clone()), 3);
+    done.extend(say(&mut coordinator, 3, peer_message::Body::Arrive(next), 3));
+    let starts = count(&done, |body| matches!(body, coordinator_message::Body::Start(_)));
+    assert_eq!((evicted(&done), starts), (vec![(0, AbortReason::Left)], 2));
 }

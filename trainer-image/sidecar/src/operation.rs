@@ -7,7 +7,6 @@ use atoll_collective::exchange::{Exchange, Output, Plan};
 use atoll_collective::lane::{Lanes, Operations};
 use atoll_collective::operation::Key;
 use atoll_collective::peer::Failure;
-use atoll_collective::v1::AbortReason;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -125,7 +124,7 @@ pub(crate) async fn reduce_ranks(plan: Plan, given: Vec<Given>, moving: Moving) 
     turn::all_over(&moving.earlier).await;
     let alone = plan.members.len() == 1;
     let output = given.first().and_then(|given| given.output.clone());
-    let (slot, ends_round) = (plan.members[plan.me].slot, plan.operation.ends_round);
+    let ends_round = plan.operation.ends_round;
     let prepared = ranks::prepare(plan.clone(), given, alone, Arc::clone(&moving.turn)).await;
     let result = match (prepared, output) {
         (Err(failure), _) => Some(Err(failure)),
@@ -133,11 +132,8 @@ pub(crate) async fn reduce_ranks(plan: Plan, given: Vec<Given>, moving: Moving) 
         (Ok(_), Some(output)) if alone && ends_round => Some(Ok(blake3::hash(output.as_ref()).as_bytes().to_vec())),
         (Ok(_), _) if alone => Some(Ok(vec![0; atoll_collective::chain::HASH])),
         (Ok(input), output) => match Exchange::new(plan, input, None, output_of(output, &moving.turn)) {
-            None => {
-                let detail = "the contribution does not fit the operation".to_owned();
-                Some(Err(Failure { reason: AbortReason::Mismatch, culprit: slot, detail }))
-            }
-            Some(exchange) => moving.run(exchange).await,
+            Err(failure) => Some(Err(failure)),
+            Ok(exchange) => moving.run(exchange).await,
         },
     };
     if let Some(result) = result {

@@ -33,6 +33,9 @@ pub(crate) fn can(operation: &Operation) -> bool {
 pub(crate) async fn prepare(plan: Plan, given: Vec<Given>, alone: bool, turn: Arc<Turn>) -> Result<Bytes, Failure> {
     let slot = plan.members[plan.me].slot;
     let failure = move |(reason, detail)| Failure { reason, culprit: slot, detail };
+    if plan.operation.kind() != OperationKind::Barrier {
+        given.iter().filter_map(|given| given.output.as_ref()).try_for_each(|output| plan.check_output(output.len()))?;
+    }
     let bytes: usize = given.iter().filter_map(|given| given.input.as_ref()).map(Part::len).sum();
     if bytes < LARGE {
         return prepare_now(&plan, &given, alone, &turn).map_err(failure);
@@ -47,7 +50,7 @@ fn prepare_now(plan: &Plan, given: &[Given], alone: bool, turn: &Turn) -> Result
         return Ok(Bytes::new());
     }
     let outputs: Vec<Part> = given.iter().filter_map(|given| given.output.clone()).collect();
-    let unlike = |output: &Part| !plan.fits_in(output.len()) || output.len() != outputs[0].len();
+    let unlike = |output: &Part| output.len() != outputs[0].len();
     if plan.wants(plan.me) && (outputs.len() != given.len() || outputs.iter().any(unlike)) {
         return Err(mismatch("a rank has no output, or one of another length"));
     }

@@ -526,9 +526,11 @@ impl World {
                 peer::Action::Send(mut message) => {
                     self.take_note(slot, &message);
                     self.lie(slot, &mut message);
-                    self.slander(slot, &mut message);
+                    let besides = self.slander(slot, &mut message);
                     if let Some(session) = self.node(slot).session {
-                        self.deliver(session, Letter::Up(Some(*message)));
+                        for message in besides.into_iter().chain([*message]) {
+                            self.deliver(session, Letter::Up(Some(message)));
+                        }
                     }
                 }
                 peer::Action::Hang(_) => {

@@ -38,10 +38,19 @@ pub fn voters(record: &EpochRecord) -> Vec<&Member> {
     trusted.into_iter().chain(record.hub.as_ref().filter(|_| even)).collect()
 }
 
-/// Whether `member` may coordinate and vote after `record`: it is no contributor, by its own word and by the record's.
+/// Whether `member` is the process that `record` knows in its slot, or a later one of the same worker; whoever it does not know
+/// may be one that comes.
+fn is_itself(record: &EpochRecord, member: &Member) -> bool {
+    let known = record.members.iter().chain(&record.coordinator).filter(|known| known.slot == member.slot);
+    let same = |known: &Member| (&known.island, &known.worker) == (&member.island, &member.worker);
+    known.into_iter().all(|known| same(known) && known.incarnation <= member.incarnation)
+}
+
+/// Whether `member` may coordinate and vote after `record`: it is itself, and no contributor, neither by its own word nor by the
+/// record's, whatever slot and incarnation it says it has.
 fn is_trusted(record: &EpochRecord, member: &Member) -> bool {
-    let contributes = |known: &Member| known.slot == member.slot && known.contributor;
-    !member.contributor && !record.members.iter().any(contributes)
+    let contributes = |known: &Member| known.contributor && (&known.island, &known.worker) == (&member.island, &member.worker);
+    !member.contributor && is_itself(record, member) && !record.members.iter().any(contributes)
 }
 
 /// How many of `voters` decide: any two such groups share one.
@@ -121,5 +130,28 @@ mod tests {
         assert!(!follows(&EpochRecord { coordinator: Some(member(1)), ..epoch.clone() }, &first), "only its coordinator's");
         assert!(!follows(&EpochRecord { members: vec![], ..next_term(&epoch, &member(1)) }, &epoch), "a term changes no members");
         assert!(!follows(&first, &first));
+    }
+
+    #[test]
+    fn trust_is_a_processs_own_and_not_its_slots() {
+        let worker =
+            |slot: u32, worker: &str, incarnation| Member { slot, worker: worker.into(), incarnation, ..Member::default() };
+        let volunteer = Member { contributor: true, ..worker(3, "w3", 5) };
+        let members = vec![worker(0, "w0", 5), volunteer.clone()];
+        let known = EpochRecord { members, coordinator: Some(worker(1, "w1", 5)), ..EpochRecord::default() };
+        for (member, trusted) in [
+            (worker(0, "w0", 5), true),
+            (worker(0, "w0", 6), true),
+            (worker(2, "w2", 1), true),
+            (worker(0, "w0", 4), false),
+            (worker(1, "w1", 4), false),
+            (worker(0, "w9", 6), false),
+            (worker(1, "w9", 6), false),
+            (volunteer, false),
+            (worker(3, "w3", 6), false),
+            (worker(9, "w3", 6), false),
+        ] {
+            assert_eq!(is_trusted(&known, &member), trusted, "{member:?}");
+        }
     }
 }

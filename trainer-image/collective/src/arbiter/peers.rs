@@ -337,4 +337,25 @@ mod tests {
         voter.beat(&BeatRequest { member: Some(volunteer), record: Some(first()), ..BeatRequest::default() }, 0);
         assert_eq!(voter.record(), &EpochRecord::default());
     }
+
+    #[test]
+    fn a_contributor_that_says_it_is_another_or_started_again_is_heard_as_little() {
+        let mut known = first();
+        known.members.iter_mut().for_each(|member| member.worker = format!("w{}", member.slot));
+        known.members.push(Member { worker: "w9".into(), contributor: true, ..member(9, 1) });
+        let mut voter = Acceptor::new(known.members[2].clone(), LIVENESS);
+        voter.learn(&known, 0);
+        let newer = EpochRecord { epoch: 7, ..known.clone() };
+        for (slot, worker, incarnation) in [(9, "w9", 2), (7, "w9", 1), (1, "w9", 2), (1, "w1", 0)] {
+            let liar = Member { worker: worker.into(), ..member(slot, incarnation) };
+            voter.beat(&BeatRequest { member: Some(liar.clone()), record: Some(newer.clone()), ..BeatRequest::default() }, 1);
+            let ballot = Some(Ballot { number: 1, slot, incarnation });
+            let request = TermRequest { candidate: Some(liar), after: Some(newer.clone()), ballot, ..TermRequest::default() };
+            assert!(!voter.promise(&request, 2 * LIVENESS).granted);
+            assert_eq!(voter.record(), &known, "{slot} {worker} {incarnation}");
+        }
+        let again = Member { worker: "w1".into(), ..member(1, 2) };
+        voter.beat(&BeatRequest { member: Some(again), record: Some(newer.clone()), ..BeatRequest::default() }, 1);
+        assert_eq!(voter.record(), &newer);
+    }
 }

@@ -5,22 +5,26 @@
 
 use std::collections::BTreeMap;
 
-use super::{is_newer, is_trusted, next_term};
-use crate::Millis;
+use super::{is_itself, is_newer, is_trusted, next_term, process};
 use crate::clock::Clock;
+use crate::coordinator::MOST_SESSIONS;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, EpochRecord, Member, Ruling};
+use crate::{Millis, chain};
 
 /// State of the arbiter; `Serialize` so that it can be stored and inspected.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Single {
     record: EpochRecord,
-    /// Last heartbeat by slot and incarnation.
-    heard: BTreeMap<(u32, u64), Millis>,
+    /// By slot: the latest incarnation that was heard, and when last.
+    heard: BTreeMap<u32, (u64, Millis)>,
     liveness: Millis,
     clock: Clock,
     rules: Rules,
 }
+
+/// Most slots of which it is known when they were heard.
+const MOST_HEARD: usize = MOST_SESSIONS;
 
 impl Single {
     /// An arbiter of a run that has not begun. A coordinator is lost after `liveness` milliseconds without heartbeat.
@@ -51,25 +55,46 @@ impl Single {
     /// A sidecar lives.
     pub fn beat(&mut self, member: &Member, now: Millis) -> EpochRecord {
         let now = self.clock.at(now);
-        self.heard.insert((member.slot, member.incarnation), now);
+        self.hear(member, now);
         self.record.clone()
+    }
+
+    /// Notes that a process lives: one that the record knows, or no earlier one than was heard, and never in a slot that is
+    /// another's. Where too many were heard, the one that has been silent for longest is forgotten, and never the coordinator.
+    fn hear(&mut self, member: &Member, now: Millis) {
+        let coordinator = self.record.coordinator.as_ref();
+        let known = chain::includes(&self.record, member) || coordinator.map(process) == Some(process(member));
+        let later = self.heard.get(&member.slot).is_none_or(|(incarnation, _)| *incarnation <= member.incarnation);
+        if !(known || later) || !is_itself(&self.record, member) {
+            return;
+        }
+        let coordinator = coordinator.map(|coordinator| coordinator.slot);
+        if self.heard.len() >= MOST_HEARD && !self.heard.contains_key(&member.slot) {
+            let others = self.heard.iter().filter(|(slot, _)| Some(**slot) != coordinator);
+            let silent = others.min_by_key(|(_, (_, heard))| *heard).map(|(slot, _)| *slot);
+            silent.and_then(|slot| self.heard.remove(&slot));
+        }
+        self.heard.insert(member.slot, (member.incarnation, now));
     }
 
     /// A sidecar's process has ended: known, not guessed.
     pub fn ended(&mut self, slot: u32, incarnation: u64) {
-        self.heard.remove(&(slot, incarnation));
+        if self.heard.get(&slot).is_none_or(|(heard, _)| *heard != incarnation) {
+            return;
+        }
+        self.heard.remove(&slot);
     }
 
     /// Grants the term after `observed` to `candidate`, if `observed` is still the newest and its coordinator is lost.
     pub fn request_term(&mut self, candidate: &Member, observed: u64, now: Millis) -> Ruling {
         let now = self.clock.at(now);
-        self.heard.insert((candidate.slot, candidate.incarnation), now);
         let follows = observed == self.record.term;
         let trusted = is_trusted(&self.record, candidate);
         let granted = self.is_in_force() && follows && trusted && !self.coordinator_lives(candidate, now);
         if granted {
             self.record = next_term(&self.record, candidate);
         }
+        self.hear(candidate, now);
         Ruling { granted, record: Some(self.record.clone()), ..Ruling::default() }
     }
 
@@ -96,11 +121,9 @@ impl Single {
     /// The candidate itself is never the reason to refuse it: it lost its own role.
     fn coordinator_lives(&self, candidate: &Member, now: Millis) -> bool {
         self.record.coordinator.as_ref().is_some_and(|coordinator| {
-            (coordinator.slot, coordinator.incarnation) != (candidate.slot, candidate.incarnation)
-                && self
-                    .heard
-                    .get(&(coordinator.slot, coordinator.incarnation))
-                    .is_some_and(|heard| now.saturating_sub(*heard) <= self.liveness)
+            let heard = self.heard.get(&coordinator.slot).filter(|(incarnation, _)| *incarnation == coordinator.incarnation);
+            process(coordinator) != process(candidate)
+                && heard.is_some_and(|(_, heard)| now.saturating_sub(*heard) <= self.liveness)
         })
     }
 }
@@ -170,5 +193,34 @@ mod tests {
         arbiter.learn(&peers);
         assert!(arbiter.request_term(&member(2), 1, 9_000).granted);
         assert_eq!(arbiter.record().epoch, 2);
+    }
+
+    fn worker(slot: u32, name: &str, incarnation: u64) -> Member {
+        Member { slot, worker: name.into(), incarnation, ..Member::default() }
+    }
+
+    #[test]
+    fn whatever_processes_say_that_they_live_few_are_remembered_and_the_coordinator_is() {
+        let mut arbiter = Single::new(2_000);
+        arbiter.request_term(&worker(0, "w0", 1), 0, 0);
+        (1..100).for_each(|incarnation| _ = arbiter.beat(&worker(1, "w1", incarnation), 1));
+        assert_eq!(arbiter.heard.len(), 2);
+        (1..MOST_HEARD as u32 + 9).for_each(|slot| _ = arbiter.beat(&worker(slot, "w9", 1), 2));
+        assert_eq!(arbiter.heard.len(), MOST_HEARD);
+        assert!(!arbiter.request_term(&worker(2, "w2", 1), 1, 3).granted, "the coordinator lives");
+    }
+
+    #[test]
+    fn nobody_makes_a_living_coordinator_silent_by_taking_its_slot() {
+        let mut arbiter = Single::new(2_000);
+        // Before anybody knows whose slot it is, and after.
+        arbiter.beat(&worker(0, "w9", u64::MAX), 0);
+        assert!(arbiter.request_term(&worker(0, "w0", 5), 0, 0).granted);
+        arbiter.beat(&worker(0, "w9", u64::MAX), 1);
+        arbiter.beat(&worker(0, "w0", 4), 1);
+        arbiter.ended(0, 4);
+        assert!(!arbiter.request_term(&worker(1, "w1", 1), 1, 2).granted);
+        arbiter.beat(&worker(0, "w0", 6), 2);
+        assert!(arbiter.request_term(&worker(1, "w1", 1), 1, 3).granted, "it has started again: that process is gone");
     }
 }

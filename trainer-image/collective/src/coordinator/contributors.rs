@@ -48,6 +48,22 @@ impl Coordinator {
         }
     }
 
+    /// Marks contributors for eviction that have finished, or have gone since, while trusted members go on.
+    pub(super) fn drop_finished_contributors(&mut self) {
+        let goes_on = self.trusted().any(|session| session.arrive.is_some() || session.start.is_some());
+        if self.phase != Phase::Open || !goes_on {
+            return;
+        }
+        let finished = |member: &&Member| {
+            let session = self.sessions.get(&member.slot).filter(|session| session.member == **member);
+            !self.decides(member) && session.is_none_or(|session| session.finished)
+        };
+        for slot in self.record.members.iter().filter(finished).map(|member| member.slot).collect::<Vec<_>>() {
+            let why = || (AbortReason::Left, "it has finished while the others go on".to_owned());
+            self.evicting.entry(slot).or_insert_with(why);
+        }
+    }
+
     /// Contributors for whom alone the trusted members wait: at a round's start, to enter an operation, or to report its result.
     fn waited_for(&self) -> BTreeSet<u32> {
         let mut waited_for = BTreeSet::new();

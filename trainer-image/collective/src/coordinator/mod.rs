@@ -405,8 +405,11 @@ impl Coordinator {
         }
         // A contributor that complains of others may be what it complains of.
         let culprit = if heard { failed.culprit } else { slot };
+        // What a contributor gives or declares is no fault of the way between them.
+        let of_contributor = chain::member(&self.record, culprit).is_some_and(|member| !self.decides(member));
+        let given = reason == AbortReason::NotFinite || reason == AbortReason::Mismatch && of_contributor;
         // Its own contribution or its own decision is at fault: nothing to wait for.
-        if (reason == AbortReason::NotFinite && heard) || failed.culprit == slot {
+        if (given && heard) || failed.culprit == slot {
             self.evict(culprit, reason, &detail);
         } else if let Some(suspect) = self.sessions.get_mut(&culprit)
             && suspect.suspected.is_none()
@@ -465,6 +468,7 @@ impl Session {
             self.operated = false;
         }
         self.arrive = Some(arrive);
+        self.finished = false;
         self.left = None;
         self.recalled = false;
     }

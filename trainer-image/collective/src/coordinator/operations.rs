@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, Coordinator, abort, told};
+use super::{Action, Coordinator, Session, abort, told};
 use crate::operation::{self, Key};
 use crate::v1::{
     Abort, AbortReason, Begin, Commit, Contribution, EpochRecord, Flight, Member, Operation, OperationKind, Prepared,
@@ -27,12 +27,18 @@ enum Begun {
     Later,
 }
 
+/// Elements of an operation's result.
+fn elements(operation: &Operation, contributions: &[Contribution]) -> u64 {
+    match operation.kind() {
+        OperationKind::AllGather => contributions.iter().map(|given| given.elements).fold(0, u64::saturating_add),
+        _ => operation.elements,
+    }
+}
+
 /// Bytes of an operation's result.
 fn bytes(operation: Option<&Operation>, contributions: &[Contribution]) -> u64 {
     let Some(operation) = operation else { return 0 };
-    let parts = contributions.iter().map(|given| given.elements).fold(0, u64::saturating_add);
-    let common = if operation.kind() == OperationKind::AllGather { 0 } else { operation.elements };
-    common.saturating_add(parts).saturating_mul(operation::size(operation.data_type()))
+    elements(operation, contributions).saturating_mul(operation::size(operation.data_type()))
 }
 
 /// Nobody's experience counts more than anybody's where all joined in this round.
@@ -72,16 +78,13 @@ impl Coordinator {
             return Begun::Settled;
         }
         let Some(operation) = self.wanted(key) else { return Begun::Settled };
-        let differs = |slot: &u32| {
-            self.sessions
-                .get(slot)
-                .and_then(|session| session.enter(key)?.operation.as_ref())
-                .is_some_and(|own| *own != operation)
-        };
         let present = self.present_for(&operation);
         let participants: Vec<&Member> = operation::participants(&operation, &present).collect();
         let slots: Vec<u32> = participants.iter().map(|member| member.slot).collect();
-        let different: Vec<u32> = self.members().map(|session| session.member.slot).filter(differs).collect();
+        let differs = |session: &&Session| {
+            session.enter(key).and_then(|enter| enter.operation.as_ref()).is_some_and(|own| *own != operation)
+        };
+        let different: Vec<u32> = self.members().filter(differs).map(|session| session.member.slot).collect();
         if !different.is_empty() {
             for slot in different {
                 self.evict(slot, AbortReason::Mismatch, &format!("it asks for another {key} than the others"));
@@ -94,8 +97,7 @@ impl Coordinator {
             self.give_up(key, &Refusal { reason: AbortReason::PeerLost, culprit: Some(missing), detail }, actions);
             return Begun::Settled;
         }
-        let entered =
-            |slot: &u32| self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.enter(key).is_some());
+        let entered = |slot: &u32| self.is_member(*slot) && self.sessions[slot].enter(key).is_some();
         let waits = self.unsettled().count() >= MOST_UNSETTLED || operation.ends_round && self.others_are_open(key);
         if waits || !slots.iter().all(entered) {
             return Begun::Settled;
@@ -109,6 +111,10 @@ impl Coordinator {
             .map(|(enter, slot)| Contribution { slot: *slot, ..enter.contribution.clone().unwrap_or_default() })
             .collect();
         count_newcomers(&mut contributions);
+        if elements(&operation, &contributions) > operation::MOST_ELEMENTS {
+            self.refuse_parts(key, &contributions, now, actions);
+            return Begun::Settled;
+        }
         let moving = self.moving.values().map(|begin| bytes(begin.operation.as_ref(), &begin.contributions));
         let all = moving.fold(bytes(Some(&operation), &contributions), u64::saturating_add);
         if !self.moving.is_empty() && all > self.settings.in_flight {
@@ -125,6 +131,20 @@ impl Coordinator {
         actions.extend(slots.iter().map(|slot| self.send(*slot, coordinator_message::Body::Begin(begin.clone()))));
         self.moving.insert(key.clone(), begin);
         Begun::Settled
+    }
+
+    /// Parts together are longer than any result may be: it goes on without the contributor that declares most, or not at all.
+    fn refuse_parts(&mut self, key: &Key, parts: &[Contribution], now: Millis, actions: &mut Vec<Action>) {
+        let gives = |slot| chain::member(&self.record, slot).is_some_and(|member| !self.decides(member));
+        let lengths = parts.iter().map(|part| (part.elements, gives(part.slot)));
+        let detail = format!("the parts of {key} have more than {} elements together", operation::MOST_ELEMENTS);
+        match operation::longest_of_contributors(lengths, operation::MOST_ELEMENTS) {
+            Some(position) => {
+                self.evict(parts[position].slot, AbortReason::Mismatch, &detail);
+                self.propose(&[], now, actions);
+            }
+            None => self.give_up(key, &Refusal { reason: AbortReason::Mismatch, culprit: None, detail }, actions),
+        }
     }
 
     /// The members that can take part: one that came into the round late knows nothing of its groups, and enters none.

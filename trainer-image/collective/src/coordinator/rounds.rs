@@ -19,6 +19,7 @@ impl Coordinator {
         if self.proposal.is_some() || matches!(self.phase, Phase::Recovering { .. } | Phase::Deposed) {
             return;
         }
+        self.drop_finished_contributors();
         if !self.evicting.is_empty() || self.retry.is_some() {
             return self.change(now, actions);
         }
@@ -54,9 +55,11 @@ impl Coordinator {
         let between = !begun && arrived;
         let renamed = (self.record.arbiter, self.record.hub.clone()) != self.arbiter_to_be();
         let changes = (!candidates.is_empty() && (short || between)) || (renamed && between);
+        // What contributors alone have entered is no operation of the round.
+        let operates = begun && self.trusted().any(Session::operates);
         // New members come in between rounds, and another arbiter; where the quorum is lost, at once.
         if changes && self.trusted().all(|session| !session.finished) {
-            if begun && self.members().any(Session::operates) {
+            if operates {
                 return self.begin_again(now, actions);
             }
             return self.propose(&candidates, now, actions);
@@ -65,7 +68,7 @@ impl Coordinator {
             return self.hold(present, actions);
         }
         self.holding = false;
-        if begun && self.members().any(Session::operates) {
+        if operates {
             self.evict_latecomers();
             if !self.evicting.is_empty() {
                 return self.change(now, actions);

@@ -11,6 +11,8 @@ mod payloads;
 mod plan;
 mod receiving;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,7 +76,8 @@ struct State {
     /// Blocks of this peer's shard that are not reduced.
     unreduced: usize,
     failure: Option<Failure>,
-    progress: Instant,
+    /// By member: when its newest block had come whole; the attempt's beginning before.
+    progress: Vec<Instant>,
     instants: Instants,
 }
 
@@ -87,6 +90,14 @@ impl State {
     }
 }
 
+/// A member whose blocks have not all come.
+struct Awaited {
+    member: usize,
+    /// How long it has given none, and may give none from now on.
+    silence: Duration,
+    left: Duration,
+}
+
 /// A block that is ready for others, as it goes on the lanes.
 struct Finished {
     kind: Kind,
@@ -97,14 +108,17 @@ struct Finished {
 }
 
 impl Exchange {
-    /// An attempt over `input`, and the `residual` that is added to it before it is coded; none when the lengths do not fit the
-    /// plan.
-    #[must_use]
-    pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Option<Arc<Self>> {
+    /// An attempt over `input`, and the `residual` that is added to it before it is coded.
+    ///
+    /// # Errors
+    /// [`Failure`] when the lengths do not fit the plan; it names who is to blame, as [`Plan::check_output`] does.
+    pub fn new(plan: Plan, input: Bytes, residual: Option<Bytes>, output: Arc<dyn Output>) -> Result<Arc<Self>, Failure> {
         let fits = input.len() == plan.input_bytes() && residual.as_ref().is_none_or(|residual| residual.len() == input.len());
-        if !fits || plan.wants(plan.me) && !plan.fits_in(output.len()) {
-            return None;
+        if !fits {
+            let detail = "the contribution does not fit the operation".to_owned();
+            return Err(arithmetic::mismatch(&plan, plan.me, detail));
         }
+        plan.check_output(output.len())?;
         let members = plan.members.len();
         let digests: Vec<Vec<Option<Digest>>> = (0..members).map(|owner| vec![None; plan.blocks(owner)]).collect();
         let adds_up = |owner: usize| owner == plan.me || plan.collects(plan.me, owner);
@@ -118,10 +132,10 @@ impl Exchange {
             finished: Vec::new(),
             unreduced: plan.blocks(plan.me),
             failure: None,
-            progress: Instant::now(),
+            progress: vec![Instant::now(); members],
             instants: Instants::default(),
         };
-        Some(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
+        Ok(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))
     }
 
     /// Its plan.
@@ -272,7 +286,8 @@ impl Exchange {
         *hasher.finalize().as_bytes()
     }
 
-    /// Waits until everything has come.
+    /// Waits until everything has come. A member that gives no whole block for as long as it may take is at fault: bytes of one
+    /// count as little as what others give.
     async fn complete(&self, patience: Duration) -> Result<(), Failure> {
         let ended = self.wait_for(|state| match &state.failure {
             Some(failure) => Some(Err(failure.clone())),
@@ -280,40 +295,53 @@ impl Exchange {
         });
         let mut ended = std::pin::pin!(ended);
         loop {
-            let silence = self.lock().progress.elapsed();
-            let left = patience.saturating_sub(silence);
-            if left.is_zero() {
-                let Some(culprit) = self.awaited() else { continue };
-                let detail = format!("no block for {} ms", silence.as_millis());
-                return Err(Failure { reason: AbortReason::NoProgress, culprit, detail });
-            }
+            let left = match self.awaited(patience) {
+                Some(Awaited { left, member, silence }) if left.is_zero() => {
+                    let detail = format!("no block for {} ms", silence.as_millis());
+                    let culprit = self.plan.members[member].slot;
+                    return Err(Failure { reason: AbortReason::NoProgress, culprit, detail });
+                }
+                awaited => awaited.map_or(patience, |awaited| awaited.left),
+            };
             if let Ok(result) = tokio::time::timeout(left, &mut ended).await {
                 return result;
             }
         }
     }
 
-    /// Slot of a member whose blocks have not all come.
-    fn awaited(&self) -> Option<u32> {
+    /// Whose next block has the least time left: the nearest cause of several.
+    fn awaited(&self, patience: Duration) -> Option<Awaited> {
         let state = self.lock();
-        // Results wait for everybody's copies, so a missing copy is the nearer cause.
-        let copy = |from: &usize| self.lacks_copy(&state, *from);
-        let result = |from: &usize| self.lacks_result(&state, *from);
-        let missing = self.plan.others().find(copy).or_else(|| self.plan.others().find(result));
-        missing.map(|from| self.plan.members[from].slot)
+        let of = |member: usize| {
+            let steps = self.steps(&state, member)?;
+            let silence = state.progress[member].elapsed();
+            Some((steps, Awaited { left: (patience * steps).saturating_sub(silence), member, silence }))
+        };
+        let next = self.plan.others().filter_map(of).min_by_key(|(steps, awaited)| (awaited.left, *steps));
+        next.map(|(_, awaited)| awaited)
     }
 
-    /// Whether this peer waits for something of `from` that it has to add up.
-    fn lacks_copy(&self, state: &State, from: usize) -> bool {
-        (0..self.plan.members.len()).filter(|owner| self.plan.needs(self.plan.me, from, *owner)).any(|owner| {
-            state.copies[self.plan.shard_blocks(owner)].iter().any(|block| block.get(from).is_some_and(Option::is_none))
-        })
+    /// How many times the patience a member's next block may take: once for what it has; once more for each that it may have to
+    /// wait for first, or who waits would be blamed before whom it waits for. None where nothing of it is missing.
+    fn steps(&self, state: &State, from: usize) -> Option<u32> {
+        let copies = self.lacks(state, from).map(|owner| 1 + u32::from(self.plan.collects(from, owner)));
+        let results = || self.lacks_results(state, from).map(|owner| self.plan.steps(from, owner)).min();
+        copies.min().or_else(results)
     }
 
-    /// Whether this peer waits for results that `from` gives it.
-    fn lacks_result(&self, state: &State, from: usize) -> bool {
-        let supplied = |owner: &usize| *owner != self.plan.me && self.plan.supplier(self.plan.me, *owner) == from;
-        (0..self.plan.members.len()).filter(supplied).any(|owner| state.digests[owner].iter().any(Option::is_none))
+    /// Owners of whose shards this peer waits for something of `from` that it has to add up.
+    fn lacks(&self, state: &State, from: usize) -> impl Iterator<Item = usize> {
+        let lacks = move |owner: &usize| {
+            state.copies[self.plan.shard_blocks(*owner)].iter().any(|block| block.get(from).is_some_and(Option::is_none))
+        };
+        (0..self.plan.members.len()).filter(move |owner| self.plan.needs(self.plan.me, from, *owner)).filter(lacks)
+    }
+
+    /// Owners of whose shards this peer waits for results that `from` gives it.
+    fn lacks_results(&self, state: &State, from: usize) -> impl Iterator<Item = usize> {
+        let supplied = move |owner: &usize| *owner != self.plan.me && self.plan.supplier(self.plan.me, *owner) == from;
+        let lacks = move |owner: &usize| state.digests[*owner].iter().any(Option::is_none);
+        (0..self.plan.members.len()).filter(supplied).filter(lacks)
     }
 
     async fn wait_for<T>(&self, mut ready: impl FnMut(&State) -> Option<T>) -> T {

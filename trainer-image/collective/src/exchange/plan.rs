@@ -7,7 +7,8 @@
 use std::ops::Range;
 
 use crate::codec::Codec;
-use crate::v1::{Begin, DataType, Member, Operation, OperationKind, Reduction};
+use crate::peer::Failure;
+use crate::v1::{AbortReason, Begin, DataType, Member, Operation, OperationKind, Reduction};
 use crate::{operation, shards};
 
 /// Bytes of one uncoded block: receiving, adding, hashing and sending overlap by blocks.
@@ -143,6 +144,22 @@ impl Plan {
         bytes == self.result_bytes() || self.sources == Sources::Owner && bytes > self.result_bytes()
     }
 
+    /// Checks that an output of so many bytes can hold the result, where this peer gets it.
+    ///
+    /// # Errors
+    /// [`Failure`] names this peer; or the contributor whose part is the longest, where what the others give would fit: it may
+    /// declare whatever it likes.
+    pub fn check_output(&self, bytes: usize) -> Result<(), Failure> {
+        if !self.wants(self.me) || self.fits_in(bytes) {
+            return Ok(());
+        }
+        let gives = |owner: usize| self.sources == Sources::Owner && owner != self.me && self.members[owner].contributor;
+        let parts = (0..self.members.len()).map(|owner| (self.shards[owner].len() as u64, gives(owner)));
+        let culprit = operation::longest_of_contributors(parts, bytes as u64).unwrap_or(self.me);
+        let detail = format!("the result has {} bytes, and the output {bytes}", self.result_bytes());
+        Err(Failure { reason: AbortReason::Mismatch, culprit: self.members[culprit].slot, detail })
+    }
+
     /// Bytes of this peer's contribution.
     #[must_use]
     pub fn input_bytes(&self) -> usize {
@@ -236,6 +253,17 @@ impl Plan {
     pub fn supplier(&self, to: usize, owner: usize) -> usize {
         let hop = self.hop(to, owner);
         if hop == to { owner } else { hop }
+    }
+
+    /// How many members' work one after the other the result of `owner`'s shard is, as `from` gives it: those that give copies, the
+    /// sums of groups, and the owner; each waits for those before.
+    #[must_use]
+    pub fn steps(&self, from: usize, owner: usize) -> u32 {
+        match self.sources {
+            Sources::Owner => 1,
+            Sources::Only(source) => 1 + u32::from(from != source),
+            Sources::All => 2 + u32::from(self.groups.is_some()) + u32::from(from != owner),
+        }
     }
 
     /// Whether `to` gets the bytes of `owner`'s reduced shard: its hashes alone, where not.
@@ -374,6 +402,25 @@ mod tests {
         assert_eq!([plan.shard(0), plan.shard(1), plan.shard(2)], [0..4, 4..4, 4..280_004]);
         assert_eq!((plan.input_bytes(), plan.blocks(2), plan.block(2, 1)), (0, 2, 262_148..280_004));
         assert!(plan.gives(2, 2) && !plan.gives(1, 2) && plan.wants(1));
+    }
+
+    #[test]
+    fn whose_part_makes_the_result_longer_than_the_output_is_named() {
+        let gather = plan(kind(OperationKind::AllGather, 0), 1, [10, 5, 70_000]).unwrap();
+        let contributed = |slots: &[usize]| {
+            let mut plan = gather.clone();
+            slots.iter().for_each(|slot| plan.members[*slot].contributor = true);
+            plan
+        };
+        let blamed = |plan: &Plan, bytes| plan.check_output(bytes).map_err(|failure| (failure.reason, failure.culprit));
+        let by = |slot| Err((AbortReason::Mismatch, slot));
+        assert_eq!((blamed(&gather, 280_060), blamed(&gather, 280_059)), (Ok(()), by(1)), "nobody lies");
+        assert_eq!(blamed(&contributed(&[0, 2]), 1_000), by(2));
+        assert_eq!(blamed(&contributed(&[0]), 1_000), by(1), "without 0 it would not fit");
+        assert_eq!(blamed(&contributed(&[1]), 280_059), by(1), "a contributor has its own output");
+        let reduced =
+            Plan { members: contributed(&[0]).members, ..plan(kind(OperationKind::AllReduce, 6000), 1, [0; 3]).unwrap() };
+        assert_eq!(blamed(&reduced, 9), by(1));
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Exchange {
     pub fn lose(&self, sender: &Sender, detail: &str) {
         let Some(from) = self.position(sender) else { return };
         let mut state = self.lock();
-        if self.lacks_copy(&state, from) || self.lacks_result(&state, from) {
+        if self.steps(&state, from).is_some() {
             let failure = Failure { reason: AbortReason::LaneFailed, culprit: sender.slot, detail: detail.to_owned() };
             state.failure.get_or_insert(failure);
             drop(state);
@@ -127,11 +127,10 @@ impl Incoming {
     /// Takes the next bytes. What comes after the attempt has ended is dropped.
     pub fn take(&mut self, bytes: Bytes) {
         let exchange = &self.exchange;
-        let mut state = exchange.lock();
+        let state = exchange.lock();
         if state.closed {
             return;
         }
-        state.progress = Instant::now();
         if self.straight {
             let start = exchange.plan.block(self.owner, self.place).start + self.came;
             // Under the lock: the output is not written after the attempt was closed. Its length was checked at the start.
@@ -159,6 +158,7 @@ impl Incoming {
             if state.closed {
                 return Ok(());
             }
+            state.progress[from] = Instant::now();
             state.instants.came(exchange.plan.members[from].slot, kind);
         }
         match kind {

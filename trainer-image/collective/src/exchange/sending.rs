@@ -59,7 +59,12 @@ impl Exchange {
         if rest.copies.is_empty() && rest.finished == 0 {
             return Ok(());
         }
-        let lane = lanes.lane(member).await.map_err(lost)?;
+        let unanswered = |_| Failure {
+            reason: AbortReason::NoProgress,
+            culprit: member.slot,
+            detail: format!("its lane was not answered for {} ms", patience.as_millis()),
+        };
+        let lane = tokio::time::timeout(patience, lanes.lane(member)).await.map_err(unanswered)?.map_err(lost)?;
         let rest = Mutex::new(rest);
         let taken = Mutex::new(Instant::now());
         let channels = lane.channels().iter().map(|channel| async {

@@ -201,8 +201,23 @@ fn a_coordinator_that_was_lost_is_not_heard_again_by_an_arbiter_whose_clock_step
 #[test]
 fn no_instant_is_too_late_for_a_state_machine() {
     let far = u64::MAX;
-    tick(&mut training(), Event::Tick, far);
-    waiting().0.tick(peer::Event::Tick, far);
-    petition(&vec![(0, far), (1, far), (2, far), (3, far)]);
-    hub(&vec![(0, far), (2, far), (4, far), (6, far)]);
+    let done = tick(&mut training(), Event::Tick, far);
+    assert!(done.is_empty(), "a coordinator that slept until then calls nobody silent: {done:?}");
+    let mut awake = training();
+    tick(&mut awake, Event::Tick, far - 1);
+    let done = tick(&mut awake, Event::Disconnected { slot: 1, incarnation: 1 }, far);
+    assert!(evicts(&done, 1, AbortReason::PeerLost), "{done:?}");
+
+    let (mut peer, _) = waiting();
+    let done = peer.tick(peer::Event::Tick, far);
+    assert!(done.iter().any(|action| matches!(action, peer::Action::Hang(1))), "its coordinator was silent: {done:?}");
+    assert!(done.iter().any(|action| matches!(action, peer::Action::Ended(_, peer::Outcome::Aborted(_)))), "{done:?}");
+    assert!(done.iter().any(|action| matches!(action, peer::Action::Dial(_, 1))), "{done:?}");
+
+    let (petition, _, rulings) = petition(&vec![(0, far), (1, far), (2, far), (3, far)]);
+    assert_eq!((petition.record(), rulings.len()), (&voted(), 1));
+    assert!(!rulings[0].granted, "the coordinator was heard at this very instant: {rulings:?}");
+    let (hub, rulings) = hub(&vec![(6, far), (0, far), (7, far)]);
+    assert_eq!(rulings.iter().map(|ruling| ruling.granted).collect::<Vec<_>>(), [true, false], "the coordinator lives");
+    assert_eq!((hub.record().term, hub.record().coordinator.clone()), (1, Some(member(0))));
 }

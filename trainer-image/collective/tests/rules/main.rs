@@ -11,6 +11,7 @@ use atoll_collective::v1::{
 use atoll_collective::{Notice, chain, operation};
 
 mod clocks;
+mod contributors;
 mod culprits;
 
 const ROUND: u64 = 1;

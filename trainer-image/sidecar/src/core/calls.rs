@@ -261,17 +261,18 @@ impl Core {
     pub(super) fn start_moving(&mut self, begin: &Begin) {
         let key = operation::key(begin.operation.as_ref());
         self.halt(&key);
-        if let Err(detail) = self.try_moving(begin, &key) {
-            let failure = Failure { reason: AbortReason::Mismatch, culprit: self.me.slot, detail };
+        if let Err(failure) = self.try_moving(begin, &key) {
             let term = begin.record.as_ref().map_or(0, |record| record.term);
             self.peer_event(peer::Event::Moved(key, (term, begin.number), Err(failure)));
         }
     }
 
-    fn try_moving(&mut self, begin: &Begin, key: &Key) -> Result<(), String> {
-        let call = self.calls.get(&asked(key)).ok_or("its trainer does not wait for it")?;
+    fn try_moving(&mut self, begin: &Begin, key: &Key) -> Result<(), Failure> {
+        let culprit = self.me.slot;
+        let mismatch = |detail: &str| Failure { reason: AbortReason::Mismatch, culprit, detail: detail.to_owned() };
+        let call = self.calls.get(&asked(key)).ok_or_else(|| mismatch("its trainer does not wait for it"))?;
         let given: Vec<Given> = call.given.iter().flatten().cloned().collect();
-        let plan = Plan::new(begin, self.me.slot).ok_or("the operation makes no sense")?;
+        let plan = Plan::new(begin, self.me.slot).ok_or_else(|| mismatch("the operation makes no sense"))?;
         let (term, number) = (plan.term, plan.number);
         let turn = Arc::<Turn>::default();
         let moving = self.moving(key, (term, number), &turn);
@@ -282,12 +283,11 @@ impl Core {
             tokio::spawn(work::reduce_ranks(plan, given, moving).instrument(span))
         } else {
             let Some(Given { input, output, residual, .. }) = given.into_iter().next() else {
-                return Err("nothing is given".into());
+                return Err(mismatch("nothing is given"));
             };
             let input = input.map(|input| input.shared()).unwrap_or_default();
             let residual = residual.map(|residual| residual.shared());
-            let exchange = Exchange::new(plan, input, residual, work::output_of(output, &turn))
-                .ok_or("the contribution does not fit the operation")?;
+            let exchange = Exchange::new(plan, input, residual, work::output_of(output, &turn))?;
             self.shared.operations.reserve(term, number);
             tokio::spawn(work::exchange(exchange, moving).instrument(span))
         };

@@ -1,6 +1,9 @@
 //! Contributors of a schedule: what they say that is not so, and what is asserted of them.
 
-use atoll_collective::v1::{AbortReason, Commit, CommitRecord, EpochRecord, Failed, Member, PeerMessage, Start, peer_message};
+use atoll_collective::v1::{
+    AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, PeerMessage, Prepared, Start,
+    leave, peer_message,
+};
 use atoll_collective::{Notice, chain, operation};
 
 use super::{FAULTS_UNTIL, Happening, World, member};
@@ -9,6 +12,39 @@ use crate::Schedule;
 /// Whether the worker of this slot is a contributor.
 pub(super) fn contributes(schedule: &Schedule, slot: u32) -> bool {
     schedule.contributors >> slot & 1 == 1
+}
+
+/// A trusted member's contribution is infinite.
+fn accusation(epoch: u64, key: Option<OperationKey>, culprit: u32) -> peer_message::Body {
+    let (reason, detail) = (AbortReason::NotFinite.into(), "it says so".to_owned());
+    peer_message::Body::Failed(Failed { epoch, key, reason, culprit, detail })
+}
+
+/// What a contributor says of operations that nobody knows, before it enters one; or how much it declares to give to that.
+fn pretend(bogus: u64, enter: &mut Enter, culprit: u32) -> Option<peer_message::Body> {
+    let mut other = enter.clone();
+    let key = other.operation.as_mut()?.key.as_mut()?;
+    match bogus {
+        0 => key.tag = "bogus".to_owned(),
+        1 => key.round += 1,
+        2 => key.slots = vec![culprit],
+        _ => {}
+    }
+    let key = Some(key.clone());
+    match bogus {
+        0 | 1 => Some(peer_message::Body::Enter(other)),
+        2 => Some(accusation(1, key, culprit)),
+        3 => {
+            let key = key.map(|key| OperationKey { sequence: u64::MAX, ..key });
+            Some(peer_message::Body::Prepared(Prepared { epoch: 1, key, result_hash: vec![0; chain::HASH] }))
+        }
+        _ => {
+            // More than others have room for, and more than any result may have.
+            let given = enter.contribution.as_mut()?;
+            given.elements = if given.loss as u64 % 2 == 0 { 1 << 20 } else { u64::MAX };
+            None
+        }
+    }
 }
 
 impl World {
@@ -32,21 +68,27 @@ impl World {
         }
     }
 
-    /// A contributor says what is not so: of its result, of others, or of a round that nobody committed.
-    pub(super) fn slander(&mut self, slot: u32, message: &mut PeerMessage) {
+    /// A contributor says what is not so: of its result, of others, of what it gives, that it has finished, or of a round that
+    /// nobody committed. Gives what it says besides the message.
+    pub(super) fn slander(&mut self, slot: u32, message: &mut PeerMessage) -> Option<PeerMessage> {
         if !self.node(slot).slanders {
-            return;
+            return None;
         }
-        let accuses = self.below(3) == 0;
+        let (which, mut besides) = (self.below(3), None);
         let culprit = (0..self.nodes.len() as u32).find(|slot| !contributes(&self.schedule, *slot)).unwrap_or(0);
         match &mut message.body {
-            Some(body @ peer_message::Body::Prepared(_)) if accuses => {
-                let peer_message::Body::Prepared(prepared) = &body else { return };
-                let detail = "it says so".to_owned();
-                let (epoch, key, reason) = (prepared.epoch, prepared.key.clone(), AbortReason::NotFinite.into());
-                *body = peer_message::Body::Failed(Failed { epoch, key, reason, culprit, detail });
+            Some(body @ peer_message::Body::Prepared(_)) if which == 0 => {
+                let peer_message::Body::Prepared(Prepared { epoch, key, .. }) = body.clone() else { return None };
+                *body = accusation(epoch, key, culprit);
+            }
+            Some(body @ peer_message::Body::Prepared(_)) if which == 1 => {
+                *body = peer_message::Body::Leave(Leave { reason: leave::Reason::Finished.into() });
             }
             Some(peer_message::Body::Prepared(prepared)) => prepared.result_hash[0] ^= 1,
+            Some(peer_message::Body::Enter(enter)) if which == 0 => {
+                let bogus = self.below(5);
+                besides = pretend(bogus, enter, culprit).map(|body| PeerMessage { body: Some(body), ..*message });
+            }
             Some(peer_message::Body::Hello(hello)) if hello.epoch > 0 => {
                 let before = hello.committed.clone();
                 let round = chain::rounds(before.as_ref()) + 1;
@@ -58,9 +100,10 @@ impl World {
                 hello.commits.push(Commit { index, key, epoch, result_hash, record: record.clone(), ..Commit::default() });
                 hello.committed = record;
             }
-            _ => return,
+            _ => return None,
         }
         self.node(slot).slanders = false;
+        besides
     }
 
     /// Takes note of a state that a trusted trainer holds.
@@ -79,10 +122,12 @@ impl World {
         self.require(gives.is_none(), || format!("the contributor w{} gives the state", gives.unwrap_or(0)));
     }
 
-    /// Nothing in a schedule makes a trusted worker's result differ, or infinite: only a contributor can have said so.
+    /// Nothing in a schedule makes a trusted worker's result differ, or infinite, or what it gives unfit where nobody claims samples
+    /// that are not its own: only a contributor can have said so.
     pub(super) fn check_eviction(&mut self, notice: &Notice) {
         let Notice::Evicted { slot, reason, detail, .. } = notice else { return };
-        let slandered = matches!(reason, AbortReason::Disagreement | AbortReason::NotFinite);
+        let unfit = *reason == AbortReason::Mismatch && self.schedule.faults.lies == 0;
+        let slandered = unfit || matches!(reason, AbortReason::Disagreement | AbortReason::NotFinite);
         let trusted = !contributes(&self.schedule, *slot);
         self.require(!(slandered && trusted), || format!("w{slot} was evicted by a contributor's word: {detail}"));
     }

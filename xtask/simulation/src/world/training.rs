@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use atoll_collective::exchange::Plan;
 use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Failure, Outcome};
 use atoll_collective::v1::{
-    AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, PeerMessage,
-    SampleRange, Start, StateStrategy, peer_message,
+    AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, Enter, Member, Operation, OperationKey, OperationKind,
+    PeerMessage, SampleRange, Start, StateStrategy, peer_message,
 };
 use atoll_collective::{Refusal, chain, ledger};
 
@@ -20,6 +21,13 @@ fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
 /// What a trainer starts with.
 pub(super) fn first_state(of: u64) -> Vec<u8> {
     state_after(&[], &of.to_le_bytes())
+}
+
+/// Outputs of gatherings have room for one element of each: who is to blame where that is too little.
+fn no_room(slot: u32, begin: &Begin) -> Option<Failure> {
+    let gathers = begin.operation.as_ref().is_some_and(|operation| operation.kind() == OperationKind::AllGather);
+    let room = begin.contributions.len() * 4;
+    gathers.then(|| Plan::new(begin, slot).unwrap().check_output(room).err())?
 }
 
 impl World {
@@ -40,8 +48,9 @@ impl World {
         let all_gave = members.iter().all(|member| self.nodes[member.slot as usize].gave.contains_key(&attempt));
         let other = members.iter().map(|member| member.slot).find(|other| *other != slot);
         let torn = other.filter(|_| std::mem::take(&mut self.node(slot).torn));
-        let result = match dead.or(torn) {
-            Some(culprit) => Err(Failure { reason: AbortReason::PeerLost, culprit, detail: "its lane broke".into() }),
+        let lost = |culprit| Failure { reason: AbortReason::PeerLost, culprit, detail: "its lane broke".into() };
+        let result = match no_room(slot, &begin).or(dead.or(torn).map(lost)) {
+            Some(failure) => Err(failure),
             None if all_gave => Ok(self.sum_of_gifts(&begin.contributions, attempt)),
             None => return self.soon(50, Happening::Moved { slot, incarnation, begin }),
         };
@@ -124,7 +133,8 @@ impl World {
         }
     }
 
-    /// What a trainer does in a round before it ends it: three reductions at once, and for each pair of neighbours another.
+    /// What a trainer does in a round before it ends it: two reductions and a gathering at once, and for each pair of neighbours a
+    /// reduction.
     fn program(&self, slot: u32, start: &Start) -> Vec<Operation> {
         if !self.operate {
             return Vec::new();
@@ -137,6 +147,8 @@ impl World {
             Operation { key, ends_round: false, ..operation::ends_round(start.round, 0, 1) }
         };
         let mut operations: Vec<_> = (0..3).map(|sequence| named("all", sequence, Vec::new())).collect();
+        operations[2].set_kind(OperationKind::AllGather);
+        operations[2].elements = 0;
         // A trainer that is replaced at once begins the round late: it takes part in no group, and another would wait for it.
         if let [first, second, ..] = members.as_slice()
             && self.groups
@@ -161,8 +173,8 @@ impl World {
         self.sequence += 1;
         // Each contribution has a number of its own, where its loss would be; its weight and its value follow from it.
         let number = self.sequence;
-        let contribution =
-            Contribution { slot, weight: weight(number), samples, loss: number as f64, elements: 0, summed: false };
+        let elements = u64::from(operation.kind() == OperationKind::AllGather);
+        let contribution = Contribution { slot, weight: weight(number), samples, loss: number as f64, elements, summed: false };
         self.node(slot).trainer.inputs.insert(region(&asked), value(number));
         let enter = Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 };
         let hurried = self.hasty && self.now < FAULTS_UNTIL && self.below(12) == 0;

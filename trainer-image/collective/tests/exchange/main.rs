@@ -24,6 +24,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
 
+mod contributors;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An output in this process's memory.

@@ -1,8 +1,8 @@
 //! Contributors of a schedule: what they say that is not so, and what is asserted of them.
 
 use atoll_collective::v1::{
-    AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, PeerMessage, Prepared, Start,
-    leave, peer_message,
+    AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, OperationKind, PeerMessage,
+    Prepared, Start, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -18,6 +18,10 @@ pub(super) fn contributes(schedule: &Schedule, slot: u32) -> bool {
 fn accusation(epoch: u64, key: Option<OperationKey>, culprit: u32) -> peer_message::Body {
     let (reason, detail) = (AbortReason::NotFinite.into(), "it says so".to_owned());
     peer_message::Body::Failed(Failed { epoch, key, reason, culprit, detail })
+}
+
+fn gathers(enter: &Enter) -> bool {
+    enter.operation.as_ref().is_some_and(|operation| operation.kind() == OperationKind::AllGather)
 }
 
 /// What a contributor says of operations that nobody knows, before it enters one; or how much it declares to give to that.
@@ -85,8 +89,8 @@ impl World {
                 *body = peer_message::Body::Leave(Leave { reason: leave::Reason::Finished.into() });
             }
             Some(peer_message::Body::Prepared(prepared)) => prepared.result_hash[0] ^= 1,
-            Some(peer_message::Body::Enter(enter)) if which == 0 => {
-                let bogus = self.below(5);
+            Some(peer_message::Body::Enter(enter)) if which == 0 || which == 1 && gathers(enter) => {
+                let bogus = if gathers(enter) { 4 } else { self.below(4) };
                 besides = pretend(bogus, enter, culprit).map(|body| PeerMessage { body: Some(body), ..*message });
             }
             Some(peer_message::Body::Hello(hello)) if hello.epoch > 0 => {

@@ -29,7 +29,7 @@ fn pretend(bogus: u64, enter: &mut Enter, culprit: u32) -> Option<peer_message::
     let mut other = enter.clone();
     let key = other.operation.as_mut()?.key.as_mut()?;
     match bogus {
-        0 => key.tag = "bogus".to_owned(),
+        0 => key.tag = "bogus".into(),
         1 => key.round += 1,
         2 => key.slots = vec![culprit],
         _ => {}

@@ -45,7 +45,7 @@ fn pretend(bogus: u64, enter: &mut Enter, culprit: u32) -> Option<peer_message::
         _ => {
             // More than others have room for, and more than any result may have.
             let given = enter.contribution.as_mut()?;
-            given.elements = if given.loss as u64 % 2 == 0 { 1 << 20 } else { u64::MAX };
+            given.elements = if (given.loss as u64).is_multiple_of(2) { 1 << 20 } else { u64::MAX };
             None
         }
     }

@@ -443,7 +443,9 @@ fn a_contributor_that_arrives_has_not_finished_whatever_it_said_before() {
 #[test]
 fn a_contributor_that_has_finished_and_gone_is_left_out_when_the_others_go_on_and_not_before() {
     let mut coordinator = moving(&[0, 2, 3]);
-    [0, 2, 3].iter().for_each(|slot| _ = prepared(&mut coordinator, *slot, 9, 1));
+    for slot in [0, 2, 3] {
+        prepared(&mut coordinator, slot, 9, 1);
+    }
     assert_eq!(evicted(&finishes(&mut coordinator, 0)), [], "they may have done their last round, too");
     assert_eq!(evicted(&tick(&mut coordinator, Event::Disconnected { slot: 0, incarnation: 1 }, 2)), []);
     let next = Arrive { round: ROUND + 1, attempt: 2, ..arrive(7) };

@@ -409,7 +409,9 @@ mod tests {
         let gather = plan(kind(OperationKind::AllGather, 0), 1, [10, 5, 70_000]).unwrap();
         let contributed = |slots: &[usize]| {
             let mut plan = gather.clone();
-            slots.iter().for_each(|slot| plan.members[*slot].contributor = true);
+            for slot in slots {
+                plan.members[*slot].contributor = true;
+            }
             plan
         };
         let blamed = |plan: &Plan, bytes| plan.check_output(bytes).map_err(|failure| (failure.reason, failure.culprit));

@@ -16,7 +16,7 @@ fn entered_by_a_contributor(settings: Settings) -> Coordinator {
     let done = tick(&mut coordinator, Event::Connected(Box::new(hello(1))), 2);
     assert_eq!([0, 1, 2].map(|slot| starts(&done, slot).len()), [1, 1, 1]);
     let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, 1, 8) };
-    operation.key.as_mut().unwrap().tag = "mine".to_owned();
+    operation.key.as_mut().unwrap().tag = "mine".into();
     let enter = Enter { operation: Some(operation), ..enter(2, range(0, 0)) };
     tick(&mut coordinator, message(2, peer_message::Body::Enter(enter)), 3);
     coordinator

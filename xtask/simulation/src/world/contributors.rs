@@ -1,8 +1,8 @@
 //! Contributors of a schedule: what they say that is not so, and what is asserted of them.
 
 use atoll_collective::v1::{
-    AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, PeerMessage, Prepared, Start,
-    leave, peer_message,
+    AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, OperationKind, PeerMessage,
+    Prepared, Start, leave, peer_message,
 };
 use atoll_collective::{Notice, chain, operation};
 
@@ -20,12 +20,16 @@ fn accusation(epoch: u64, key: Option<OperationKey>, culprit: u32) -> peer_messa
     peer_message::Body::Failed(Failed { epoch, key, reason, culprit, detail })
 }
 
+fn gathers(enter: &Enter) -> bool {
+    enter.operation.as_ref().is_some_and(|operation| operation.kind() == OperationKind::AllGather)
+}
+
 /// What a contributor says of operations that nobody knows, before it enters one; or how much it declares to give to that.
 fn pretend(bogus: u64, enter: &mut Enter, culprit: u32) -> Option<peer_message::Body> {
     let mut other = enter.clone();
     let key = other.operation.as_mut()?.key.as_mut()?;
     match bogus {
-        0 => key.tag = "bogus".to_owned(),
+        0 => key.tag = "bogus".into(),
         1 => key.round += 1,
         2 => key.slots = vec![culprit],
         _ => {}
@@ -41,7 +45,7 @@ fn pretend(bogus: u64, enter: &mut Enter, culprit: u32) -> Option<peer_message::
         _ => {
             // More than others have room for, and more than any result may have.
             let given = enter.contribution.as_mut()?;
-            given.elements = if given.loss as u64 % 2 == 0 { 1 << 20 } else { u64::MAX };
+            given.elements = if (given.loss as u64).is_multiple_of(2) { 1 << 20 } else { u64::MAX };
             None
         }
     }
@@ -85,8 +89,8 @@ impl World {
                 *body = peer_message::Body::Leave(Leave { reason: leave::Reason::Finished.into() });
             }
             Some(peer_message::Body::Prepared(prepared)) => prepared.result_hash[0] ^= 1,
-            Some(peer_message::Body::Enter(enter)) if which == 0 => {
-                let bogus = self.below(5);
+            Some(peer_message::Body::Enter(enter)) if which == 0 || which == 1 && gathers(enter) => {
+                let bogus = if gathers(enter) { 4 } else { self.below(4) };
                 besides = pretend(bogus, enter, culprit).map(|body| PeerMessage { body: Some(body), ..*message });
             }
             Some(peer_message::Body::Hello(hello)) if hello.epoch > 0 => {

@@ -173,8 +173,8 @@ impl Acceptor {
     fn hears_coordinator(&self, candidate: &Member, now: Millis) -> bool {
         self.coordinator().is_some_and(|coordinator| {
             let heard = || self.heard.is_some_and(|heard| now.saturating_sub(heard) <= self.liveness);
-            let itself = coordinator == process(&self.me) && !self.leaving;
-            coordinator != process(candidate) && (itself || heard())
+            let serves = if coordinator == process(&self.me) { !self.leaving } else { heard() };
+            coordinator != process(candidate) && serves
         })
     }
 

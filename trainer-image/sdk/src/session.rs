@@ -324,9 +324,7 @@ impl Session {
                 Err(SdkError::Refused(status.message().to_owned()))
             }
             Err(status) => {
-                if let Some(link) = self.link.take() {
-                    link.pulse.abort();
-                }
+                self.link = None;
                 Err(SdkError::Again(format!("the sidecar was lost: {}", status.message())))
             }
         }
@@ -400,10 +398,9 @@ fn heartbeats(incarnation: u64, rank: u32) -> impl Stream<Item = PulseRequest> {
     IntervalStream::new(tokio::time::interval(PULSE)).map(move |_| PulseRequest { incarnation, rank })
 }
 
-impl Drop for Session {
+/// Nobody is heard on a connection that is not used any more.
+impl Drop for Link {
     fn drop(&mut self) {
-        if let Some(link) = &self.link {
-            link.pulse.abort();
-        }
+        self.pulse.abort();
     }
 }

@@ -1,5 +1,6 @@
 //! The seam to the trainer: gRPC over a Unix socket. Calls wait in the core until the protocol answers them.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use atoll_collective::protocol::Versions;
@@ -19,15 +20,25 @@ const LONGEST: Duration = Duration::from_hours(24);
 /// The answer to a trainer's call.
 pub(crate) type Answer<T> = oneshot::Sender<Result<T, Status>>;
 
+/// A heartbeat of one rank.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pulse {
+    pub(crate) incarnation: u64,
+    pub(crate) rank: u32,
+    /// Counts streams of heartbeats: one that was replaced ends later than the next begins.
+    pub(crate) stream: u64,
+}
+
 /// Serves the trainer.
 pub(crate) struct TrainerSeam {
     inbox: mpsc::Sender<Input>,
     run: String,
+    streams: AtomicU64,
 }
 
 impl TrainerSeam {
     pub(crate) fn new(inbox: mpsc::Sender<Input>, run: String) -> Self {
-        Self { inbox, run }
+        Self { inbox, run, streams: AtomicU64::new(0) }
     }
 
     async fn ask<T>(&self, question: impl FnOnce(Answer<T>) -> Input) -> Result<Response<T>, Status> {
@@ -53,13 +64,15 @@ impl Sidecar for TrainerSeam {
 
     async fn pulse(&self, request: Request<Streaming<PulseRequest>>) -> Result<Response<PulseReply>, Status> {
         let mut pulses = request.into_inner();
-        let mut incarnation = None;
-        while let Ok(Some(pulse)) = pulses.message().await {
-            incarnation = Some(pulse.incarnation);
-            let _stopping = self.inbox.send(Input::Pulse { incarnation: pulse.incarnation, rank: pulse.rank }).await;
+        let stream = self.streams.fetch_add(1, Relaxed) + 1;
+        let mut last = None;
+        while let Ok(Some(PulseRequest { incarnation, rank })) = pulses.message().await {
+            let pulse = Pulse { incarnation, rank, stream };
+            last = Some(pulse);
+            let _stopping = self.inbox.send(Input::Pulse(pulse)).await;
         }
-        if let Some(incarnation) = incarnation {
-            let _stopping = self.inbox.send(Input::PulseEnded { incarnation }).await;
+        if let Some(pulse) = last {
+            let _stopping = self.inbox.send(Input::PulseEnded(pulse)).await;
         }
         Ok(Response::new(PulseReply {}))
     }

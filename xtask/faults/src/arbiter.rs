@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use atoll_collective::arbiter::Single;
+use atoll_collective::arbiter::{HUB, Hub, Single};
 use atoll_collective::secret::Secret;
 use atoll_proto::v1::arbiter_server::{Arbiter, ArbiterServer};
-use atoll_proto::v1::{BeatReply, BeatRequest, EpochRecord, EpochRequest, Ruling, TermRequest};
+use atoll_proto::v1::{BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -23,7 +23,7 @@ pub(crate) struct Judge {
 
 #[derive(Clone)]
 struct Shared {
-    single: Arc<Mutex<Single>>,
+    hub: Arc<Mutex<Hub>>,
     started: Instant,
 }
 
@@ -31,7 +31,9 @@ impl Judge {
     /// Serves those who show `token` at `listen`.
     pub(crate) fn serve(runtime: &Handle, listen: SocketAddr, token: &str, liveness: u64) -> Result<Self> {
         let listener = runtime.block_on(TcpListener::bind(listen)).context("cannot listen for the run's arbiter")?;
-        let state = Shared { single: Arc::new(Mutex::new(Single::new(liveness))), started: Instant::now() };
+        let me = Member { slot: HUB, incarnation: 1, ..Member::default() };
+        let hub = Hub::new(me, Single::new(liveness), liveness);
+        let state = Shared { hub: Arc::new(Mutex::new(hub)), started: Instant::now() };
         let service = ArbiterServer::with_interceptor(state.clone(), Secret::new(token).guard());
         let serving =
             tonic::transport::Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
@@ -57,8 +59,8 @@ impl Drop for Judge {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Single> {
-        self.single.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> u64 {
@@ -69,17 +71,14 @@ impl Shared {
 #[tonic::async_trait]
 impl Arbiter for Shared {
     async fn beat(&self, request: Request<BeatRequest>) -> Result<Response<BeatReply>, Status> {
-        let member = request.into_inner().member.unwrap_or_default();
-        let record = Some(self.lock().beat(&member, self.now()));
-        Ok(Response::new(BeatReply { record, hub: None }))
+        Ok(Response::new(self.lock().beat(&request.into_inner(), self.now())))
     }
 
     async fn request_term(&self, request: Request<TermRequest>) -> Result<Response<Ruling>, Status> {
-        let TermRequest { candidate, observed_term, .. } = request.into_inner();
-        Ok(Response::new(self.lock().request_term(&candidate.unwrap_or_default(), observed_term, self.now())))
+        Ok(Response::new(self.lock().request_term(&request.into_inner(), self.now())))
     }
 
     async fn grant_epoch(&self, request: Request<EpochRequest>) -> Result<Response<Ruling>, Status> {
-        Ok(Response::new(self.lock().grant_epoch(&request.into_inner().proposed.unwrap_or_default())))
+        Ok(Response::new(self.lock().grant_epoch(&request.into_inner(), self.now())))
     }
 }

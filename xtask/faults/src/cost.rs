@@ -32,6 +32,8 @@ pub(crate) enum Blow {
     Stop,
     /// The coordinator's machine is gone: nobody tells the arbiter.
     LoseCoordinator,
+    /// The coordinator's process is told to stop.
+    EndCoordinator,
 }
 
 /// Medians of one blow.
@@ -127,13 +129,16 @@ fn strike(peers: &mut Peers, blow: Blow, wait: Duration) -> Result<(u32, Instant
         Blow::Kill => peers.kill(follower, true),
         Blow::Stop => peers.signal(follower, Signal::STOP),
         Blow::LoseCoordinator => peers.kill(coordinator, false),
+        Blow::EndCoordinator => peers.leave(coordinator),
     }
-    Ok((if blow == Blow::LoseCoordinator { coordinator } else { follower }, time))
+    let victim = if matches!(blow, Blow::LoseCoordinator | Blow::EndCoordinator) { coordinator } else { follower };
+    Ok((victim, time))
 }
 
 /// The struck one lives again, and has to be in a round.
 fn come_back(peers: &mut Peers, blow: Blow, all: &BTreeSet<u32>) -> Result<()> {
     for slot in all {
+        peers.has_left(*slot)?;
         if blow == Blow::Stop {
             peers.signal(*slot, Signal::CONT);
         } else if !peers.slots().contains(slot) {

@@ -36,6 +36,8 @@ const COST: usize = 250;
 const MOST_ABOVE_FRESH: f64 = 100.0;
 /// What a stopped peer or a lost coordinator may cost above the liveness, in milliseconds.
 const MOST_ABOVE_LIVENESS: f64 = 1000.0;
+/// What a coordinator that is told to stop may cost above a fresh operation, in milliseconds: less than any clock would.
+const MOST_FOR_A_HANDOVER: f64 = 500.0;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -108,7 +110,7 @@ fn churned(churned: &Churned, length: Duration) -> Figure {
 }
 
 fn costs(program: &Path, runtime: &Handle) -> Vec<Figure> {
-    let blows = [(Blow::Kill, 9), (Blow::Stop, 3), (Blow::LoseCoordinator, 3)];
+    let blows = [(Blow::Kill, 9), (Blow::Stop, 3), (Blow::LoseCoordinator, 3), (Blow::EndCoordinator, 5)];
     let numbered = blows.into_iter().enumerate();
     numbered.map(|(index, (blow, times))| cost_of(blow, cost::measure(blow, times, COST + index, program, runtime))).collect()
 }
@@ -118,6 +120,7 @@ fn cost_of(blow: Blow, cost: Result<Cost>) -> Figure {
         Blow::Kill => "one of three killed",
         Blow::Stop => "one of three stopped",
         Blow::LoseCoordinator => "coordinator lost",
+        Blow::EndCoordinator => "coordinator told to stop",
     };
     let Cost { fresh, struck, after } = match cost {
         Ok(cost) => cost,
@@ -125,6 +128,7 @@ fn cost_of(blow: Blow, cost: Result<Cost>) -> Figure {
     };
     let (above, most, of) = match blow {
         Blow::Kill => (milliseconds(struck) - milliseconds(fresh), MOST_ABOVE_FRESH, "a fresh operation"),
+        Blow::EndCoordinator => (milliseconds(struck) - milliseconds(fresh), MOST_FOR_A_HANDOVER, "a fresh operation"),
         Blow::Stop | Blow::LoseCoordinator => {
             (milliseconds(after) - milliseconds(LIVENESS), MOST_ABOVE_LIVENESS, "livenessSeconds")
         }

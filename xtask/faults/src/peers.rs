@@ -71,6 +71,8 @@ pub(crate) struct Peers {
     pub(crate) network: Network,
     struck: mpsc::Receiver<Struck>,
     sidecars: BTreeMap<u32, Sidecar>,
+    /// Sidecars that were told to stop.
+    leaving: BTreeMap<u32, Sidecar>,
     workers: BTreeMap<u32, Worker>,
     incarnations: BTreeMap<u32, u64>,
     pub(crate) course: Arc<Course>,
@@ -94,6 +96,7 @@ impl Peers {
             network,
             struck,
             sidecars: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             workers: BTreeMap::new(),
             incarnations: BTreeMap::new(),
             course: Arc::new(Course::new(setup.elements, setup.deadline)),
@@ -211,6 +214,25 @@ impl Peers {
         }
     }
 
+    /// Tells a sidecar to stop; [`Peers::has_left`] waits for its end.
+    pub(crate) fn leave(&mut self, slot: u32) {
+        if let Some(sidecar) = self.sidecars.remove(&slot) {
+            sidecar.signal(Signal::TERM);
+            self.leaving.insert(slot, sidecar);
+        }
+    }
+
+    /// Waits until a sidecar that was told to stop has ended, and tells the arbiter as its supervisor would.
+    pub(crate) fn has_left(&mut self, slot: u32) -> Result<()> {
+        let Some(sidecar) = self.leaving.remove(&slot) else { return Ok(()) };
+        let incarnation = sidecar.incarnation;
+        if let Some(fault) = sidecar.stop() {
+            bail!("the sidecar of w{slot} {fault}");
+        }
+        self.judge.ended(slot, incarnation);
+        Ok(())
+    }
+
     /// The trainer of a slot goes with its sidecar.
     pub(crate) fn dismiss(&mut self, slot: u32) {
         self.course.leave(slot, true);
@@ -260,7 +282,8 @@ impl Peers {
             self.faults.push(format!("the trainer of w{slot} waits for something"));
         }
         let ended = self.slots();
-        for (slot, sidecar) in std::mem::take(&mut self.sidecars) {
+        let leaving = std::mem::take(&mut self.leaving);
+        for (slot, sidecar) in leaving.into_iter().chain(std::mem::take(&mut self.sidecars)) {
             self.faults.extend(sidecar.stop().map(|fault| format!("the sidecar of w{slot} {fault}")));
         }
         let socket_of = |slot: u32| [self.socket(slot), regions_socket(&self.socket(slot))];

@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 use crate::recording::Recorder;
 use crate::regions::Regions;
 use crate::report::Reporter;
-use crate::trainer::Answer;
+use crate::trainer::{Answer, Pulse};
 use crate::turn::Ended;
 use crate::votes::Vote;
 pub(crate) use calls::Given;
@@ -57,13 +57,9 @@ pub(crate) enum Input {
         protocol: u32,
         answer: Answer<AttachReply>,
     },
-    Pulse {
-        incarnation: u64,
-        rank: u32,
-    },
-    PulseEnded {
-        incarnation: u64,
-    },
+    Pulse(Pulse),
+    /// The last heartbeat of a stream that ended.
+    PulseEnded(Pulse),
     BeginRound {
         request: Box<BeginRoundRequest>,
         answer: Answer<BeginRoundReply>,
@@ -292,13 +288,13 @@ impl Core {
     fn take(&mut self, input: Input) {
         match input {
             Input::Attach { request, protocol, answer } => self.attach(&request, protocol, answer),
-            Input::Pulse { incarnation, rank } => {
-                if let Some(trainer) = self.trainer.as_mut().filter(|trainer| trainer.incarnation == incarnation) {
-                    trainer.pulse(rank);
+            Input::Pulse(pulse) => {
+                if let Some(trainer) = &mut self.trainer {
+                    trainer.hear(pulse);
                 }
             }
-            Input::PulseEnded { incarnation } => {
-                if self.trainer.as_ref().is_some_and(|trainer| trainer.incarnation == incarnation) {
+            Input::PulseEnded(last) => {
+                if self.trainer.as_ref().is_some_and(|trainer| trainer.ends_with(last)) {
                     self.lose_trainer();
                     self.trainer = None;
                 }

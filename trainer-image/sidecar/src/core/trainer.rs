@@ -15,7 +15,7 @@ use tonic::Status;
 
 use super::Core;
 use crate::state::State;
-use crate::trainer::Answer;
+use crate::trainer::{Answer, Pulse};
 
 /// Most ranks of one trainer.
 const MOST_RANKS: u32 = 64;
@@ -25,6 +25,9 @@ const MOST_RANKS: u32 = 64;
 struct Rank {
     /// Its last heartbeat; none before it is attached.
     pulse: Option<Instant>,
+    /// The stream of its newest heartbeat, and the newest that does not count: it began before the rank was attached.
+    stream: u64,
+    before: u64,
     state: Option<State>,
     /// Root of the state as it was hashed.
     root: Hash,
@@ -71,6 +74,34 @@ impl Trainer {
         }
     }
 
+    pub(super) fn hear(&mut self, pulse: Pulse) {
+        let Some(rank) = self.ranks.get_mut(pulse.rank as usize).filter(|rank| pulse.stream > rank.before) else { return };
+        if pulse.incarnation == self.incarnation {
+            rank.stream = rank.stream.max(pulse.stream);
+            rank.pulse = Some(Instant::now());
+        }
+    }
+
+    /// Whether the end of the stream with this last heartbeat is that of the trainer: a rank ends that has not finished.
+    pub(super) fn ends_with(&self, last: Pulse) -> bool {
+        let newest = |rank: &Rank| last.stream == rank.stream && last.stream > rank.before;
+        let ends = |rank: &Rank| newest(rank) && !rank.finished;
+        self.incarnation == last.incarnation && self.ranks.get(last.rank as usize).is_some_and(ends)
+    }
+
+    /// The same processes, of which one was attached once more: the others are heard on the streams that they have.
+    fn goes_on_from(&mut self, before: &Self) {
+        for (rank, before) in self.ranks.iter_mut().zip(&before.ranks) {
+            (rank.stream, rank.before) = (before.stream, before.before);
+        }
+    }
+
+    /// A rank is there; its heartbeats come on another stream than those before.
+    fn attach(&mut self, rank: usize) {
+        self.ranks[rank].before = self.ranks[rank].stream;
+        self.ranks[rank].pulse = Some(Instant::now());
+    }
+
     pub(super) fn forgive(&mut self) {
         for pulse in self.ranks.iter_mut().filter_map(|rank| rank.pulse.as_mut()) {
             *pulse = Instant::now();
@@ -78,7 +109,8 @@ impl Trainer {
     }
 
     pub(super) fn is_silent(&self, liveness: Duration) -> bool {
-        !self.lost && self.ranks.iter().any(|rank| rank.pulse.is_some_and(|pulse| pulse.elapsed() > liveness))
+        let silent = |rank: &Rank| !rank.finished && rank.pulse.is_some_and(|pulse| pulse.elapsed() > liveness);
+        !self.lost && self.ranks.iter().any(silent)
     }
 
     /// The state that it gives to others: rank 0's.
@@ -179,10 +211,14 @@ impl Core {
                 self.lose_trainer();
             }
             self.shared.regions.keep(incarnation);
-            self.trainer = Some(Trainer::new(incarnation, ranks));
+            let mut trainer = Trainer::new(incarnation, ranks);
+            if let Some(before) = self.trainer.take().filter(|before| before.incarnation == incarnation) {
+                trainer.goes_on_from(&before);
+            }
+            self.trainer = Some(trainer);
         }
         if let Some(trainer) = &mut self.trainer {
-            trainer.pulse(request.rank);
+            trainer.attach(rank);
             if trainer.ranks.iter().all(|rank| rank.pulse.is_some()) {
                 self.shared.report.attached();
             }
@@ -223,6 +259,7 @@ impl Core {
             return;
         };
         trainer.lost = false;
+        trainer.ranks[rank].finished = false;
         trainer.pulse(request.rank);
         if rank == 0 || trainer.asked.is_none() {
             let BeginRoundRequest { round, samples_wanted, committed, .. } = request;
@@ -285,5 +322,51 @@ fn reply(start: &Start, synchronised: bool) -> BeginRoundReply {
         late: record.epoch != start.started,
         epoch: record.epoch,
         members: record.members,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PULSE: Pulse = Pulse { incarnation: 1, rank: 0, stream: 1 };
+    const OTHER: Pulse = Pulse { rank: 1, stream: 2, ..PULSE };
+
+    /// Two ranks, attached and heard.
+    fn two() -> Trainer {
+        let mut trainer = Trainer::new(1, 2);
+        for pulse in [PULSE, OTHER] {
+            trainer.attach(pulse.rank as usize);
+            trainer.hear(pulse);
+        }
+        trainer
+    }
+
+    #[test]
+    fn a_rank_that_has_finished_ends_alone() {
+        let mut trainer = two();
+        assert!(trainer.ends_with(PULSE) && trainer.ends_with(OTHER));
+        assert!(trainer.is_silent(Duration::ZERO));
+        trainer.ranks[1].finished = true;
+        assert!(trainer.ends_with(PULSE) && !trainer.ends_with(OTHER));
+        trainer.ranks[0].finished = true;
+        assert!(!trainer.ends_with(PULSE) && !trainer.is_silent(Duration::ZERO));
+    }
+
+    #[test]
+    fn heartbeats_that_were_replaced_are_nobodys_and_those_of_other_ranks_go_on() {
+        let before = two();
+        let mut trainer = Trainer::new(1, 2);
+        trainer.goes_on_from(&before);
+        trainer.attach(0);
+        let attached = trainer.ranks[0].pulse;
+        trainer.hear(PULSE);
+        assert!(trainer.ranks[0].pulse == attached && !trainer.ends_with(PULSE), "it spoke before");
+        trainer.hear(OTHER);
+        assert!(trainer.ranks[1].pulse.is_some() && trainer.ends_with(OTHER));
+        let again = Pulse { stream: 3, ..PULSE };
+        trainer.hear(again);
+        assert!(trainer.ends_with(again) && !trainer.ends_with(PULSE));
+        assert!(!trainer.ends_with(Pulse { incarnation: 2, ..again }));
     }
 }

@@ -267,7 +267,7 @@ impl Core {
         let until = Instant::now() + self.liveness();
         self.petition.leave();
         self.last_beat = None;
-        while self.serves_others() && Instant::now() < until {
+        while self.coordinates_others() && Instant::now() < until {
             tokio::select! {
                 biased;
                 _ = ticks.tick() => self.tick(),

@@ -130,9 +130,10 @@ impl Core {
         }
     }
 
-    /// This sidecar coordinates somebody else.
-    pub(super) fn serves_others(&self) -> bool {
-        self.served.values().any(|served| matches!(served, Served::Remote { .. }))
+    /// This sidecar coordinates another member.
+    pub(super) fn coordinates_others(&self) -> bool {
+        let serves = |member: &Member| matches!(self.served.get(&member.slot), Some(Served::Remote { .. }));
+        self.petition.listeners().iter().any(serves)
     }
 
     /// A session is a sequence without gaps: where a message finds no room, the session ends with those before it.

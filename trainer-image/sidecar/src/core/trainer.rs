@@ -82,10 +82,11 @@ impl Trainer {
         }
     }
 
-    /// Whether the end of the stream with this last heartbeat is that of the trainer: a rank ends that has not finished.
+    /// Whether the end of the stream with this last heartbeat is that of the trainer: a rank ends that has not finished, or all have.
     pub(super) fn ends_with(&self, last: Pulse) -> bool {
         let newest = |rank: &Rank| last.stream == rank.stream && last.stream > rank.before;
-        let ends = |rank: &Rank| newest(rank) && !rank.finished;
+        let finished = self.ranks.iter().all(|rank| rank.finished);
+        let ends = |rank: &Rank| newest(rank) && (finished || !rank.finished);
         self.incarnation == last.incarnation && self.ranks.get(last.rank as usize).is_some_and(ends)
     }
 
@@ -350,7 +351,7 @@ mod tests {
         trainer.ranks[1].finished = true;
         assert!(trainer.ends_with(PULSE) && !trainer.ends_with(OTHER));
         trainer.ranks[0].finished = true;
-        assert!(!trainer.ends_with(PULSE) && !trainer.is_silent(Duration::ZERO));
+        assert!(trainer.ends_with(PULSE) && !trainer.is_silent(Duration::ZERO), "the others need not wait for it");
     }
 
     #[test]

@@ -25,7 +25,8 @@ impl World {
     pub(super) fn end_what_left(&mut self, slot: u32) {
         let Some(until) = self.node(slot).leaves else { return };
         let term = self.node(slot).coordinator.as_ref().map(Coordinator::term);
-        let serves = |term| (0..self.nodes.len() as u32).any(|peer| peer != slot && self.session_of(slot, peer, term).is_some());
+        let others = self.node(slot).petition.listeners();
+        let serves = |term| others.iter().any(|other| self.session_of(slot, other.slot, term).is_some());
         if self.now >= until || !term.is_some_and(serves) {
             self.crash(slot);
         }

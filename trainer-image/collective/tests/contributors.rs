@@ -211,6 +211,18 @@ fn what_a_contributor_says_of_others_is_about_itself() {
 }
 
 #[test]
+fn a_sum_that_overflows_is_tried_without_contributors_and_given_up_among_trusted_members() {
+    let begins = |done: &[Action]| count(done, |body| matches!(body, coordinator_message::Body::Begin(_)));
+    let mut coordinator = moving(&[0, 2, 3]);
+    let done = failed(&mut coordinator, 2, AbortReason::Overflow, 2, 0);
+    assert_eq!((evicted(&done), begins(&done)), (vec![(0, AbortReason::Overflow)], 2));
+    let mut coordinator = moving(&[2, 3]);
+    let done = failed(&mut coordinator, 2, AbortReason::Overflow, 2, 0);
+    assert_eq!((evicted(&done), begins(&done)), (vec![], 0));
+    assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Abort(_))), 2);
+}
+
+#[test]
 fn who_waits_for_a_contributor_is_judged_after_it() {
     let mut coordinator = moving(&[1, 2, 3]);
     failed(&mut coordinator, 3, AbortReason::NoProgress, 2, 0);

@@ -246,6 +246,21 @@ fn who_hears_that_the_coordinator_leaves_asks_for_the_next_term_at_once() {
 }
 
 #[test]
+fn nobody_says_for_the_coordinator_that_it_leaves() {
+    let volunteer = Member { worker: "volunteer".into(), contributor: true, ..member(0) };
+    let claims = BeatRequest { member: Some(volunteer), leaves: true, ..BeatRequest::default() };
+    for slot in [0, 1] {
+        let mut petition = petition(slot, &first(&[0, 1, 2]));
+        petition.beat(&claims, 1);
+        assert_eq!(petition.tick(Event::Tick, 2), [], "said to slot {slot}");
+    }
+    let own = BeatRequest { member: Some(member(0)), leaves: true, ..BeatRequest::default() };
+    let mut coordinator = petition(0, &first(&[0, 1, 2]));
+    coordinator.beat(&own, 1);
+    assert_eq!(coordinator.tick(Event::Tick, 2), [], "it knows that itself");
+}
+
+#[test]
 fn a_coordinator_that_leaves_asks_for_no_term_and_tells_all() {
     let mut leaving = petition(0, &EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1, 2]) });
     assert_eq!(leaving.listeners(), [], "the hub alone hears it");

@@ -361,7 +361,8 @@ pub(crate) mod tests {
             let turn = Arc::new(Turn::default());
             let working = Arc::clone(&turn);
             let (name, last) = (format!("{:?}", plan.operation), output.len() - 1);
-            let preparing = std::thread::spawn(move || prepare_now(&plan, &given, false, &working).map(|_| ()));
+            let alone = plan.operation.kind() == OperationKind::Broadcast;
+            let preparing = std::thread::spawn(move || prepare_now(&plan, &given, alone, &working).map(|_| ()));
             while at(0) == 0xaa && !preparing.is_finished() {
                 std::thread::yield_now();
             }

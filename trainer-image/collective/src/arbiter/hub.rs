@@ -55,7 +55,7 @@ impl Hub {
         self.acceptor.beat(request, now);
         self.single.learn(self.acceptor.record());
         match &request.member {
-            Some(member) if request.leaves => self.single.ended(member.slot, member.incarnation),
+            Some(member) if request.leaves => self.single.leaves(member),
             Some(member) => _ = self.single.beat(member, now),
             None => {}
         }
@@ -143,6 +143,9 @@ mod tests {
         let beat = BeatRequest { member: Some(member(0)), ..BeatRequest::default() };
         hub.beat(&beat, 2);
         assert!(!hub.request_term(&asks(1, 1), 3).granted);
+        let other = Member { worker: "other".into(), ..member(0) };
+        hub.beat(&BeatRequest { leaves: true, member: Some(other), ..BeatRequest::default() }, 3);
+        assert!(!hub.request_term(&asks(1, 1), 3).granted, "another worker said so");
         hub.beat(&BeatRequest { leaves: true, ..beat }, 4);
         assert!(hub.request_term(&asks(1, 1), 5).granted);
     }

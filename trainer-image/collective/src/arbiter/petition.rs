@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Acceptor, Process, follows, majority, next_term, process, voters};
+use super::{Acceptor, Process, follows, is_trusted, majority, next_term, process, voters};
 use crate::clock::Clock;
 use crate::rules::Rules;
 use crate::v1::{ArbiterKind, Ballot, BeatReply, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
@@ -266,7 +266,7 @@ impl Petition {
     pub fn beat(&mut self, request: &BeatRequest, now: Millis) -> (BeatReply, Vec<Action>) {
         let now = self.clock.at(now);
         let ((), mut actions) = self.serve(|acceptor| acceptor.beat(request, now));
-        let left = request.member.as_ref().filter(|_| request.leaves);
+        let left = request.member.as_ref().filter(|member| request.leaves && self.is_another_trusted(member));
         if left.is_some_and(|left| self.record().coordinator.as_ref().map(process) == Some(process(left))) {
             self.want_term(self.record().term, now, &mut actions);
         }
@@ -401,6 +401,11 @@ impl Petition {
 
     fn coordinates(&self) -> bool {
         self.record().coordinator.as_ref().is_some_and(|coordinator| self.is_me(coordinator))
+    }
+
+    /// Whether `member` is who it says, and somebody else.
+    fn is_another_trusted(&self, member: &Member) -> bool {
+        is_trusted(self.record(), member) && !self.is_me(member)
     }
 
     fn is_me(&self, member: &Member) -> bool {

@@ -77,6 +77,13 @@ impl Single {
         self.heard.insert(member.slot, (member.incarnation, now));
     }
 
+    /// A sidecar was told to stop: nobody waits for it any more, if it is who it says.
+    pub fn leaves(&mut self, member: &Member) {
+        if is_itself(&self.record, member) {
+            self.ended(member.slot, member.incarnation);
+        }
+    }
+
     /// A sidecar's process has ended: known, not guessed.
     pub fn ended(&mut self, slot: u32, incarnation: u64) {
         if self.heard.get(&slot).is_none_or(|(heard, _)| *heard != incarnation) {

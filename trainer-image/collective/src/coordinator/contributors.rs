@@ -10,7 +10,7 @@ use super::{Action, Coordinator, Phase, Session, evict};
 use crate::operation::{self, Key};
 use crate::state::election::{Revision, Standing};
 use crate::v1::{AbortReason, Begin, Flight, Member, OperationKind, Start, StateStrategy};
-use crate::{Millis, chain, ledger};
+use crate::{Millis, Refusal, chain, ledger};
 
 impl Coordinator {
     /// Whether the word of this member counts for others than itself.
@@ -131,6 +131,20 @@ impl Coordinator {
             if let Some(session) = self.sessions.get_mut(&slot) {
                 session.leave_round();
             }
+        }
+    }
+
+    /// Finite contributions have a sum that is not: nobody can say whose they are, but contributors end no round with it. It is
+    /// tried once more without them.
+    pub(super) fn overflowed(&mut self, key: &Key, detail: String, actions: &mut Vec<Action>) {
+        let gave = |slot: &u32| chain::member(&self.record, *slot).is_some_and(|member| !self.decides(member));
+        let begin = self.moving.get(key).into_iter();
+        let slots: Vec<u32> = begin.flat_map(|begin| &begin.contributions).map(|given| given.slot).filter(gave).collect();
+        if slots.is_empty() {
+            return self.give_up(key, &Refusal { reason: AbortReason::Overflow, culprit: None, detail }, actions);
+        }
+        for slot in slots {
+            self.evict(slot, AbortReason::Overflow, &detail);
         }
     }
 

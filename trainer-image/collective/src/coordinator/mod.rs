@@ -401,7 +401,7 @@ impl Coordinator {
         let detail = format!("reported by slot {slot}: {}", failed.detail);
         let heard = !session.member.contributor || !self.rules.contributors_accuse_nobody;
         if reason == AbortReason::Overflow && heard {
-            return self.give_up(&key, &Refusal { reason, culprit: None, detail }, actions);
+            return self.overflowed(&key, detail, actions);
         }
         // A contributor that complains of others may be what it complains of.
         let culprit = if heard { failed.culprit } else { slot };

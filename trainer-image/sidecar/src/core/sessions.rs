@@ -130,9 +130,10 @@ impl Core {
         }
     }
 
-    /// This sidecar coordinates another member.
+    /// This sidecar coordinates another member that may take its role.
     pub(super) fn coordinates_others(&self) -> bool {
-        let serves = |member: &Member| matches!(self.served.get(&member.slot), Some(Served::Remote { .. }));
+        let serves =
+            |member: &Member| !member.contributor && matches!(self.served.get(&member.slot), Some(Served::Remote { .. }));
         self.petition.listeners().iter().any(serves)
     }
 

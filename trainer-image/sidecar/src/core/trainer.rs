@@ -85,9 +85,13 @@ impl Trainer {
     /// Whether the end of the stream with this last heartbeat is that of the trainer: a rank ends that has not finished, or all have.
     pub(super) fn ends_with(&self, last: Pulse) -> bool {
         let newest = |rank: &Rank| last.stream == rank.stream && last.stream > rank.before;
-        let finished = self.ranks.iter().all(|rank| rank.finished);
-        let ends = |rank: &Rank| newest(rank) && (finished || !rank.finished);
+        let ends = |rank: &Rank| newest(rank) && self.must_be_heard(rank);
         self.incarnation == last.incarnation && self.ranks.get(last.rank as usize).is_some_and(ends)
+    }
+
+    /// Whether the trainer is lost with this rank: one that has finished is missed by nobody before all have.
+    fn must_be_heard(&self, rank: &Rank) -> bool {
+        !rank.finished || self.ranks.iter().all(|rank| rank.finished)
     }
 
     /// The same processes, of which one was attached once more: the others are heard on the streams that they have.
@@ -110,7 +114,7 @@ impl Trainer {
     }
 
     pub(super) fn is_silent(&self, liveness: Duration) -> bool {
-        let silent = |rank: &Rank| !rank.finished && rank.pulse.is_some_and(|pulse| pulse.elapsed() > liveness);
+        let silent = |rank: &Rank| self.must_be_heard(rank) && rank.pulse.is_some_and(|pulse| pulse.elapsed() > liveness);
         !self.lost && self.ranks.iter().any(silent)
     }
 
@@ -349,9 +353,10 @@ mod tests {
         assert!(trainer.ends_with(PULSE) && trainer.ends_with(OTHER));
         assert!(trainer.is_silent(Duration::ZERO));
         trainer.ranks[1].finished = true;
-        assert!(trainer.ends_with(PULSE) && !trainer.ends_with(OTHER));
+        trainer.ranks[0].pulse = None;
+        assert!(trainer.ends_with(PULSE) && !trainer.ends_with(OTHER) && !trainer.is_silent(Duration::ZERO));
         trainer.ranks[0].finished = true;
-        assert!(trainer.ends_with(PULSE) && !trainer.is_silent(Duration::ZERO), "the others need not wait for it");
+        assert!(trainer.ends_with(PULSE) && trainer.is_silent(Duration::ZERO), "who has nothing more to give may still save it");
     }
 
     #[test]

@@ -71,10 +71,7 @@ impl World {
             let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
             self.at(when, Happening::Slow(slot));
         }
-        for number in 0..faults.leaves {
-            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
-            self.at(when, Happening::Leave((number % 2 == 1).then_some(slot)));
-        }
+        self.plan_leaves(faults.leaves, workers);
     }
 
     /// One worker is cut off from all others, or from the arbiter, or from both; one way or both ways.

@@ -3,9 +3,17 @@
 use atoll_collective::coordinator::Coordinator;
 use atoll_collective::peer;
 
-use super::{LIVENESS, World};
+use super::{FAULTS_UNTIL, Happening, LIVENESS, World};
 
 impl World {
+    /// Every other one strikes whoever has the coordinator's role then.
+    pub(super) fn plan_leaves(&mut self, leaves: u32, workers: u64) {
+        for number in 0..leaves {
+            let (when, slot) = (self.below(FAULTS_UNTIL), self.below(workers) as u32);
+            self.at(when, Happening::Leave((number % 2 == 1).then_some(slot)));
+        }
+    }
+
     /// A sidecar is told to stop; the coordinator's where no slot is named. It ends with a tick from now on.
     pub(super) fn leave(&mut self, slot: Option<u32>) {
         let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);

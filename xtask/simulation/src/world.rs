@@ -115,6 +115,8 @@ struct Trainer {
     waits: BTreeMap<Key, (Enter, Millis)>,
     /// What its regions hold, by the operation that it uses each for; written anew for the next of that name.
     inputs: BTreeMap<Key, i64>,
+    /// What it trains for now; a round that begins, and one that it asks for, end what it was doing.
+    trains: Option<Start>,
     /// The round that it is in, and what it has learned from the operations within it.
     start: Option<Start>,
     committed: Option<CommitRecord>,

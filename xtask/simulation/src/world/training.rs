@@ -101,6 +101,7 @@ impl World {
             Ok(start) => {
                 let held = &mut self.node(slot).trainer;
                 held.mixture = false;
+                held.trains = Some((*start).clone());
                 let fits = held.rounds + 1 == start.round && held.state == start.state_root;
                 self.require(fits, || format!("w{slot} begins round {} from another state", start.round));
                 let mixture = self.mixtures.contains(&start.state_root);
@@ -119,7 +120,10 @@ impl World {
 
     pub(super) fn trained(&mut self, slot: u32, incarnation: u64, start: &Start) {
         let node = &self.nodes[slot as usize];
-        if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds + 1 != start.round
+        if !node.alive
+            || !node.trainer.alive
+            || node.trainer.incarnation != incarnation
+            || node.trainer.trains.as_ref() != Some(start)
         {
             return;
         }
@@ -320,6 +324,7 @@ impl World {
             mixture: node.trainer.mixture,
         };
         let committed = node.trainer.committed.clone();
+        node.trainer.trains = None;
         self.peer_event(slot, peer::Event::Arrived(arrive, committed));
     }
 }

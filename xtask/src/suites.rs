@@ -71,7 +71,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "drift",
         tier: Tier::Ci,
-        budget: Budget { cold: 360, warm: 90 },
+        budget: Budget { cold: 300, warm: 90 },
         needs: &[COMPILER, LINTER],
         commands: &[
             &["cargo", "test", "--package", "atoll-crds", "--features", "kube"],
@@ -135,7 +135,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "fuzz",
         tier: Tier::Ci,
-        budget: Budget { cold: 360, warm: 200 },
+        budget: Budget { cold: 450, warm: 200 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
         commands: &[&["xtask", "fuzz", "--seconds", "10"]],
     },

@@ -100,6 +100,12 @@ impl Acceptor {
         self.leaving = true;
     }
 
+    /// Its own process was told to stop.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
     /// A sidecar's process has ended: known, not guessed.
     pub fn ended(&mut self, slot: u32, incarnation: u64) {
         if self.coordinator() == Some((slot, incarnation)) {

@@ -163,8 +163,6 @@ pub struct Petition {
     told: bool,
     /// The voters that a human lets count as all.
     survivors: Vec<Member>,
-    /// Its sidecar was told to stop.
-    leaving: bool,
     clock: Clock,
     rules: Rules,
 }
@@ -194,7 +192,6 @@ impl Petition {
             alone_since: None,
             told: false,
             survivors: Vec::new(),
-            leaving: false,
             clock: Clock::default(),
             rules: Rules::default(),
         }
@@ -221,7 +218,6 @@ impl Petition {
     /// This sidecar was told to stop: it asks for no term any more, and its heartbeats say so. Who hears that the coordinator
     /// leaves asks for the next term at once.
     pub fn leave(&mut self) {
-        self.leaving = true;
         self.wish = None;
         self.acceptor.leave();
     }
@@ -229,14 +225,14 @@ impl Petition {
     /// Its sidecar was told to stop.
     #[must_use]
     pub fn is_leaving(&self) -> bool {
-        self.leaving
+        self.acceptor.is_leaving()
     }
 
     /// The other members, where this sidecar coordinates and they have to hear it, besides the hub: under `Peers`, or because it
     /// leaves.
     #[must_use]
     pub fn listeners(&self) -> Vec<Member> {
-        let heard = self.coordinates() && (self.in_force() || self.leaving);
+        let heard = self.coordinates() && (self.in_force() || self.is_leaving());
         let listens = |member: &&Member| heard && !self.is_me(member);
         self.record().members.iter().filter(listens).cloned().collect()
     }
@@ -358,7 +354,7 @@ impl Petition {
         if self.record().term > observed {
             return actions.push(Action::Located(self.record().clone()));
         }
-        if self.acceptor.me().contributor || self.leaving {
+        if self.acceptor.me().contributor || self.is_leaving() {
             return;
         }
         if !self.in_force() || !self.rules.one_arbiter {

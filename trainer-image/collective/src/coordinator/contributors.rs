@@ -48,6 +48,11 @@ impl Coordinator {
         }
     }
 
+    /// Whether the epoch has a contributor in this slot.
+    pub(super) fn is_contributor(&self, slot: u32) -> bool {
+        chain::member(&self.record, slot).is_some_and(|member| !self.decides(member))
+    }
+
     /// Marks contributors for eviction that have finished, or have gone since, while trusted members go on.
     pub(super) fn drop_finished_contributors(&mut self) {
         let goes_on = self.trusted().any(|session| session.arrive.is_some() || session.start.is_some());
@@ -137,9 +142,12 @@ impl Coordinator {
     /// Finite contributions have a sum that is not: nobody can say whose they are, but contributors end no round with it. It is
     /// tried once more without them.
     pub(super) fn overflowed(&mut self, key: &Key, detail: String, actions: &mut Vec<Action>) {
-        let gave = |slot: &u32| chain::member(&self.record, *slot).is_some_and(|member| !self.decides(member));
         let begin = self.moving.get(key).into_iter();
-        let slots: Vec<u32> = begin.flat_map(|begin| &begin.contributions).map(|given| given.slot).filter(gave).collect();
+        let slots: Vec<u32> = begin
+            .flat_map(|begin| &begin.contributions)
+            .map(|given| given.slot)
+            .filter(|slot| self.is_contributor(*slot))
+            .collect();
         if slots.is_empty() {
             return self.give_up(key, &Refusal { reason: AbortReason::Overflow, culprit: None, detail }, actions);
         }

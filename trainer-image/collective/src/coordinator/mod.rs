@@ -406,8 +406,7 @@ impl Coordinator {
         // A contributor that complains of others may be what it complains of.
         let culprit = if heard { failed.culprit } else { slot };
         // What a contributor gives or declares is no fault of the way between them.
-        let of_contributor = chain::member(&self.record, culprit).is_some_and(|member| !self.decides(member));
-        let given = reason == AbortReason::NotFinite || reason == AbortReason::Mismatch && of_contributor;
+        let given = reason == AbortReason::NotFinite || reason == AbortReason::Mismatch && self.is_contributor(culprit);
         // Its own contribution or its own decision is at fault: nothing to wait for.
         if (given && heard) || failed.culprit == slot {
             self.evict(culprit, reason, &detail);

@@ -135,8 +135,7 @@ impl Coordinator {
 
     /// Parts together are longer than any result may be: it goes on without the contributor that declares most, or not at all.
     fn refuse_parts(&mut self, key: &Key, parts: &[Contribution], now: Millis, actions: &mut Vec<Action>) {
-        let gives = |slot| chain::member(&self.record, slot).is_some_and(|member| !self.decides(member));
-        let lengths = parts.iter().map(|part| (part.elements, gives(part.slot)));
+        let lengths = parts.iter().map(|part| (part.elements, self.is_contributor(part.slot)));
         let detail = format!("the parts of {key} have more than {} elements together", operation::MOST_ELEMENTS);
         match operation::longest_of_contributors(lengths, operation::MOST_ELEMENTS) {
             Some(position) => {

@@ -41,6 +41,23 @@ fn a_coordinator_that_is_told_to_stop_hands_its_role_over_and_nobody_waits_for_a
     run.assert_one_history();
 }
 
+/// The hub is one voter of three and away: the last vote for a record without the one that leaves is its own.
+#[test]
+fn one_of_two_that_is_told_to_stop_votes_until_the_other_can_do_without_it() {
+    for stops_coordinator in [true, false] {
+        let run = Sidecars::start(2, &["--liveness", "600"]);
+        run.round_of(&[0, 1], 0);
+        run.signal_hub(Signal::STOP);
+        let coordinator = run.coordinator();
+        let stopped = if stops_coordinator { coordinator } else { 1 - coordinator };
+        run.signal(&[stopped], Signal::TERM);
+        let alone = run.round_of(&[1 - stopped], run.newest());
+        run.signal_hub(Signal::CONT);
+        run.round_of(&[0, 1], alone.number());
+        run.assert_one_history();
+    }
+}
+
 #[test]
 fn without_a_majority_nobody_commits_until_it_is_back() {
     let run = Sidecars::start(3, &[]);

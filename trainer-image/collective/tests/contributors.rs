@@ -184,6 +184,45 @@ fn a_contributor_is_waited_for_as_long_as_a_round_may_take() {
     assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Begin(_))), 2, "the others go on");
 }
 
+/// It gives a block now and then: its copies are what the others wait for, and nobody of them can end before it.
+#[test]
+fn a_contributor_that_moves_slowly_holds_an_operation_no_longer_than_a_round_may_take() {
+    let mut coordinator = moving(&[0, 2, 3]);
+    assert_eq!(evicted(&pass(&mut coordinator, &[0, 2, 3], TIMEOUT)), []);
+    let done = tick(&mut coordinator, Event::Tick, TIMEOUT + 1);
+    assert_eq!(evicted(&done), [(0, AbortReason::Straggler)]);
+    assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Begin(_))), 2, "the others begin again");
+}
+
+/// One operation after another, each of which is short.
+#[test]
+fn a_contributor_that_always_moves_something_is_not_late() {
+    let named = |sequence| {
+        let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, 1, 8) };
+        let key = operation.key.as_mut().unwrap();
+        (key.tag, key.sequence) = ("gradients".into(), sequence);
+        operation
+    };
+    let mut coordinator = training(&[0, 2, 3]);
+    let enters = |coordinator: &mut Coordinator, sequence, now| {
+        for slot in [0, 2, 3] {
+            say(coordinator, slot, enter(slot, named(sequence)), now);
+        }
+    };
+    enters(&mut coordinator, 0, 0);
+    for step in 1..=3 * TIMEOUT / 500 {
+        let now = step * 500;
+        enters(&mut coordinator, step, now);
+        for slot in [0, 2, 3] {
+            let key = named(step - 1).key;
+            let vote = Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] };
+            say(&mut coordinator, slot, peer_message::Body::Prepared(vote), now);
+            say(&mut coordinator, slot, peer_message::Body::Heartbeat(Heartbeat {}), now);
+        }
+        assert_eq!(evicted(&tick(&mut coordinator, Event::Tick, now)), [], "at {now}");
+    }
+}
+
 #[test]
 fn trusted_members_are_waited_for_where_the_run_does_not_drop_late_ones() {
     let mut coordinator = moving(&[0, 2, 3]);

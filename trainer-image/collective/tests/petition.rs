@@ -270,6 +270,16 @@ fn a_coordinator_that_leaves_asks_for_no_term_and_tells_all() {
 }
 
 #[test]
+fn others_need_its_vote_as_long_as_the_record_names_it_beside_them() {
+    let needed = |record: &EpochRecord| petition(0, record).votes_with_others();
+    let volunteer = Member { contributor: true, ..member(2) };
+    assert!(needed(&first(&[0, 1])));
+    assert!(!needed(&first(&[1, 2])), "it was evicted");
+    assert!(!needed(&EpochRecord { members: vec![member(0), volunteer], ..first(&[0]) }), "nobody else votes");
+    assert!(!needed(&EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1]) }), "the hub alone decides");
+}
+
+#[test]
 fn what_cannot_be_forced_says_why() {
     let mut petition = petition(1, &first(&[0, 1, 2]));
     assert_eq!(petition.force(0, &[member(1)], 1), Err(ForceError::Outdated { term: 1 }));

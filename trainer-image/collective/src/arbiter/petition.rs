@@ -237,6 +237,14 @@ impl Petition {
         self.record().members.iter().filter(listens).cloned().collect()
     }
 
+    /// Whether others may need its vote in order to do without it: under `Peers`, as long as the newest record that it knows names
+    /// it as a voter beside them.
+    #[must_use]
+    pub fn votes_with_others(&self) -> bool {
+        let trusted = || self.record().members.iter().filter(|member| !member.contributor);
+        self.in_force() && trusted().any(|member| self.is_me(member)) && trusted().any(|member| !self.is_me(member))
+    }
+
     /// Takes one event at time `now` and says what to do about it.
     pub fn tick(&mut self, event: Event, now: Millis) -> Vec<Action> {
         let now = self.clock.at(now);

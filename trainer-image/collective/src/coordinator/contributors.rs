@@ -12,6 +12,15 @@ use crate::state::election::{Revision, Standing};
 use crate::v1::{AbortReason, Begin, Flight, Member, OperationKind, Start, StateStrategy};
 use crate::{Millis, Refusal, chain, ledger};
 
+/// A contributor for whom the others wait.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Awaited {
+    slot: u32,
+    /// In which operation; none at a round's start.
+    key: Option<Key>,
+    since: Millis,
+}
+
 impl Coordinator {
     /// Whether the word of this member counts for others than itself.
     pub(super) fn decides(&self, member: &Member) -> bool {
@@ -35,15 +44,19 @@ impl Coordinator {
         Some(if takes { Standing { strategy: StateStrategy::ReceiveOnly, ..standing } } else { standing })
     }
 
-    /// Evicts contributors for whom alone the others have waited longer than a round may take, whatever is done about late
-    /// trusted members.
+    /// Evicts contributors for whom the others have waited longer than a round may take, whatever is done about late trusted
+    /// members.
     pub(super) fn drop_late_contributors(&mut self, now: Millis) {
         let waited_for = if self.phase == Phase::Open { self.waited_for() } else { BTreeSet::new() };
         let before = std::mem::take(&mut self.awaited);
-        self.awaited = waited_for.iter().map(|slot| (*slot, before.get(slot).copied().unwrap_or(now))).collect();
+        let since = |slot: u32, key: &Option<Key>| {
+            let known = before.binary_search_by(|awaited| (awaited.slot, &awaited.key).cmp(&(slot, key))).ok();
+            known.map_or(now, |position| before[position].since)
+        };
+        self.awaited = waited_for.into_iter().map(|(slot, key)| Awaited { since: since(slot, &key), slot, key }).collect();
         let timeout = self.settings.round_timeout;
-        let late = |since: &Millis| now.saturating_sub(*since) > timeout;
-        for slot in self.awaited.iter().filter(|(_, since)| late(since)).map(|(slot, _)| *slot).collect::<Vec<_>>() {
+        let late = |awaited: &&Awaited| now.saturating_sub(awaited.since) > timeout;
+        for slot in self.awaited.iter().filter(late).map(|awaited| awaited.slot).collect::<BTreeSet<_>>() {
             self.evict(slot, AbortReason::Straggler, &format!("the others have waited for it for more than {timeout} ms"));
         }
     }
@@ -69,23 +82,24 @@ impl Coordinator {
         }
     }
 
-    /// Contributors for whom alone the trusted members wait: at a round's start, to enter an operation, or to report its result.
-    fn waited_for(&self) -> BTreeSet<u32> {
+    /// Contributors for whom the trusted members wait, and in which operation: those for whom alone they wait at a round's start
+    /// (without key) or to enter, and those that are in an operation whose data moves. Who moves slowly holds the others there as
+    /// well as itself, so it is not asked who else has not ended.
+    fn waited_for(&self) -> BTreeSet<(u32, Option<Key>)> {
         let mut waited_for = BTreeSet::new();
         if self.trusted().all(|session| session.start.is_none() && session.arrive.is_some()) {
-            waited_for.extend(self.contributors().filter(|session| session.arrive.is_none()).map(|session| session.member.slot));
+            let late = self.contributors().filter(|session| session.arrive.is_none());
+            waited_for.extend(late.map(|session| (session.member.slot, None)));
         }
         let keys: BTreeSet<&Key> = self.trusted().flat_map(|session| session.flights.keys()).collect();
         for key in keys {
-            let flight = |session: &Session| session.flights.get(key).cloned().unwrap_or_default();
-            let does = |session: &Session| match self.moving.get(key) {
-                Some(_) => flight(session).prepared.is_some(),
-                None => session.enter(key).is_some(),
-            };
+            let moves = self.moving.contains_key(key);
+            let is_prepared = |session: &Session| session.flights.get(key).is_some_and(|flight| flight.prepared.is_some());
+            let does = |session: &Session| if moves { is_prepared(session) } else { session.enter(key).is_some() };
             let takes_part = |session: &&Session| operation::among(&key.slots, session.member.slot);
-            if self.trusted().filter(takes_part).all(does) {
+            if moves || self.trusted().filter(takes_part).all(does) {
                 let waiting = self.contributors().filter(takes_part).filter(|session| !does(session));
-                waited_for.extend(waiting.map(|session| session.member.slot));
+                waited_for.extend(waiting.map(|session| (session.member.slot, Some(key.clone()))));
             }
         }
         waited_for

@@ -167,8 +167,8 @@ pub struct Coordinator {
     proposal: Option<Proposal>,
     /// Members to evict with the next proposal.
     evicting: BTreeMap<u32, (AbortReason, String)>,
-    /// Contributors for whom alone the others wait, and since when.
-    awaited: BTreeMap<u32, Millis>,
+    /// Contributors for whom the others wait, ascending.
+    awaited: Vec<contributors::Awaited>,
     /// Set when an operation has to be tried again with the same members.
     retry: Option<Refusal>,
     /// The state from which the open round begins, and the epoch in which it was begun.
@@ -203,7 +203,7 @@ impl Coordinator {
             attempts: 0,
             proposal: None,
             evicting: BTreeMap::new(),
-            awaited: BTreeMap::new(),
+            awaited: Vec::new(),
             retry: None,
             round_state: None,
             round_started: 0,

@@ -76,8 +76,10 @@ struct State {
     /// Blocks of this peer's shard that are not reduced.
     unreduced: usize,
     failure: Option<Failure>,
-    /// By member: when its newest block had come whole; the attempt's beginning before.
+    /// By member: when its newest block had come whole, of a contributor's the next in order; the attempt's beginning before.
     progress: Vec<Instant>,
+    /// By member: no copy of a block before this one is missing, or is yet to come.
+    next: Vec<usize>,
     instants: Instants,
 }
 
@@ -133,6 +135,7 @@ impl Exchange {
             unreduced: plan.blocks(plan.me),
             failure: None,
             progress: vec![Instant::now(); members],
+            next: vec![0; members],
             instants: Instants::default(),
         };
         Ok(Arc::new(Self { plan, input, residual, output, state: Mutex::new(state), changed: Notify::new() }))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::{Digest, Exchange, Finished, arithmetic, wire_length};
+use super::{Digest, Exchange, Finished, State, arithmetic, wire_length};
 use crate::framing::{self, FramingError, Kind};
 use crate::identity::PeerName;
 use crate::peer::Failure;
@@ -110,6 +110,24 @@ impl Exchange {
         sender.name.as_ref().is_none_or(is_member).then_some(from)
     }
 
+    /// Whether a copy that has come brings its block's sum nearer, whatever comes next of that member. A contributor gives its
+    /// copies in order: several that give theirs in orders of their own would have no sum done, and each a block in time.
+    fn is_progress(&self, state: &mut State, from: usize, block: usize) -> bool {
+        if !self.plan.members[from].contributor {
+            return true;
+        }
+        let is_needed = |block: usize| {
+            let owner = self.plan.place(block).map(|(owner, _)| owner);
+            owner.is_some_and(|owner| self.plan.needs(self.plan.me, from, owner))
+        };
+        let lacks = |copies: &[Option<Bytes>]| copies.get(from).is_some_and(Option::is_none);
+        let next = &mut state.next[from];
+        while state.copies.get(*next).is_some_and(|copies| !lacks(copies) || !is_needed(*next)) {
+            *next += 1;
+        }
+        block <= *next
+    }
+
     /// A lane from a member broke: what has not come on it will not come. A stranger's says nothing.
     pub fn lose(&self, sender: &Sender, detail: &str) {
         let Some(from) = self.position(sender) else { return };
@@ -158,7 +176,9 @@ impl Incoming {
             if state.closed {
                 return Ok(());
             }
-            state.progress[from] = Instant::now();
+            if kind == Kind::Result || kind == Kind::Digest || exchange.is_progress(&mut state, from, block) {
+                state.progress[from] = Instant::now();
+            }
             state.instants.came(exchange.plan.members[from].slot, kind);
         }
         match kind {

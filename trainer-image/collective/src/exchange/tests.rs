@@ -86,3 +86,38 @@ async fn who_reduces_is_blamed_after_those_for_whose_copies_it_waits() {
     }
     assert_eq!(blamed(&exchange).await, Some((2, 2 * PATIENCE)));
 }
+
+/// One of several contributors that give theirs in different orders has all the time it wants, and no block is reduced.
+#[tokio::test(start_paused = true)]
+async fn a_contributor_that_gives_its_last_copies_first_is_waited_for_as_if_it_gave_none() {
+    let exchange = attempt();
+    let others = async {
+        (0..BLOCKS).for_each(|block| gives(&exchange, 2, Kind::Contribution, block));
+        for block in (0..BLOCKS).rev() {
+            sleep(PATIENCE * 9 / 10).await;
+            gives(&exchange, 1, Kind::Contribution, block);
+        }
+    };
+    let blamed = tokio::select! {
+        blamed = blamed(&exchange) => blamed,
+        () = others => None,
+    };
+    assert_eq!(blamed, Some((1, PATIENCE)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn copies_that_overtake_each_other_on_several_channels_are_in_time_with_the_last_of_them() {
+    let exchange = attempt();
+    let others = async {
+        (0..BLOCKS).for_each(|block| gives(&exchange, 2, Kind::Contribution, block));
+        for blocks in [[1, 0], [3, 2]] {
+            for block in blocks {
+                sleep(PATIENCE * 4 / 10).await;
+                gives(&exchange, 1, Kind::Contribution, block);
+            }
+        }
+        (0..BLOCKS).for_each(|block| gives(&exchange, 2, Kind::Result, BLOCKS + block));
+    };
+    let (blamed, ()) = tokio::join!(blamed(&exchange), others);
+    assert_eq!(blamed, None);
+}

@@ -261,13 +261,13 @@ impl Core {
         tokio::task::yield_now().await;
     }
 
-    /// Coordinates until somebody else does: the others hear that this sidecar leaves, and one of them asks for the next term. It
-    /// waits for that no longer than for somebody who is lost.
+    /// Coordinates until somebody else does: the others hear that this sidecar leaves, and one of them asks for the next term. Votes
+    /// until the record does not name it any more. It waits for that no longer than for somebody who is lost.
     async fn hand_over(&mut self, inputs: &mut mpsc::Receiver<Input>, ticks: &mut tokio::time::Interval) {
         let until = Instant::now() + self.liveness();
         self.petition.leave();
         self.last_beat = None;
-        while self.coordinates_others() && Instant::now() < until {
+        while (self.coordinates_others() || self.petition.votes_with_others()) && Instant::now() < until {
             tokio::select! {
                 biased;
                 _ = ticks.tick() => self.tick(),

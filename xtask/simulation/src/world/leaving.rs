@@ -29,13 +29,14 @@ impl World {
         self.peer_event(slot, peer::Event::Stopping);
     }
 
-    /// Ends a sidecar that was told to stop, once it coordinates nobody else any more or has waited long enough for that.
+    /// Ends a sidecar that was told to stop, once nobody else needs it as coordinator or voter, or it has waited long enough for that.
     pub(super) fn end_what_left(&mut self, slot: u32) {
         let Some(until) = self.node(slot).leaves else { return };
         let term = self.node(slot).coordinator.as_ref().map(Coordinator::term);
         let others = self.node(slot).petition.listeners();
         let serves = |term| others.iter().any(|other| self.session_of(slot, other.slot, term).is_some());
-        if self.now >= until || !term.is_some_and(serves) {
+        let is_needed = term.is_some_and(serves) || self.node(slot).petition.votes_with_others();
+        if self.now >= until || !is_needed {
             self.crash(slot);
         }
     }

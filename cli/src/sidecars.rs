@@ -11,7 +11,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::Settings;
 use atoll_collective::lane::Bounds;
 use atoll_sdk::events::Event;
 use atoll_sdk::regions_socket;
@@ -134,16 +134,10 @@ fn name(slot: u32) -> String {
 
 fn settings(arguments: &Arguments) -> Settings {
     Settings {
-        run: arguments.run.clone(),
-        minimum: trusted(arguments),
-        target: trusted(arguments),
-        quorum: 1,
-        join_window: 0,
         liveness: arguments.liveness * 1000,
         // A person may stop a trainer and look at it.
         round_timeout: u64::MAX,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
+        ..Settings::of(&arguments.run, trusted(arguments))
     }
 }
 

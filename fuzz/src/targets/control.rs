@@ -1,6 +1,6 @@
 //! The control session: a coordinator among hostile peers, and a peer under a hostile coordinator.
 
-use atoll_collective::coordinator::{self, Coordinator, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{self, Coordinator, Settings};
 use atoll_collective::exchange::Plan;
 use atoll_collective::peer::{self, Failure, Peer};
 use atoll_collective::v1::{
@@ -28,17 +28,7 @@ fn record(term: u64, epoch: u64) -> EpochRecord {
 }
 
 fn settings() -> Settings {
-    Settings {
-        run: "run".into(),
-        minimum: 2,
-        target: 2,
-        quorum: 1,
-        join_window: 1_000,
-        liveness: 2_000,
-        round_timeout: 60_000,
-        drop_stragglers: true,
-        in_flight: IN_FLIGHT,
-    }
+    Settings { join_window: 1_000, liveness: 2_000, round_timeout: 60_000, drop_stragglers: true, ..Settings::of("run", 2) }
 }
 
 fn coordinate(bytes: &[u8]) {

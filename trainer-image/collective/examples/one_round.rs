@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use atoll_collective::arbiter::Single;
-use atoll_collective::coordinator::{self, Coordinator, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{self, Coordinator, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{Arrive, Contribution, Enter, Member, peer_message};
 use atoll_collective::{Millis, operation};
@@ -112,17 +112,7 @@ fn lead(action: coordinator::Action, arbiter: &mut Single, events: &mut VecDeque
 }
 
 fn settings() -> Settings {
-    Settings {
-        run: RUN.into(),
-        minimum: 2,
-        target: 2,
-        quorum: 1,
-        join_window: 1_000,
-        liveness: LIVENESS,
-        round_timeout: 60_000,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
-    }
+    Settings { join_window: 1_000, liveness: LIVENESS, round_timeout: 60_000, ..Settings::of(RUN, 2) }
 }
 
 fn told(outcome: &peer::Outcome) -> String {

@@ -1,7 +1,7 @@
 //! Contributors, by the coordinator's own word: they are counted where they give, and decide nothing about others.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
     Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, leave, peer_message,
@@ -27,17 +27,7 @@ fn first() -> EpochRecord {
 }
 
 fn settings() -> Settings {
-    Settings {
-        run: "run".into(),
-        minimum: 1,
-        target: 1,
-        quorum: 1,
-        join_window: 0,
-        liveness: 2_000,
-        round_timeout: TIMEOUT,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
-    }
+    Settings { liveness: 2_000, round_timeout: TIMEOUT, ..Settings::of("run", 1) }
 }
 
 fn arrive(root: u8) -> Arrive {

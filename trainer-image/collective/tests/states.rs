@@ -1,7 +1,7 @@
 //! Which state a round begins from, by the coordinator's own word: elected, repaired, or refused.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
     AbortReason, Arrive, CommitRecord, CoordinatorMessage, EpochRecord, Evict, Hello, Member, Ruling, Start, StateStrategy,
@@ -38,17 +38,7 @@ fn granted(coordinator: &mut Coordinator, event: Event, now: u64) -> Vec<Action>
 
 /// A coordinator to which trainers come at once, in slot order, and what it does. All of them know `committed` rounds.
 fn run(committed: u64, arrivals: &[Arrive]) -> (Coordinator, Vec<Action>) {
-    let settings = Settings {
-        run: "run".into(),
-        minimum: arrivals.len(),
-        target: arrivals.len(),
-        quorum: 1,
-        join_window: 0,
-        liveness: 2_000,
-        round_timeout: 60_000,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
-    };
+    let settings = Settings { liveness: 2_000, round_timeout: 60_000, ..Settings::of("run", arrivals.len()) };
     let members: Vec<_> = (0..arrivals.len() as u32).map(member).collect();
     let before = EpochRecord { epoch: u64::from(committed > 0), term: 1, coordinator: Some(member(0)), ..EpochRecord::default() };
     let before = if committed > 0 { EpochRecord { members, ..before } } else { before };

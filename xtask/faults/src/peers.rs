@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::Settings;
 use atoll_collective::lane::Bounds;
 use atoll_sdk::events::Event;
 use atoll_sdk::{Options, regions_socket};
@@ -129,17 +129,8 @@ impl Peers {
         let incarnation = *incarnation;
         let linked = self.setup.links != Links::Direct;
         let minimum = self.setup.minimum as usize;
-        let settings = Settings {
-            run: RUN.to_owned(),
-            minimum,
-            target: minimum,
-            quorum: 1,
-            join_window: 0,
-            liveness: self.setup.liveness.as_millis() as u64,
-            round_timeout: u64::MAX,
-            drop_stragglers: false,
-            in_flight: IN_FLIGHT,
-        };
+        let settings =
+            Settings { liveness: self.setup.liveness.as_millis() as u64, round_timeout: u64::MAX, ..Settings::of(RUN, minimum) };
         let config = atoll_sidecar::Config {
             worker: format!("w{slot}"),
             slot,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::Settings;
 use atoll_collective::lane::Bounds;
 use atoll_sdk::Region;
 use atoll_sidecar::ARBITER;
@@ -37,15 +37,11 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
     let serving = arbiter.serve(RUN, links.supervisor(), &token, identity(ARBITER)?.as_ref()).await?;
     let sidecars = if case.path == Path::Shm { 1 } else { case.peers };
     let settings = Settings {
-        run: RUN.to_owned(),
-        minimum: sidecars,
-        target: sidecars,
         quorum: sidecars,
         join_window: PATIENCE.as_millis() as u64,
         liveness,
         round_timeout: PATIENCE.as_millis() as u64,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
+        ..Settings::of(RUN, sidecars)
     };
     let mut bounds = Bounds { channels: case.lane.channels, ..Bounds::default() };
     if let Some(window) = case.lane.window {

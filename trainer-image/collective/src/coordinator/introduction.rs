@@ -58,17 +58,7 @@ mod tests {
 
     /// Knows workers a (slot 0, incarnation 2) by its session and b (slot 1, incarnation 5) by the epoch.
     fn coordinator() -> Coordinator {
-        let settings = Settings {
-            run: "run".into(),
-            minimum: 2,
-            target: 2,
-            quorum: 1,
-            join_window: 0,
-            liveness: 2_000,
-            round_timeout: 60_000,
-            drop_stragglers: false,
-            in_flight: 1 << 30,
-        };
+        let settings = Settings { liveness: 2_000, round_timeout: 60_000, ..Settings::of("run", 2) };
         let record = EpochRecord { term: 1, epoch: 1, members: vec![member(1, "b", 5)], ..EpochRecord::default() };
         let mut coordinator = Coordinator::new(settings, record, 0);
         coordinator.tick(Event::Connected(Box::new(hello(member(0, "a", 2)))), 0);

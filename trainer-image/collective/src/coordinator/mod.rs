@@ -47,6 +47,25 @@ pub struct Settings {
     pub in_flight: u64,
 }
 
+impl Settings {
+    /// What a run of so many trusted workers has where nobody asks for anything else: all of them take part in the first round, one
+    /// is enough for a later one, and late ones are waited for; contributors for 10 min. A silent peer is lost after 10 s.
+    #[must_use]
+    pub fn of(run: &str, workers: usize) -> Self {
+        Self {
+            run: run.to_owned(),
+            minimum: workers,
+            target: workers,
+            quorum: 1,
+            join_window: 0,
+            liveness: 10_000,
+            round_timeout: 600_000,
+            drop_stragglers: false,
+            in_flight: IN_FLIGHT,
+        }
+    }
+}
+
 /// [`Settings::in_flight`] where nobody says: a gibibyte.
 pub const IN_FLIGHT: u64 = 1 << 30;
 

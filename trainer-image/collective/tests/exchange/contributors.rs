@@ -1,6 +1,6 @@
 //! Contributors that lie to each peer by itself, or do nothing: found out by the peers, and left out by the coordinator.
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::v1::{Arrive, Enter, Hello, Prepared, Ruling, coordinator_message, peer_message};
 use atoll_collective::{Notice, chain};
 
@@ -73,17 +73,7 @@ struct Run(Coordinator);
 
 impl Run {
     fn of(peers: &[Peer]) -> Self {
-        let settings = Settings {
-            run: "run".into(),
-            minimum: 2,
-            target: 2,
-            quorum: 1,
-            join_window: 0,
-            liveness: 2_000,
-            round_timeout: 60_000,
-            drop_stragglers: false,
-            in_flight: IN_FLIGHT,
-        };
+        let settings = Settings { liveness: 2_000, round_timeout: 60_000, ..Settings::of("run", 2) };
         let mut run = Self(Coordinator::new(settings, EpochRecord { term: 1, ..EpochRecord::default() }, 0));
         for peer in peers {
             let (state_root, state_shape) = (vec![7; chain::HASH], vec![1; chain::HASH]);

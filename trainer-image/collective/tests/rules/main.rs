@@ -1,7 +1,7 @@
 //! Rules of the two state machines, one by one: each test fails when its rule is taken out.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use atoll_collective::coordinator::{Action, Coordinator, Event, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::v1::{
     AbortReason, ArbiterKind, Arrive, Begin, Commit, CommitRecord, Contribution, CoordinatorMessage, Enter, EpochRecord, Evict,
@@ -26,17 +26,7 @@ fn epoch(term: u64, epoch: u64, members: &[u32]) -> EpochRecord {
 }
 
 fn settings() -> Settings {
-    Settings {
-        run: "run".into(),
-        minimum: 2,
-        target: 2,
-        quorum: 1,
-        join_window: 1_000,
-        liveness: 2_000,
-        round_timeout: 60_000,
-        drop_stragglers: true,
-        in_flight: IN_FLIGHT,
-    }
+    Settings { join_window: 1_000, liveness: 2_000, round_timeout: 60_000, drop_stragglers: true, ..Settings::of("run", 2) }
 }
 
 fn arrive(attempt: u64) -> Arrive {

@@ -271,7 +271,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use atoll_collective::coordinator::{Coordinator, IN_FLIGHT, Settings};
+    use atoll_collective::coordinator::{Coordinator, Settings};
     use atoll_collective::lane::{Bounds, Lanes, Meter, Operations};
     use atoll_collective::rules::Rules;
     use atoll_collective::secret::Secret;
@@ -296,17 +296,7 @@ pub(super) mod tests {
 
     /// The sidecar of slot 0, and what its tasks tell it.
     pub(in super::super) fn core() -> (Core, mpsc::Receiver<Input>) {
-        let settings = Settings {
-            run: "kjv".into(),
-            minimum: 2,
-            target: 2,
-            quorum: 2,
-            join_window: 0,
-            liveness: 60_000,
-            round_timeout: 60_000,
-            drop_stragglers: false,
-            in_flight: IN_FLIGHT,
-        };
+        let settings = Settings { quorum: 2, liveness: 60_000, round_timeout: 60_000, ..Settings::of("kjv", 2) };
         let config = crate::Config {
             worker: "w0".into(),
             slot: 0,

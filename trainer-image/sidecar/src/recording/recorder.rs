@@ -129,17 +129,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings {
-            run: "tiny".into(),
-            minimum: 1,
-            target: 1,
-            quorum: 1,
-            join_window: 0,
-            liveness: 2000,
-            round_timeout: 60_000,
-            drop_stragglers: false,
-            in_flight: coordinator::IN_FLIGHT,
-        }
+        Settings { liveness: 2000, round_timeout: 60_000, ..Settings::of("tiny", 1) }
     }
 
     /// Both machines take ticks until the file has been begun again; gives the recording's path.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, SystemTime};
 
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::Settings;
 use atoll_collective::identity::{Identity, IslandAuthority, RunAuthority, Validity};
 use atoll_collective::lane::{Bounds, Meter};
 use atoll_collective::secret::Secret;
@@ -81,17 +81,7 @@ impl Run {
     }
 
     fn start_sidecar(&self, slot: u32, arbiter: &str) -> Child {
-        let settings = Settings {
-            run: RUN.into(),
-            minimum: 2,
-            target: 2,
-            quorum: 2,
-            join_window: 0,
-            liveness: 10_000,
-            round_timeout: 600_000,
-            drop_stragglers: false,
-            in_flight: IN_FLIGHT,
-        };
+        let settings = Settings { quorum: 2, ..Settings::of(RUN, 2) };
         let config = atoll_sidecar::Config {
             worker: format!("w{slot}"),
             slot,

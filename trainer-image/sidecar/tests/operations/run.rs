@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::Settings;
 use atoll_collective::lane::{Bounds, Meter};
 use atoll_collective::secret::Secret;
 use atoll_collective::transport::Transport;
@@ -127,17 +127,7 @@ pub(crate) async fn run(workers: u32, ranks: u32, work: impl Fn(&mut Rank) + Clo
 }
 
 fn start(slot: u32, workers: u32, socket: PathBuf, arbiter: &str) -> Child {
-    let settings = Settings {
-        run: RUN.into(),
-        minimum: workers as usize,
-        target: workers as usize,
-        quorum: 2,
-        join_window: 0,
-        liveness: 10_000,
-        round_timeout: 600_000,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
-    };
+    let settings = Settings { quorum: 2, ..Settings::of(RUN, workers as usize) };
     let config = atoll_sidecar::Config {
         worker: format!("w{slot}"),
         slot,

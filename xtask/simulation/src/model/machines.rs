@@ -6,7 +6,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex};
 
 use atoll_collective::arbiter::Single;
-use atoll_collective::coordinator::{self, Coordinator, IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{self, Coordinator, Settings};
 use atoll_collective::operation;
 use atoll_collective::peer::{self, Failure, Outcome, Peer};
 use atoll_collective::rules::Rules;
@@ -119,17 +119,7 @@ pub(super) fn member(slot: u32) -> Member {
 }
 
 fn settings() -> Settings {
-    Settings {
-        run: "run".into(),
-        minimum: WORKERS as usize,
-        target: WORKERS as usize,
-        quorum: 1,
-        join_window: 0,
-        liveness: LIVENESS,
-        round_timeout: DEADLINE,
-        drop_stragglers: false,
-        in_flight: IN_FLIGHT,
-    }
+    Settings { liveness: LIVENESS, round_timeout: DEADLINE, ..Settings::of("run", WORKERS as usize) }
 }
 
 /// The attempt of a begin: term and number.

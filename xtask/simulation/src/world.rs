@@ -32,7 +32,7 @@ use contributors::contributes;
 use network::{Block, End};
 use values::{Gift, Vector};
 
-/// Rounds of a simulated run, and samples per worker and round.
+/// Rounds of a simulated run, if all workers are in the last of them; and samples per worker and round.
 const ROUNDS: u64 = 8;
 const SAMPLES: u64 = 5;
 /// Faults strike before this time; the run has until the end to finish.
@@ -113,6 +113,8 @@ struct Trainer {
     mixture: bool,
     /// Operations that it waits for, and when each call must have returned.
     waits: BTreeMap<Key, (Enter, Millis)>,
+    /// Contributions whose calls are in doubt.
+    doubts: BTreeSet<u64>,
     /// What its regions hold, by the operation that it uses each for; written anew for the next of that name.
     inputs: BTreeMap<Key, i64>,
     /// What it trains for now; a round that begins, and one that it asks for, end what it was doing.
@@ -198,6 +200,8 @@ pub(crate) struct World {
     without_majority: Option<Millis>,
     ruinous: bool,
     history: BTreeMap<u64, CommitRecord>,
+    /// The last round, once there is one with all workers: faults are over then.
+    last: Option<u64>,
     operate: bool,
     schedule: Schedule,
     /// Roots of states whose repair began.
@@ -263,7 +267,7 @@ impl World {
             world.at(when, Happening::RestartTrainer(slot));
         }
         while let Some(Reverse((time, sequence))) = world.queue.pop() {
-            let done = world.nodes.iter().all(|node| node.trainer.rounds == ROUNDS);
+            let done = world.finished().count() == world.nodes.len();
             if time > END || done || world.wrong.is_some() || world.holds_without_majority() {
                 break;
             }
@@ -272,7 +276,7 @@ impl World {
             world.happen(sequence, *happening);
         }
         world.check_samples();
-        world.check_doubts();
+        world.check_ends();
         world
     }
 
@@ -308,6 +312,7 @@ impl World {
             without_majority: None,
             ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
+            last: None,
             operate: schedule.operations,
             schedule: *schedule,
             mixtures: BTreeSet::new(),

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use atoll_collective::v1::{CommitRecord, Ledger, Member};
+use atoll_collective::operation::Key;
+use atoll_collective::v1::{Commit, CommitRecord, Ledger, Member};
 use atoll_collective::{Notice, chain};
 
 use super::{Node, ROUNDS, World};
@@ -10,7 +11,21 @@ use super::{Node, ROUNDS, World};
 impl World {
     /// Final states of the trainers that did all rounds.
     pub(crate) fn finished(&self) -> impl Iterator<Item = &Vec<u8>> {
-        self.nodes.iter().filter(|node| node.trainer.rounds == ROUNDS).map(|node| &node.trainer.state)
+        let ended = |node: &&Node| Some(node.trainer.rounds) == self.last;
+        self.nodes.iter().filter(ended).map(|node| &node.trainer.state)
+    }
+
+    /// The run ends with this round, if it has gone on for long enough and everybody is in it: whatever has happened to a worker, it
+    /// is back by then.
+    pub(super) fn end_with(&mut self, commit: &Commit) {
+        let round = chain::rounds(commit.record.as_ref());
+        let key: Key = commit.key.clone().unwrap_or_default().into();
+        let holds = |node: &Node| node.trainer.rounds == round || node.outputs.contains_key(&key);
+        let is_in = |node: &Node| node.alive && node.leaves.is_none() && node.trainer.alive && holds(node);
+        let counts = |node: &Node| commit.slots.contains(&node.me.slot);
+        if self.last.is_none() && round >= ROUNDS && self.nodes.iter().all(|node| is_in(node) && counts(node)) {
+            self.last = Some(round);
+        }
     }
 
     /// Every member of the newest epoch that knew the history has ended as a process since.

@@ -7,7 +7,7 @@ use atoll_collective::v1::ArbiterKind;
 use super::ambush::Moment;
 use super::network::{Block, End};
 use super::training::first_state;
-use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, ROUNDS, Session, Trainer, World, petition};
+use super::{FAULTS_UNTIL, Happening, LIVENESS, Node, QUORUM, Session, Trainer, World, petition};
 use crate::{Arbitration, Schedule};
 
 impl World {
@@ -122,7 +122,7 @@ impl World {
             let knows = chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest;
             member.slot != slot && self.is(member) && knows && !member.contributor
         });
-        if survivors.count() == 0 || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
+        if survivors.count() == 0 || self.last.is_some() || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
             return;
         }
         let me = self.node(slot).me.clone();
@@ -162,6 +162,7 @@ impl World {
         node.moving.clear();
         node.outputs.clear();
         node.trainer.waits.clear();
+        node.trainer.doubts.clear();
         node.trainer.start = None;
         let trainer = node.trainer.incarnation;
         self.soon(20, Happening::Tick(slot));
@@ -173,12 +174,13 @@ impl World {
         let newest = self.history.keys().last().copied().unwrap_or(0);
         let gives = |node: &&Node| !node.trainer.mixture && !self.never_gives(node.me.slot);
         let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest && gives(node);
-        if self.nodes.iter().filter(holds).count() == 0 || self.node(slot).peer.is_prepared() {
+        if self.nodes.iter().filter(holds).count() == 0 || self.last.is_some() || self.node(slot).peer.is_prepared() {
             return;
         }
         let node = self.node(slot);
         node.trainer.waits.clear();
-        if std::mem::take(&mut node.trainer.alive) && node.trainer.rounds < ROUNDS {
+        node.trainer.doubts.clear();
+        if std::mem::take(&mut node.trainer.alive) {
             if node.alive {
                 self.peer_event(slot, peer::Event::TrainerLost);
             }

@@ -18,9 +18,9 @@ impl World {
     pub(super) fn leave(&mut self, slot: Option<u32>) {
         let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
         let Some(slot) = slot.or(coordinator) else { return };
-        let until = self.now + LIVENESS;
+        let (until, ended) = (self.now + LIVENESS, self.last.is_some());
         let node = self.node(slot);
-        if !node.alive || node.leaves.is_some() {
+        if !node.alive || node.leaves.is_some() || ended {
             return;
         }
         node.leaves = Some(until);

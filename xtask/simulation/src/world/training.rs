@@ -11,8 +11,8 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Refusal, chain, ledger};
 
-use super::values::{hash_of, reference, region, value, weight};
-use super::{FAULTS_UNTIL, Happening, Node, ROUNDS, SAMPLES, World, attempt};
+use super::values::{hash_of, number, reference, region, value, weight};
+use super::{FAULTS_UNTIL, Happening, Node, SAMPLES, World, attempt};
 
 fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
     blake3::Hasher::new().update(state).update(result).finalize().as_bytes().to_vec()
@@ -193,6 +193,9 @@ impl World {
         let asked = Key { started: 0, ..key.clone() };
         let waited = self.node(slot).trainer.waits.remove(&asked);
         self.check_input(slot, key, waited.as_ref().map(|(enter, _)| enter));
+        if let (Some((enter, _)), true) = (&waited, outcome != Outcome::InDoubt) {
+            self.node(slot).trainer.doubts.remove(&number(enter));
+        }
         match outcome {
             Outcome::Committed(commit) => {
                 self.check_outcome(slot, &commit);
@@ -212,7 +215,8 @@ impl World {
                 let rounds = trainer.rounds;
                 let incarnation = trainer.incarnation;
                 self.note_state(slot);
-                if rounds == ROUNDS {
+                self.end_with(&commit);
+                if self.last == Some(rounds) {
                     self.peer_event(slot, peer::Event::Finished);
                 } else {
                     self.arrive(slot, incarnation);
@@ -221,14 +225,15 @@ impl World {
             Outcome::Aborted(refusal) => {
                 // Who was lost to the others is told that it is left out; whether its contribution counts, they decide.
                 let left_out = refusal.reason == AbortReason::PeerLost && refusal.culprit == Some(slot);
-                let waited = waited.filter(|_| !left_out);
-                self.given_up.extend(waited.and_then(|(enter, _)| enter.contribution).map(|given| given.loss as u64));
+                if let Some((enter, _)) = waited.filter(|_| !left_out) {
+                    self.give_up(slot, key, number(&enter));
+                }
                 self.node(slot).trainer.start = None;
                 self.soon(20, Happening::ArriveAgain { slot, trainer });
             }
             Outcome::InDoubt => {
                 let Some((enter, by)) = waited else { return };
-                self.check_doubt(slot, key, by);
+                self.check_doubt(slot, key, &enter, by);
                 let deadline = self.now + 10_000;
                 self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));
@@ -244,7 +249,7 @@ impl World {
             _ => Vec::new(),
         };
         for enter in enters {
-            let number = enter.contribution.as_ref().map_or(0, |given| given.loss as u64);
+            let number = number(enter);
             let key = operation::key(enter.operation.as_ref());
             // A trainer that still trained for an earlier start of the round asks again for what is committed.
             if !self.operations.contains_key(&key) {
@@ -273,7 +278,7 @@ impl World {
         self.require(both.is_none(), || format!("{key} counts what its trainer was told is aborted: {both:?}"));
     }
 
-    fn numbers(&self, key: &Key, commit: &Commit) -> Vec<(u32, u64)> {
+    pub(super) fn numbers(&self, key: &Key, commit: &Commit) -> Vec<(u32, u64)> {
         let number = |slot: &u32| Some((*slot, *self.given.get(&(key.clone(), *slot))?));
         commit.slots.iter().filter_map(number).collect()
     }
@@ -310,8 +315,9 @@ impl World {
 
     pub(super) fn arrive(&mut self, slot: u32, incarnation: u64) {
         let strategy = if self.only_receives(slot) { StateStrategy::ReceiveOnly } else { StateStrategy::Enforce };
+        let ended = self.last == Some(self.nodes[slot as usize].trainer.rounds);
         let node = self.node(slot);
-        if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || node.trainer.rounds == ROUNDS {
+        if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || ended {
             return;
         }
         let arrive = Arrive {

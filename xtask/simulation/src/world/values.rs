@@ -1,9 +1,9 @@
 //! What trainers give, by value: vectors in regions that are used again, read while data moves.
 
 use atoll_collective::operation::Key;
-use atoll_collective::v1::{Contribution, Enter};
+use atoll_collective::v1::{CommitRecord, Contribution, Enter};
 
-use super::{GRACE, ROUNDS, World};
+use super::{GRACE, World};
 
 /// A vector: its first element is read when a move begins, its last when it ends.
 pub(super) type Vector = [i64; 2];
@@ -73,7 +73,7 @@ impl World {
 
     /// However a call ends, its input is what the trainer wrote, and no move reads it any more.
     pub(super) fn check_input(&mut self, slot: u32, key: &Key, entered: Option<&Enter>) {
-        let Some(number) = entered.and_then(|enter| enter.contribution.as_ref()).map(|given| given.loss as u64) else { return };
+        let Some(number) = entered.map(number) else { return };
         let node = &self.nodes[slot as usize];
         let (held, read) = (node.trainer.inputs.get(&region(key)).copied(), node.moving.contains_key(key));
         self.require(held == Some(value(number)), || format!("the input of w{slot} to {key} was changed"));
@@ -81,8 +81,9 @@ impl World {
     }
 
     /// A call is in doubt at its deadline, when it holds a result whose outcome has not reached it.
-    pub(super) fn check_doubt(&mut self, slot: u32, key: &Key, by: u64) {
+    pub(super) fn check_doubt(&mut self, slot: u32, key: &Key, enter: &Enter, by: u64) {
         self.doubts += 1;
+        self.node(slot).trainer.doubts.insert(number(enter));
         let holds = self.nodes[slot as usize].outputs.contains_key(key);
         self.require(holds, || format!("{key} is in doubt for w{slot}, which holds no result of it"));
         let now = self.now;
@@ -92,10 +93,27 @@ impl World {
         });
     }
 
-    /// Whoever has done all rounds waits for nothing, and is in doubt about nothing.
-    pub(super) fn check_doubts(&mut self) {
-        let waits = self.nodes.iter().find(|node| node.trainer.rounds == ROUNDS && !node.trainer.waits.is_empty());
-        let slot = waits.map(|node| node.me.slot);
-        self.require(slot.is_none(), || format!("w{} has done all rounds and waits for an outcome", slot.unwrap_or(0)));
+    /// What a trainer is told is aborted counts nowhere, and never will.
+    pub(super) fn give_up(&mut self, slot: u32, key: &Key, number: u64) {
+        self.given_up.insert(number);
+        let counts = |record: &CommitRecord| record.contributions.iter().any(|given| given.loss as u64 == number);
+        let in_round = self.history.values().any(counts);
+        let committed = self.operations.get(key).is_some_and(|commit| self.numbers(key, commit).contains(&(slot, number)));
+        self.require(!(in_round || committed), || format!("{key} counts what w{slot} is told is aborted"));
     }
+
+    /// Whoever has done all rounds knows what became of every call of its that was in doubt; and if one has, all have.
+    pub(super) fn check_ends(&mut self) {
+        let doubts = self.nodes.iter().find(|node| Some(node.trainer.rounds) == self.last && !node.trainer.doubts.is_empty());
+        let slot = doubts.map(|node| node.me.slot);
+        self.require(slot.is_none(), || format!("w{} has done all rounds and is in doubt", slot.unwrap_or(0)));
+        let late = self.nodes.iter().find(|node| self.last.is_some_and(|last| node.trainer.rounds != last));
+        let slot = late.map(|node| node.me.slot);
+        self.require(slot.is_none(), || format!("w{} does not end with the others", slot.unwrap_or(0)));
+    }
+}
+
+/// Which contribution a call gives.
+pub(super) fn number(enter: &Enter) -> u64 {
+    enter.contribution.as_ref().map_or(0, |given| given.loss as u64)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use atoll_collective::chain;
 use atoll_collective::operation::Key;
-use atoll_collective::v1::{AbortReason, Commit, CommitRecord};
+use atoll_collective::v1::{AbortReason, Aborted, Commit, CommitRecord};
 
 /// One contribution to the end of a round; no two have the same number.
 pub(crate) type Entry = u64;
@@ -104,10 +104,10 @@ impl Book {
         self.entries
     }
 
-    /// A worker was told that its contribution counts nowhere. Who was lost to the others is told that it is left out, no more.
-    pub(crate) fn aborts(&mut self, slot: u32, entry: Entry, reason: AbortReason) {
+    /// A worker was told that its contribution counts nowhere. Who was lost to the others itself is told that it is left out, no more.
+    pub(crate) fn aborts(&mut self, slot: u32, entry: Entry, aborted: &Aborted) {
         self.aborts += 1;
-        if reason == AbortReason::PeerLost {
+        if aborted.reason() == AbortReason::PeerLost && aborted.culprit == Some(slot) {
             return;
         }
         self.aborted.insert(entry);
@@ -205,18 +205,26 @@ mod tests {
         assert!(book.wrong().unwrap().starts_with("round 1 was committed twice"));
     }
 
+    fn aborted(reason: AbortReason, culprit: u32) -> Aborted {
+        Aborted { reason: reason.into(), culprit: Some(culprit), ..Aborted::default() }
+    }
+
     #[test]
     fn abort_and_commit_of_one_contribution_are_noticed_in_either_order() {
         let (mut book, record, mean) = good();
-        book.aborts(1, 2, AbortReason::LaneFailed);
+        book.aborts(1, 2, &aborted(AbortReason::LaneFailed, 0));
         book.commits_round(0, &record, &mean);
         assert!(book.wrong().unwrap().starts_with("round 1 counts what its trainer was told is aborted"));
-        let (mut book, record, mean) = good();
-        book.commits_round(0, &record, &mean);
-        book.aborts(1, 2, AbortReason::PeerLost);
-        assert_eq!(book.wrong(), None, "it is left out, and what it gave may count");
-        book.aborts(1, 2, AbortReason::Deadline);
-        assert!(book.wrong().is_some());
+        for (why, may_count) in [
+            (aborted(AbortReason::PeerLost, 1), true),
+            (aborted(AbortReason::PeerLost, 0), false),
+            (aborted(AbortReason::Deadline, 1), false),
+        ] {
+            let (mut book, record, mean) = good();
+            book.commits_round(0, &record, &mean);
+            book.aborts(1, 2, &why);
+            assert_eq!(book.wrong().is_none(), may_count, "who is left out does not know whether what it gave counts: {why:?}");
+        }
     }
 
     #[test]

@@ -8,8 +8,8 @@ use atoll_collective::operation;
 use atoll_collective::v1::operate_reply::Outcome;
 use atoll_collective::v1::sidecar_client::SidecarClient;
 use atoll_collective::v1::{
-    AbortReason, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, Committed, OperateRequest, Operation,
-    OperationKey, PulseRequest, Reduction, Slice, StateTensor,
+    Aborted, AttachRequest, BeginRoundReply, BeginRoundRequest, CommitRecord, Committed, OperateRequest, Operation, OperationKey,
+    PulseRequest, Reduction, Slice, StateTensor,
 };
 use atoll_proto::PROTOCOL;
 use atoll_sdk::{ElementType, Region};
@@ -201,7 +201,7 @@ impl Trainer {
         let outcome = self.operate(client, request, &format!("round {round} (entry {entry})")).await?;
         let committed = match outcome {
             Ok(committed) => committed,
-            Err(reason) => return Err(self.aborted(entry, reason)),
+            Err(aborted) => return Err(self.aborted(entry, &aborted)),
         };
         let record = committed.commit.and_then(|commit| commit.record).unwrap_or_default();
         let output = values(&self.ends.output).to_vec();
@@ -214,9 +214,9 @@ impl Trainer {
         Ok(())
     }
 
-    fn aborted(&self, entry: Entry, reason: AbortReason) -> Ended {
+    fn aborted(&self, entry: Entry, aborted: &Aborted) -> Ended {
         let mut book = self.ground.book();
-        book.aborts(self.slot, entry, reason);
+        book.aborts(self.slot, entry, aborted);
         let untouched = first_difference(values(&self.ends.input), |index| value(entry, index)).is_none();
         book.require(untouched, || format!("the input of w{} was written in an operation that was aborted", self.slot));
         Ended::Again
@@ -251,12 +251,7 @@ impl Trainer {
     }
 
     /// Asks until it is known what became of an operation: what was committed, or why it was aborted.
-    async fn operate(
-        &self,
-        client: &Client,
-        request: OperateRequest,
-        what: &str,
-    ) -> Result<Result<Committed, AbortReason>, Ended> {
+    async fn operate(&self, client: &Client, request: OperateRequest, what: &str) -> Result<Result<Committed, Aborted>, Ended> {
         loop {
             let asked = now();
             let reply = client.clone().operate(request.clone()).await;
@@ -273,7 +268,7 @@ impl Trainer {
                 }
                 Some(Outcome::Aborted(aborted)) => {
                     self.note(&format!("{what} is aborted: {:?} by {:?}, {}", aborted.reason(), aborted.culprit, aborted.detail));
-                    return Ok(Err(aborted.reason()));
+                    return Ok(Err(aborted));
                 }
                 Some(Outcome::InDoubt(_)) => {
                     self.note(&format!("{what} is in doubt"));

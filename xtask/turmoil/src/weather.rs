@@ -47,6 +47,12 @@ impl Weather {
         let now = sim.elapsed().as_millis() as u64;
         for slot in (0..ground.schedule.workers).filter(|slot| ground.has_stopped(*slot)) {
             crash(sim, &sidecar(slot));
+            let is_away =
+                |strike: &Strike| matches!(strike.fault, Fault::Sidecar { whose: Whose::Of(told), told: true } if told == slot);
+            // It took longer to hand over than it was to be away.
+            if !self.present.iter().any(is_away) {
+                start(sim, &sidecar(slot));
+            }
         }
         for strike in self.coming.extract_if(.., |strike| strike.from <= now).collect::<Vec<_>>() {
             ground.book().note(sim.elapsed(), &format!("begins: {:?}", strike.fault));

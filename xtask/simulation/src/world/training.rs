@@ -11,7 +11,7 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Refusal, chain, ledger};
 
-use super::values::{hash_of, number, reference, region, value, weight};
+use super::values::{OF_PAIRS, hash_of, number, reference, region, source, value, weight};
 use super::{FAULTS_UNTIL, Happening, Node, SAMPLES, World, attempt};
 
 fn state_after(state: &[u8], result: &[u8]) -> Vec<u8> {
@@ -51,7 +51,7 @@ impl World {
         let lost = |culprit| Failure { reason: AbortReason::PeerLost, culprit, detail: "its lane broke".into() };
         let result = match no_room(slot, &begin).or(dead.or(torn).map(lost)) {
             Some(failure) => Err(failure),
-            None if all_gave => Ok(self.sum_of_gifts(&begin.contributions, attempt)),
+            None if all_gave => Ok(self.sum_of_gifts(&begin.contributions, attempt, source(&key))),
             None => return self.soon(50, Happening::Moved { slot, incarnation, begin }),
         };
         self.node(slot).moving.remove(&key);
@@ -137,8 +137,8 @@ impl World {
         }
     }
 
-    /// What a trainer does in a round before it ends it: two reductions and a gathering at once, and for each pair of neighbours a
-    /// reduction.
+    /// What a trainer does in a round before it ends it: two reductions and a gathering at once, and an operation of a pair, whose root
+    /// is lost like anybody.
     fn program(&self, slot: u32, start: &Start) -> Vec<Operation> {
         if !self.operate {
             return Vec::new();
@@ -158,7 +158,11 @@ impl World {
             && self.groups
             && [first, second].contains(&&slot)
         {
-            operations.push(named("pair", 0, vec![*first, *second]));
+            let sequence = start.round % OF_PAIRS.len() as u64;
+            let mut operation = named("pair", sequence, vec![*first, *second]);
+            operation.set_kind(OF_PAIRS[sequence as usize]);
+            operation.root = *first;
+            operations.push(operation);
         }
         operations
     }
@@ -272,7 +276,7 @@ impl World {
             Some(record) => record.contributions.iter().map(|given| (given.slot, given.loss as u64)).collect(),
             None => self.numbers(&key, commit),
         };
-        let sum = reference(numbers.iter().map(|(_, number)| *number));
+        let sum = reference(&numbers, source(&key));
         self.require(held == Some(sum), || format!("{key} is {held:?}, not {sum:?}, the sum of what {:?} gave", commit.slots));
         let both = numbers.iter().find(|(_, number)| self.given_up.contains(number)).copied();
         self.require(both.is_none(), || format!("{key} counts what its trainer was told is aborted: {both:?}"));

@@ -1,7 +1,7 @@
 //! What trainers give, by value: vectors in regions that are used again, read while data moves.
 
 use atoll_collective::operation::Key;
-use atoll_collective::v1::{CommitRecord, Contribution, Enter};
+use atoll_collective::v1::{CommitRecord, Contribution, Enter, OperationKind};
 
 use super::{GRACE, World};
 
@@ -26,9 +26,22 @@ pub(super) fn weight(number: u64) -> u32 {
     1 + (number % 3) as u32
 }
 
-/// The weighted sum of these contributions.
-pub(super) fn reference(numbers: impl Iterator<Item = u64>) -> Vector {
-    let sum = numbers.map(|number| i64::from(weight(number)) * value(number)).sum();
+/// What a pair does, by the number of its operation.
+pub(super) const OF_PAIRS: [OperationKind; 4] =
+    [OperationKind::AllReduce, OperationKind::Reduce, OperationKind::Broadcast, OperationKind::Send];
+
+/// Whose vector alone an operation of a pair carries: the root's; none where vectors are added.
+pub(super) fn source(key: &Key) -> Option<u32> {
+    let kind = OF_PAIRS[key.sequence as usize % OF_PAIRS.len()];
+    let carries = !key.slots.is_empty() && matches!(kind, OperationKind::Broadcast | OperationKind::Send);
+    key.slots.first().copied().filter(|_| carries)
+}
+
+/// The weighted sum of what these slots gave, or what one of them gave.
+pub(super) fn reference(numbers: &[(u32, u64)], source: Option<u32>) -> Vector {
+    let given = numbers.iter().filter(|(slot, _)| source.is_none_or(|source| source == *slot));
+    let counted = |number| source.map_or(i64::from(weight(number)), |_| 1);
+    let sum = given.map(|(_, number)| counted(*number) * value(*number)).sum();
     [sum, sum]
 }
 
@@ -58,14 +71,14 @@ impl World {
         }
     }
 
-    /// The weighted sum of what the lanes have of these members' vectors, or read from their regions now.
-    pub(super) fn sum_of_gifts(&self, contributions: &[Contribution], attempt: (u64, u64)) -> Vector {
+    /// The weighted sum of what the lanes have of these members' vectors, or read from their regions now; or one of the vectors.
+    pub(super) fn sum_of_gifts(&self, contributions: &[Contribution], attempt: (u64, u64), source: Option<u32>) -> Vector {
         let mut sum = [0; 2];
-        for given in contributions {
+        for given in contributions.iter().filter(|given| source.is_none_or(|source| source == given.slot)) {
             let node = &self.nodes[given.slot as usize];
             let Some(Gift { region, first, last }) = node.gave.get(&attempt) else { continue };
             let last = last.or(node.trainer.inputs.get(region).copied()).unwrap_or_default();
-            let weight = i64::from(given.weight);
+            let weight = source.map_or(i64::from(given.weight), |_| 1);
             sum = [sum[0] + weight * first, sum[1] + weight * last];
         }
         sum

@@ -7,7 +7,6 @@
 mod bounds;
 mod channel;
 mod donors;
-mod guests;
 mod meter;
 mod operations;
 mod service;

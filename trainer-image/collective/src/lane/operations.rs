@@ -5,9 +5,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::guests::Guests;
 use crate::exchange::Exchange;
 use crate::framing::Header;
+use crate::guests::Guests;
+
+/// Connections of its lanes that one peer may have open here: twice what it needs, because those of a process that has ended are
+/// noticed late.
+const MOST_CHANNELS: usize = 32;
+/// Answers that one peer may be given at the same time.
+const MOST_ANSWERS: usize = 32;
 
 /// An attempt: term and number. A coordinator begins them in ascending order.
 type Attempt = (u64, u64);
@@ -18,12 +24,18 @@ pub struct Operations {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     guests: Guests,
     receivers: Guests,
     state: Mutex<State>,
     changed: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let [guests, receivers] = [MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
+        Self { guests, receivers, state: Mutex::default(), changed: Notify::default() }
+    }
 }
 
 #[derive(Default)]

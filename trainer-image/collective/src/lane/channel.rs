@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
-use super::{Lanes, PUSH};
+use super::{Bounds, Lanes, PUSH};
 use crate::framing::{self, Deframer, Header};
 use crate::v1::Member;
 
@@ -22,13 +22,16 @@ use crate::v1::Member;
 const RATE: u64 = 125_000_000;
 /// Bytes that one connection has on the way at most, by the system's usual limits.
 const IN_FLIGHT: f64 = (4 << 20) as f64;
-/// Most channels of a lane.
-const MOST: usize = 16;
+/// Most channels of a lane, where nobody says how many: half of those that the receiver admits, because those of a process that
+/// has ended are noticed late.
+const MOST: usize = Bounds::MOST_CHANNELS / 2;
 
-/// How many connections fill a link with this round-trip time and bandwidth, where that was measured.
-fn channels(round_trip: Duration, bandwidth: Option<u64>) -> usize {
+/// How many connections a lane has: those that are wanted, as far as they are admitted, or those that fill a link with this
+/// round-trip time and bandwidth, where that was measured.
+fn channels(wanted: Option<usize>, round_trip: Duration, bandwidth: Option<u64>) -> usize {
     let rate = bandwidth.unwrap_or(RATE).max(RATE) as f64;
-    ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).clamp(1, MOST)
+    let filling = || ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).min(MOST);
+    wanted.unwrap_or_else(filling).clamp(1, Bounds::MOST_CHANNELS)
 }
 
 /// A lane to one peer.
@@ -73,7 +76,7 @@ impl Lane {
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
-        let channels = lanes.bounds.channels.unwrap_or_else(|| channels(round_trip, lanes.bandwidth()));
+        let channels = channels(lanes.bounds.channels, round_trip, lanes.bandwidth());
         let more = (1..channels).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
@@ -158,9 +161,15 @@ mod tests {
 
     #[test]
     fn far_peers_get_more_connections() {
-        let at = |milliseconds| channels(Duration::from_millis(milliseconds), None);
+        let at = |milliseconds| channels(None, Duration::from_millis(milliseconds), None);
         assert_eq!((at(0), at(1), at(100), at(10_000)), (1, 1, 3, 16));
-        let measured = |bandwidth| channels(Duration::from_millis(20), Some(bandwidth));
+        let measured = |bandwidth| channels(None, Duration::from_millis(20), Some(bandwidth));
         assert_eq!((measured(1_000_000), measured(1_250_000_000)), (1, 6));
+    }
+
+    #[test]
+    fn no_more_connections_are_opened_than_are_admitted() {
+        let wanted = |wanted| channels(Some(wanted), Duration::ZERO, None);
+        assert_eq!((wanted(0), wanted(7), wanted(32), wanted(33)), (1, 7, 32, 32));
     }
 }

@@ -5,13 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::Bounds;
 use crate::exchange::Exchange;
 use crate::framing::Header;
 use crate::guests::Guests;
 
-/// Connections of its lanes that one peer may have open here: twice what it needs, because those of a process that has ended are
-/// noticed late.
-const MOST_CHANNELS: usize = 32;
 /// Answers that one peer may be given at the same time.
 const MOST_ANSWERS: usize = 32;
 
@@ -33,7 +31,7 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        let [guests, receivers] = [MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
+        let [guests, receivers] = [Bounds::MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
         Self { guests, receivers, state: Mutex::default(), changed: Notify::default() }
     }
 }

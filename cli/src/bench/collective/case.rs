@@ -189,6 +189,7 @@ impl Case {
             ("--loss", loss.is_some()),
             ("--channels", lane.channels.is_some()),
             ("--window", lane.window.is_some()),
+            ("--tls on", tls),
         ];
         if let Some((option, _)) = of_links.into_iter().find(|(_, given)| *given && path == Path::Shm) {
             return Err(CaseError::NoLink(option));
@@ -288,6 +289,8 @@ pub(crate) mod tests {
         let round_trip = Some("1ms".parse().unwrap());
         let together = Wanted { path: Path::Shm, round_trip, ..wanted() };
         assert_eq!(refused(together), "--rtt is for --path tcp: ranks that share memory have no link");
+        let secured = Wanted { path: Path::Shm, tls: true, ..wanted() };
+        assert_eq!(refused(secured), "--tls on is for --path tcp: ranks that share memory have no link");
         let many = Wanted { lane: Lane { channels: Some(33), window: None }, ..wanted() };
         assert_eq!(refused(many), "--channels 33: give 1 to 32");
         let narrow = Wanted { lane: Lane { channels: None, window: Some(Bytes(4096)) }, ..wanted() };

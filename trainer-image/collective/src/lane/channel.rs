@@ -14,8 +14,8 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
-use super::{Bounds, Lanes, PUSH};
-use crate::framing::{self, Deframer, Header};
+use super::{Arrivals, Bounds, Lanes, PUSH, ends};
+use crate::framing::{self, Header};
 use crate::v1::Member;
 
 /// Bytes per second that one lane is to be able to carry at least, whatever the distance: a gigabit.
@@ -112,9 +112,9 @@ async fn open(
     let (frames, queue) = mpsc::channel(lanes.bounds.queue.max(1));
     let request = lanes
         .request(PUSH)
-        .header("atoll-from", lanes.slot())
-        .header("atoll-to", member.slot)
-        .header("atoll-incarnation", member.incarnation)
+        .header(ends::FROM, lanes.slot())
+        .header(ends::TO, member.slot)
+        .header(ends::INCARNATION, member.incarnation)
         .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
         .map_err(|error| error.to_string())?;
     let answer = Lanes::call(connection, request).await?;
@@ -132,19 +132,15 @@ async fn open(
 
 /// Hears how many bytes have arrived, until the lane ends.
 async fn hear(lanes: &Lanes, mut answer: Body) -> Result<Option<Status>, Status> {
-    let (mut deframer, mut count, mut arrived) = (Deframer::new(u64::MAX), Vec::new(), 0);
+    let mut arrivals = Arrivals::default();
     while let Some(frame) = answer.frame().await {
-        let mut data = match frame?.into_data() {
+        let data = match frame?.into_data() {
             Ok(data) => data,
             Err(end) => return Ok(end.trailers_ref().and_then(Status::from_header_map)),
         };
-        while let Some(piece) = deframer.next(&mut data).map_err(|error| Status::internal(error.to_string()))? {
-            for byte in piece {
-                count.push(byte);
-                let Ok(total) = <[u8; 8]>::try_from(&*count).map(u64::from_le_bytes) else { continue };
-                count.clear();
-                lanes.arrived(total.saturating_sub(std::mem::replace(&mut arrived, total)));
-            }
+        let more = arrivals.take(data).map_err(|error| Status::internal(error.to_string()))?;
+        if more > 0 {
+            lanes.arrived(more);
         }
     }
     Ok(None)

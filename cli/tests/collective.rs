@@ -90,7 +90,7 @@ fn gloo_is_measured_or_what_to_install_is_said() {
 
 #[test]
 fn bad_input_is_refused_with_what_would_be_right() {
-    let cases: [(&[&str], &str); 8] = [
+    let cases: [(&[&str], &str); 12] = [
         (&["--peers", "1"], "give 2 to 64"),
         (&["--bytes", "64MB"], "64MiB"),
         (&["--bytes", "6"], "multiple of 4"),
@@ -98,6 +98,10 @@ fn bad_input_is_refused_with_what_would_be_right() {
         (&["--rates", "1mbit,2mbit,3mbit"], "one for all peers, or 2"),
         (&["--rtt", "1"], "100ms"),
         (&["--path", "shm", "--rtt", "1ms"], "--path tcp"),
+        (&["--path", "shm", "--tls", "on"], "--tls on is for --path tcp"),
+        (&["--reference", "--path", "tcp"], "give --path shm"),
+        (&["--peer", "gloo", "--path", "shm"], "give --path tcp"),
+        (&["--channels", "33"], "give 1 to 32"),
         (&["--peers", "64", "--bytes", "16GiB"], "give fewer bytes or peers"),
     ];
     for (arguments, expected) in cases {

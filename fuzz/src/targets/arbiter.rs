@@ -1,7 +1,9 @@
-//! Questions to an arbiter, from whoever knows the run's secret: the hub's answers, and a voter's.
+//! Questions to an arbiter, from whoever knows the run's secret: the hub's answers, and a voter's; and a human's word to one.
 
 use atoll_collective::arbiter::{Event, HUB, Hub, Petition, Single, is_newer};
-use atoll_collective::v1::{ArbiterKind, Ballot, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
+use atoll_collective::v1::{
+    ArbiterKind, Ballot, BeatRequest, EpochRecord, EpochRequest, ForceRequest, Member, Ruling, TermRequest,
+};
 use prost::Message;
 
 use crate::Target;
@@ -28,7 +30,7 @@ fn run(bytes: &[u8]) {
         let (step, message) = (input.byte(), input.chunk());
         now += u64::from(input.byte()) * 10;
         let before = hub.record().clone();
-        match step % 7 {
+        match step % 8 {
             0 => {
                 let Ok(beat) = BeatRequest::decode(message) else { continue };
                 let _reply = hub.beat(&beat, now);
@@ -57,6 +59,10 @@ fn run(bytes: &[u8]) {
                 let Ok(record) = EpochRecord::decode(message) else { continue };
                 let _actions = voter.tick(Event::Learned(record), now);
             }
+            6 => {
+                let Ok(force) = ForceRequest::decode(message) else { continue };
+                let _refused = voter.force(force.observed_term, &force.survivors, now);
+            }
             _ => {
                 let _actions = voter.tick(Event::RequestTerm(voter.record().term), now);
                 let _actions = voter.tick(Event::Tick, now + LIVENESS);
@@ -82,6 +88,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let (proposed, proposer) = (Some(later), Some(member(0)));
     let accept = EpochRequest { proposed, after: Some(next.clone()), ballot: Some(ballot), run: run(), proposer };
     let ruling = Ruling { granted: true, record: Some(next.clone()), promised: Some(ballot), ..Ruling::default() };
+    let force = ForceRequest { observed_term: 1, survivors: vec![member(1)] };
     let all = [
         vec![1],
         step(1, &term.encode_to_vec()),
@@ -90,7 +97,8 @@ fn seeds() -> Vec<Vec<u8>> {
         step(5, &next.encode_to_vec()),
         step(1, &promise.encode_to_vec()),
         step(2, &accept.encode_to_vec()),
-        step(6, &[]),
+        step(7, &[]),
+        step(6, &force.encode_to_vec()),
         step(4, &ruling.encode_to_vec()),
         step(3, &ruling.encode_to_vec()),
     ];

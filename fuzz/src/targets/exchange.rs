@@ -15,19 +15,24 @@ use crate::input::{Input, chunk};
 /// An attempt as it was begun, and the frames that come for it.
 pub(super) const EXCHANGE: Target = Target { name: "exchange", run, seeds };
 
+/// From here on, the first byte says that this member adds a residual to what it gives.
+const FEEDS_BACK: u8 = 128;
 /// Largest vector for which frames are taken.
 const LARGEST: usize = 1 << 20;
 
 fn run(bytes: &[u8]) {
     let mut input = Input(bytes);
-    let slot = u32::from(input.byte());
+    let first = input.byte();
+    let (slot, feeds_back) = (u32::from(first % FEEDS_BACK), first >= FEEDS_BACK);
     let Ok(begin) = Begin::decode(input.chunk()) else { return };
     let Some(plan) = Plan::new(&begin, slot) else { return };
     if plan.result_bytes() > LARGEST {
         return;
     }
     let (given, output) = (Bytes::from(vec![0; plan.input_bytes()]), Memory::new(plan.result_bytes()));
-    let Ok(exchange) = Exchange::new(plan, given, None, Arc::new(output)) else { return };
+    // 0.5 where four bytes are one value.
+    let residual = feeds_back.then(|| [0, 0, 0, 0x3f].repeat(given.len() / 4).into());
+    let Ok(exchange) = Exchange::new(plan, given, residual, Arc::new(output)) else { return };
     while !input.is_empty() {
         let sender = Sender { slot: u32::from(input.byte()), name: None };
         let kind = [Kind::Contribution, Kind::Result, Kind::Digest, Kind::Partial][usize::from(input.byte() % 4)];
@@ -42,6 +47,7 @@ fn run(bytes: &[u8]) {
         // What is wrong with it is the exchange's own matter.
         let _damaged = incoming.finish((repeat % 3 == 0).then_some(0));
     }
+    assert!(exchange.coding_error().is_none_or(|error| (0.0..=1.0).contains(&error)), "what is coded is like what is given");
     for slot in 0..4 {
         exchange.lose(&Sender { slot, name: None }, "gone");
     }
@@ -59,14 +65,15 @@ fn begin(kind: OperationKind, codec: Codec, elements: u64) -> Begin {
 }
 
 fn seeds() -> Vec<Vec<u8>> {
-    let whole = |begin: &Begin, frames: &[(u8, u8, u8, usize)]| {
-        let mut seed = [&[0][..], &chunk(&begin.encode_to_vec())].concat();
+    let by = |first: u8, begin: &Begin, frames: &[(u8, u8, u8, usize)]| {
+        let mut seed = [&[first][..], &chunk(&begin.encode_to_vec())].concat();
         for (from, kind, block, length) in frames {
             seed.extend([*from, *kind, *block, 0, 0]);
             seed.extend(chunk(&vec![0; *length]));
         }
         seed
     };
+    let whole = |begin: &Begin, frames: &[(u8, u8, u8, usize)]| by(0, begin, frames);
     let reduced = begin(OperationKind::AllReduce, Codec::None, 6144);
     let mut grouped = reduced.clone();
     if let Some(operation) = &mut grouped.operation {
@@ -81,6 +88,7 @@ fn seeds() -> Vec<Vec<u8>> {
     vec![
         whole(&reduced, &[(1, 0, 0, 8192), (2, 0, 0, 8192), (1, 1, 1, 8192), (2, 1, 2, 8192)]),
         whole(&grouped, &[(1, 0, 0, 8192), (2, 3, 0, 8192), (1, 0, 2, 8192), (1, 1, 1, 8192), (2, 1, 2, 8192)]),
+        by(FEEDS_BACK, &coded, &[(1, 0, 0, 2064), (2, 0, 0, 2064), (1, 1, 1, 2064), (2, 1, 2, 2064)]),
         whole(&coded, &[(1, 0, 0, 2064), (2, 0, 0, 2064), (1, 1, 1, 2064), (2, 1, 2, 2064)]),
         whole(&begin(OperationKind::AllGather, Codec::None, 2), &[(1, 1, 1, 8), (2, 1, 2, 8)]),
         whole(&payloads, &[(1, 1, 1, 8), (2, 1, 2, 8)]),

@@ -1,6 +1,7 @@
-//! What comes on a lane before anybody knows which operation it belongs to.
+//! What comes on a lane before anybody knows which operation it belongs to, and what its receiver answers.
 
 use atoll_collective::framing::{self, Deframer, HEADER, Header, Kind, LARGEST, PREFIX, Part, Unframer, prefix};
+use atoll_collective::lane::Arrivals;
 use bytes::Bytes;
 
 use crate::Target;
@@ -10,7 +11,7 @@ use crate::input::Input;
 pub(super) const FRAMES: Target = Target { name: "frames", run: frames, seeds: frame_seeds };
 /// The same on a connection without TLS.
 pub(super) const SUMMED: Target = Target { name: "summed", run: summed, seeds: frame_seeds };
-/// Messages of an agreed length in all.
+/// Messages of an agreed length in all; the same bytes as counts of what has arrived.
 pub(super) const MESSAGES: Target = Target { name: "messages", run: messages, seeds: message_seeds };
 
 /// Bytes of the checksums at a header's end.
@@ -83,6 +84,7 @@ fn summed(bytes: &[u8]) {
 fn messages(bytes: &[u8]) {
     let mut input = Input(bytes);
     let limit = u64::from(input.short());
+    arrivals(input.0);
     let mut deframer = Deframer::new(limit);
     let mut payload = 0;
     for mut piece in pieces(input.0) {
@@ -98,6 +100,17 @@ fn messages(bytes: &[u8]) {
     assert!(!deframer.is_complete() || payload == limit);
 }
 
+/// However they are cut, no more has arrived than the largest count says.
+fn arrivals(bytes: &[u8]) {
+    let (mut cut, mut whole) = (Arrivals::default(), Arrivals::default());
+    let mut sum: u64 = 0;
+    for piece in pieces(bytes) {
+        let Ok(more) = cut.take(piece) else { return };
+        sum = sum.checked_add(more).expect("together what the largest count says");
+    }
+    assert_eq!(whole.take(Bytes::copy_from_slice(&bytes[1.min(bytes.len())..])), Ok(sum));
+}
+
 fn frame_seeds() -> Vec<Vec<u8>> {
     let frame = |kind, payload: &[u8]| {
         let header = Header { term: 2, number: 7, block: 3, kind };
@@ -109,5 +122,7 @@ fn frame_seeds() -> Vec<Vec<u8>> {
 
 fn message_seeds() -> Vec<Vec<u8>> {
     let messages = [&prefix(3)[..], b"abc", &prefix(0), &prefix(2), b"de"].concat();
-    [1, 6, 255].map(|size| [&[5, 0, size], &messages[..]].concat()).to_vec()
+    let counts = [100_u64, 70, u64::MAX].map(|count| [&prefix(8)[..], &count.to_le_bytes()].concat()).concat();
+    let seeds = [(5, 1, &messages), (5, 6, &messages), (5, 255, &messages), (24, 7, &counts)];
+    seeds.map(|(limit, size, bytes)| [&[limit, 0, size], &bytes[..]].concat()).to_vec()
 }

@@ -20,6 +20,7 @@ pub mod coordinator;
 pub mod exchange;
 mod finite;
 pub mod framing;
+mod guests;
 pub mod identity;
 pub mod lane;
 pub mod ledger;

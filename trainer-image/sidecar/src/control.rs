@@ -1,13 +1,14 @@
 //! Control sessions: the serving end for a coordinator's peers, and the dialling end towards the coordinator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use atoll_collective::identity::PeerName;
 use atoll_collective::lane::Lanes;
 use atoll_collective::operation::MOST_IN_FLIGHT;
 use atoll_collective::v1::coordinator_client::CoordinatorClient;
 use atoll_collective::v1::coordinator_server::Coordinator;
-use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
+use atoll_collective::v1::{CoordinatorMessage, Hello, Member, PeerMessage, peer_message};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -25,11 +26,13 @@ pub(crate) type ToPeer = mpsc::Sender<Result<CoordinatorMessage, Status>>;
 pub(crate) struct Control {
     inbox: mpsc::Sender<Input>,
     sessions: AtomicU64,
+    /// The time that a peer has to introduce itself.
+    patience: Duration,
 }
 
 impl Control {
-    pub(crate) fn new(inbox: mpsc::Sender<Input>) -> Self {
-        Self { inbox, sessions: AtomicU64::new(0) }
+    pub(crate) fn new(inbox: mpsc::Sender<Input>, patience: Duration) -> Self {
+        Self { inbox, sessions: AtomicU64::new(0), patience }
     }
 }
 
@@ -41,29 +44,52 @@ impl Coordinator for Control {
         let (sender, receiver) = mpsc::channel(WAITING);
         let session = self.sessions.fetch_add(1, Ordering::Relaxed);
         let name = request.extensions().get::<Option<PeerName>>().cloned().flatten();
-        tokio::spawn(listen(session, name, request.into_inner(), sender, self.inbox.clone()));
+        let (mut messages, patience, inbox) = (request.into_inner(), self.patience, self.inbox.clone());
+        tokio::spawn(async move {
+            let introduced = tokio::time::timeout(patience, introduction(&mut messages, name)).await;
+            match introduced.unwrap_or_else(|_| Err(late(patience))) {
+                Ok(introduction) => listen(session, introduction, messages, sender, inbox).await,
+                Err(refused) => drop(sender.send(Err(refused)).await),
+            }
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
-/// Brings a peer's messages to the core; the first must introduce it.
+/// Who opens a session, and the term in which.
+struct Introduction {
+    term: u64,
+    hello: Hello,
+    member: Member,
+}
+
+/// The first message, which must introduce the peer that has proved `name`.
+async fn introduction(messages: &mut Streaming<PeerMessage>, name: Option<PeerName>) -> Result<Introduction, Status> {
+    let first = messages.message().await?;
+    let Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)), .. }) = first else {
+        return Err(Status::invalid_argument("a session begins with an introduction"));
+    };
+    let member = hello.member.clone().ok_or_else(|| Status::invalid_argument("the introduction names no member"))?;
+    // A peer speaks for itself alone.
+    if name.is_some_and(|name| (name.worker(), name.island()) != (&member.worker, &member.island)) {
+        return Err(Status::permission_denied(format!("the certificate is not that of worker {}", member.worker)));
+    }
+    Ok(Introduction { term, hello, member })
+}
+
+fn late(patience: Duration) -> Status {
+    Status::deadline_exceeded(format!("no introduction came in {} ms: open another session", patience.as_millis()))
+}
+
+/// Brings the messages of a peer that has introduced itself to the core.
 async fn listen(
     session: u64,
-    name: Option<PeerName>,
+    introduction: Introduction,
     mut messages: Streaming<PeerMessage>,
     sender: ToPeer,
     inbox: mpsc::Sender<Input>,
 ) {
-    let Ok(Some(PeerMessage { term, body: Some(peer_message::Body::Hello(hello)), .. })) = messages.message().await else {
-        return;
-    };
-    let Some(member) = hello.member.clone() else { return };
-    // A peer speaks for itself alone.
-    if name.is_some_and(|name| (name.worker(), name.island()) != (&member.worker, &member.island)) {
-        let refused = Status::permission_denied(format!("the certificate is not that of worker {}", member.worker));
-        let _gone = sender.send(Err(refused)).await;
-        return;
-    }
+    let Introduction { term, hello, member } = introduction;
     let answers = sender.downgrade();
     let opened = Input::SessionOpened { session, term, hello: Box::new(hello), sender };
     if inbox.send(opened).await.is_err() {

@@ -55,6 +55,9 @@ pub use report::Tell;
 /// Name of the arbiter in its certificate, in the island of those who ask it.
 pub const ARBITER: &str = "arbiter";
 
+/// Calls that may be under way on one connection: the 32 answers of a state that one peer is given; all else takes fewer.
+const MOST_STREAMS: u32 = 32;
+
 /// What a sidecar is started with.
 #[derive(Clone, serde::Serialize, serde::Deserialize)]
 pub struct Config {
@@ -238,9 +241,13 @@ where
         secret: secret.clone(),
         patience: config.progress,
     };
-    let control = CoordinatorServer::with_interceptor(control::Control::new(inbox.clone()), secret.clone().guard());
+    let control = CoordinatorServer::with_interceptor(
+        control::Control::new(inbox.clone(), Duration::from_millis(config.settings.liveness)),
+        secret.clone().guard(),
+    );
     let voter = Service::new(config.settings.run.clone(), votes::Votes::new(inbox.clone()));
     let network = Server::builder()
+        .max_concurrent_streams(MOST_STREAMS)
         .initial_stream_window_size(bounds.stream_window)
         .initial_connection_window_size(bounds.connection_window)
         .max_frame_size(bounds.frame)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use atoll_collective::lane::Bounds;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ const MOST_PEERS: usize = 64;
 /// Most tensors of one case.
 const MOST_TENSORS: usize = 256;
 /// Most connections of one lane.
-const MOST_CHANNELS: usize = 64;
+const MOST_CHANNELS: usize = Bounds::MOST_CHANNELS;
 /// Bytes that may be on the way on a connection.
 const WINDOWS: std::ops::RangeInclusive<u64> = 1 << 16..=1 << 30;
 /// Bytes of one element.
@@ -188,6 +189,7 @@ impl Case {
             ("--loss", loss.is_some()),
             ("--channels", lane.channels.is_some()),
             ("--window", lane.window.is_some()),
+            ("--tls on", tls),
         ];
         if let Some((option, _)) = of_links.into_iter().find(|(_, given)| *given && path == Path::Shm) {
             return Err(CaseError::NoLink(option));
@@ -287,8 +289,10 @@ pub(crate) mod tests {
         let round_trip = Some("1ms".parse().unwrap());
         let together = Wanted { path: Path::Shm, round_trip, ..wanted() };
         assert_eq!(refused(together), "--rtt is for --path tcp: ranks that share memory have no link");
-        let many = Wanted { lane: Lane { channels: Some(65), window: None }, ..wanted() };
-        assert_eq!(refused(many), "--channels 65: give 1 to 64");
+        let secured = Wanted { path: Path::Shm, tls: true, ..wanted() };
+        assert_eq!(refused(secured), "--tls on is for --path tcp: ranks that share memory have no link");
+        let many = Wanted { lane: Lane { channels: Some(33), window: None }, ..wanted() };
+        assert_eq!(refused(many), "--channels 33: give 1 to 32");
         let narrow = Wanted { lane: Lane { channels: None, window: Some(Bytes(4096)) }, ..wanted() };
         assert_eq!(refused(narrow), "--window 4KiB: give 64KiB to 1GiB");
     }

@@ -46,9 +46,9 @@ pub(crate) struct Arguments {
     /// Bytes of each peer's f32 tensors together, as in 4KiB or 64MiB; 0 for a call that moves nothing
     #[arg(long, default_value = "64MiB", value_name = "B")]
     bytes: Bytes,
-    /// How the peers meet
-    #[arg(long, default_value = "tcp")]
-    path: Path,
+    /// How the peers meet [default: tcp; shm with --reference]
+    #[arg(long)]
+    path: Option<Path>,
     /// How values are written on the way
     #[arg(long, default_value = "f32")]
     codec: Codec,
@@ -207,7 +207,7 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     let wanted = Wanted {
         peers: arguments.peers,
         bytes: arguments.bytes,
-        path: implementation.path().unwrap_or(arguments.path),
+        path: path(implementation, arguments.path)?,
         codec: arguments.codec,
         tensors: arguments.tensors,
         concurrent: arguments.concurrent,
@@ -230,6 +230,17 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     }
     kernel::check_memory(case.bytes * implementation.copies(case.peers))?;
     Ok(Plan { case, implementation, links, iterations })
+}
+
+/// How the peers meet; what is wrong where an implementation has no choice and another was asked for.
+fn path(implementation: Implementation, asked: Option<Path>) -> Result<Path, String> {
+    match (implementation.path(), asked) {
+        (Some(only), Some(asked)) if asked != only => {
+            let [asked, only] = [asked, only].map(|path| case::word(&path));
+            Err(format!("--path {asked}: {} has another; give --path {only}, or none", implementation.name()))
+        }
+        (only, asked) => Ok(only.or(asked).unwrap_or(Path::Tcp)),
+    }
 }
 
 /// Why an implementation does not do a case; none when it does.
@@ -266,4 +277,23 @@ async fn measured(plan: &Plan, interrupts: &mut Interrupts) -> Result<Option<Lin
     processes.stop().await;
     let Some(measured) = measured.transpose()? else { return Ok(None) };
     Ok(Some(Line::new(&plan.case, plan.implementation, plan.links, &measured)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_chosen_where_there_is_a_choice_and_never_changed_silently() {
+        assert_eq!(path(Implementation::Atoll, None), Ok(Path::Tcp));
+        assert_eq!(path(Implementation::Atoll, Some(Path::Shm)), Ok(Path::Shm));
+        for (implementation, only, other) in
+            [(Implementation::Reference, Path::Shm, Path::Tcp), (Implementation::Gloo, Path::Tcp, Path::Shm)]
+        {
+            assert_eq!((path(implementation, None), path(implementation, Some(only))), (Ok(only), Ok(only)));
+            assert!(path(implementation, Some(other)).is_err());
+        }
+        let refused = path(Implementation::Reference, Some(Path::Tcp)).unwrap_err();
+        assert_eq!(refused, "--path tcp: reference has another; give --path shm, or none");
+    }
 }

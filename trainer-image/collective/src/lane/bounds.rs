@@ -11,8 +11,13 @@ pub struct Bounds {
     pub frame: u32,
     /// Blocks that wait to be sent on one connection, at least 1.
     pub queue: usize,
-    /// Connections of one lane; none: as many as its round trip and bandwidth take.
+    /// Connections of one lane, [`Bounds::MOST_CHANNELS`] at most; none: as many as its round trip and bandwidth take.
     pub channels: Option<usize>,
+}
+
+impl Bounds {
+    /// Most connections of one lane: as many as a receiver admits of one peer.
+    pub const MOST_CHANNELS: usize = 32;
 }
 
 impl Default for Bounds {

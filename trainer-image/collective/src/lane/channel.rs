@@ -14,21 +14,24 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
-use super::{Lanes, PUSH};
-use crate::framing::{self, Deframer, Header};
+use super::{Arrivals, Bounds, Lanes, PUSH, ends};
+use crate::framing::{self, Header};
 use crate::v1::Member;
 
 /// Bytes per second that one lane is to be able to carry at least, whatever the distance: a gigabit.
 const RATE: u64 = 125_000_000;
 /// Bytes that one connection has on the way at most, by the system's usual limits.
 const IN_FLIGHT: f64 = (4 << 20) as f64;
-/// Most channels of a lane.
-const MOST: usize = 16;
+/// Most channels of a lane, where nobody says how many: half of those that the receiver admits, because those of a process that
+/// has ended are noticed late.
+const MOST: usize = Bounds::MOST_CHANNELS / 2;
 
-/// How many connections fill a link with this round-trip time and bandwidth, where that was measured.
-fn channels(round_trip: Duration, bandwidth: Option<u64>) -> usize {
+/// How many connections a lane has: those that are wanted, as far as they are admitted, or those that fill a link with this
+/// round-trip time and bandwidth, where that was measured.
+fn channels(wanted: Option<usize>, round_trip: Duration, bandwidth: Option<u64>) -> usize {
     let rate = bandwidth.unwrap_or(RATE).max(RATE) as f64;
-    ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).clamp(1, MOST)
+    let filling = || ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).min(MOST);
+    wanted.unwrap_or_else(filling).clamp(1, Bounds::MOST_CHANNELS)
 }
 
 /// A lane to one peer.
@@ -73,7 +76,7 @@ impl Lane {
         let again = Instant::now();
         // The first took the time of making a connection as well.
         let round_trip = again.duration_since(begun) / 2;
-        let channels = lanes.bounds.channels.unwrap_or_else(|| channels(round_trip, lanes.bandwidth()));
+        let channels = channels(lanes.bounds.channels, round_trip, lanes.bandwidth());
         let more = (1..channels).map(|_| async { open(lanes, member, lanes.connection_to(member)?, broke.clone()).await });
         let mut channels = futures::future::try_join_all(more).await?;
         channels.insert(0, first);
@@ -109,9 +112,9 @@ async fn open(
     let (frames, queue) = mpsc::channel(lanes.bounds.queue.max(1));
     let request = lanes
         .request(PUSH)
-        .header("atoll-from", lanes.slot())
-        .header("atoll-to", member.slot)
-        .header("atoll-incarnation", member.incarnation)
+        .header(ends::FROM, lanes.slot())
+        .header(ends::TO, member.slot)
+        .header(ends::INCARNATION, member.incarnation)
         .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
         .map_err(|error| error.to_string())?;
     let answer = Lanes::call(connection, request).await?;
@@ -129,19 +132,15 @@ async fn open(
 
 /// Hears how many bytes have arrived, until the lane ends.
 async fn hear(lanes: &Lanes, mut answer: Body) -> Result<Option<Status>, Status> {
-    let (mut deframer, mut count, mut arrived) = (Deframer::new(u64::MAX), Vec::new(), 0);
+    let mut arrivals = Arrivals::default();
     while let Some(frame) = answer.frame().await {
-        let mut data = match frame?.into_data() {
+        let data = match frame?.into_data() {
             Ok(data) => data,
             Err(end) => return Ok(end.trailers_ref().and_then(Status::from_header_map)),
         };
-        while let Some(piece) = deframer.next(&mut data).map_err(|error| Status::internal(error.to_string()))? {
-            for byte in piece {
-                count.push(byte);
-                let Ok(total) = <[u8; 8]>::try_from(&*count).map(u64::from_le_bytes) else { continue };
-                count.clear();
-                lanes.arrived(total.saturating_sub(std::mem::replace(&mut arrived, total)));
-            }
+        let more = arrivals.take(data).map_err(|error| Status::internal(error.to_string()))?;
+        if more > 0 {
+            lanes.arrived(more);
         }
     }
     Ok(None)
@@ -158,9 +157,15 @@ mod tests {
 
     #[test]
     fn far_peers_get_more_connections() {
-        let at = |milliseconds| channels(Duration::from_millis(milliseconds), None);
+        let at = |milliseconds| channels(None, Duration::from_millis(milliseconds), None);
         assert_eq!((at(0), at(1), at(100), at(10_000)), (1, 1, 3, 16));
-        let measured = |bandwidth| channels(Duration::from_millis(20), Some(bandwidth));
+        let measured = |bandwidth| channels(None, Duration::from_millis(20), Some(bandwidth));
         assert_eq!((measured(1_000_000), measured(1_250_000_000)), (1, 6));
+    }
+
+    #[test]
+    fn no_more_connections_are_opened_than_are_admitted() {
+        let wanted = |wanted| channels(Some(wanted), Duration::ZERO, None);
+        assert_eq!((wanted(0), wanted(7), wanted(32), wanted(33)), (1, 7, 32, 32));
     }
 }

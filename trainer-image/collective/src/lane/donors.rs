@@ -16,7 +16,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel as Connection;
 
-use super::{FETCH, Lanes};
+use super::{FETCH, Lanes, ends};
 use crate::chain;
 use crate::framing::{self, Deframer};
 use crate::state::manifest::Hash;
@@ -56,7 +56,7 @@ impl Donors {
         let request = self
             .lanes
             .request(FETCH)
-            .header("atoll-from", self.lanes.slot())
+            .header(ends::FROM, self.lanes.slot())
             .body(Body::new(body))
             .map_err(|error| error.to_string())?;
         Lanes::call(connection, request).await

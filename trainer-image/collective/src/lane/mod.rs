@@ -4,10 +4,11 @@
 //! that a full window never delays a heartbeat. Payload travels as [`Bytes`] without a copy; the receiver bounds what it
 //! accepts before it reads.
 
+mod arrivals;
 mod bounds;
 mod channel;
 mod donors;
-mod guests;
+mod ends;
 mod meter;
 mod operations;
 mod service;
@@ -35,9 +36,11 @@ use crate::secret::{HEADER, Secret};
 use crate::transport::{self, Address, Transport};
 use crate::v1::Member;
 
+pub use arrivals::Arrivals;
 pub use bounds::Bounds;
 pub use channel::{Channel, Lane};
 pub use donors::Donors;
+pub use ends::Ends;
 pub use meter::{Meter, Metered, Traffic};
 pub use operations::Operations;
 pub use service::LaneService;

@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::guests::Guests;
+use super::Bounds;
 use crate::exchange::Exchange;
 use crate::framing::Header;
+use crate::guests::Guests;
+
+/// Answers that one peer may be given at the same time.
+const MOST_ANSWERS: usize = 32;
 
 /// An attempt: term and number. A coordinator begins them in ascending order.
 type Attempt = (u64, u64);
@@ -18,12 +22,18 @@ pub struct Operations {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     guests: Guests,
     receivers: Guests,
     state: Mutex<State>,
     changed: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let [guests, receivers] = [Bounds::MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
+        Self { guests, receivers, state: Mutex::default(), changed: Notify::default() }
+    }
 }
 
 #[derive(Default)]

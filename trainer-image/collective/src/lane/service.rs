@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::{FETCH, Operations, PUSH, frames};
+use super::{Ends, FETCH, Operations, PUSH, ends, frames};
 use crate::exchange::{Exchange, Incoming, Sender};
 use crate::framing::{Deframer, FramingError, Part, Unframer};
 use crate::identity::PeerName;
@@ -71,12 +71,13 @@ impl tower::Service<http::Request<Body>> for LaneService {
 
 impl LaneService {
     async fn serve(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let shown = request.headers().get(HEADER).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let shown = header(&request, HEADER).unwrap_or_default();
         if !self.secret.admits(shown) {
             return Err(Status::unauthenticated("not a peer of this run"));
         }
-        let versions = request.headers().get(protocol::HEADER).map(http::HeaderValue::as_bytes);
-        Versions::OURS.common_with(versions).map_err(|apart| Status::failed_precondition(apart.to_string()))?;
+        Versions::OURS
+            .common_with(header(&request, protocol::HEADER))
+            .map_err(|apart| Status::failed_precondition(apart.to_string()))?;
         match request.uri().path() {
             PUSH => self.receive(request),
             FETCH => self.give(request).await,
@@ -86,16 +87,12 @@ impl LaneService {
 
     /// Accepts a lane, and answers at once: the answer's end is the lane's end.
     fn receive(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
-        let number = |name| number(&request, name);
-        let ends = (number("atoll-from"), number("atoll-to"), number("atoll-incarnation"));
-        let (Some(from), Some(to), Some(incarnation)) = ends else {
-            return Err(Status::invalid_argument("headers of a lane are missing"));
-        };
-        if (to, incarnation) != (u64::from(self.me.0), self.me.1) {
+        let ends = Ends::read(|name| header(&request, name));
+        let ends = ends.ok_or_else(|| Status::invalid_argument("headers of a lane are missing, or are no numbers"))?;
+        if (ends.to, ends.incarnation) != self.me {
             return Err(Status::failed_precondition("the lane is for another process"));
         }
-        let slot = u32::try_from(from).map_err(|_| Status::invalid_argument("a slot has 32 bits"))?;
-        let from = Sender { slot, name: name(&request) };
+        let from = Sender { slot: ends.from, name: name(&request) };
         let guest = self.operations.guests().admit(&from);
         let guest = guest.ok_or_else(|| Status::resource_exhausted("this peer has as many lanes open here as it may"))?;
         let (ended, end) = oneshot::channel();
@@ -160,7 +157,8 @@ impl LaneService {
     /// their own.
     async fn give(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
         // Those who do not say who they are, and show no certificate, count as one.
-        let slot = number(&request, "atoll-from").and_then(|slot| u32::try_from(slot).ok()).unwrap_or(u32::MAX);
+        let slot =
+            header(&request, ends::FROM).and_then(ends::number).and_then(|slot| u32::try_from(slot).ok()).unwrap_or(u32::MAX);
         let receiver = self.operations.receivers().admit(&Sender { slot, name: name(&request) });
         let receiver = receiver.ok_or_else(|| Status::resource_exhausted("this peer is given as many answers as it may be"))?;
         let request = tokio::time::timeout(self.patience, state_request(request.into_body())).await;
@@ -225,9 +223,8 @@ fn told(arrivals: watch::Receiver<u64>) -> impl futures::Stream<Item = Bytes> {
     })
 }
 
-/// The number in a header of this name.
-fn number(request: &http::Request<Body>, name: &str) -> Option<u64> {
-    request.headers().get(name)?.to_str().ok()?.parse().ok()
+fn header<'a>(request: &'a http::Request<Body>, name: &str) -> Option<&'a [u8]> {
+    request.headers().get(name).map(http::HeaderValue::as_bytes)
 }
 
 /// The name that the connection proved.

@@ -25,7 +25,8 @@ pub(super) struct Throughput {
 impl Throughput {
     /// So many more bytes have arrived, as is known `now`.
     pub(super) fn arrived(&mut self, bytes: u64, now: Millis) {
-        self.total += bytes;
+        // A receiver may say anything.
+        self.total = self.total.saturating_add(bytes);
         self.marks.push_back((now, self.total));
         while self.marks.get(1).is_some_and(|(time, _)| now.saturating_sub(*time) >= STRETCH) {
             self.marks.pop_front();
@@ -36,7 +37,7 @@ impl Throughput {
         if !(STRETCH..2 * STRETCH).contains(&stretch) {
             return;
         }
-        let rate = (self.total - before) * 1000 / stretch;
+        let rate = (self.total - before).saturating_mul(1000) / stretch;
         while self.fastest.back().is_some_and(|(_, slower)| *slower <= rate) {
             self.fastest.pop_back();
         }
@@ -59,6 +60,13 @@ mod tests {
     /// So many bytes in every 25 ms of a stretch of time.
     fn steady(throughput: &mut Throughput, time: std::ops::Range<Millis>, bytes: u64) {
         time.step_by(25).for_each(|now| throughput.arrived(bytes, now));
+    }
+
+    #[test]
+    fn whatever_is_said_to_have_arrived_breaks_nothing() {
+        let mut throughput = Throughput::default();
+        steady(&mut throughput, 0..2_000, u64::MAX / 2);
+        assert!(throughput.rate().is_some());
     }
 
     #[test]

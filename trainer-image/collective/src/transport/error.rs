@@ -54,6 +54,14 @@ pub enum TransportError {
     /// Its certificate, though signed, is no peer's.
     #[error("its certificate is not that of a peer: {0}")]
     Nobody(#[source] IdentityError),
+    /// It has as many connections here as one peer may have.
+    #[error("{peer} has {most} connections here already: it may have no more")]
+    TooMany {
+        /// Its name.
+        peer: String,
+        /// How many it may have.
+        most: usize,
+    },
     /// It does not accept this peer's certificate.
     #[error("it refused this peer: {}", words(*.0))]
     Refused(AlertDescription),

@@ -23,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tonic::transport::server::Connected;
 
 use crate::admission::{self, Patience, TurnedAway};
+use crate::guests::{Guest, Guests};
 use crate::identity::PeerName;
 use crate::lane::{Meter, Metered, Traffic};
 use crate::relay::{self, Pass};
@@ -36,6 +37,10 @@ pub use security::{Security, outer, outer_acceptor};
 /// The time from dialling to a connection on which both ends know each other.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Connections that one named peer may have open here: its 32 of lanes, and as many again for its session, its questions, its
+/// repairs, and those of a process that has ended.
+const MOST_CONNECTIONS: usize = 64;
+
 /// Makes and accepts the connections of one peer.
 #[derive(Clone)]
 pub struct Transport {
@@ -45,12 +50,15 @@ pub struct Transport {
     meter: Arc<Meter>,
     traffic: Traffic,
     turned_away: TurnedAway,
+    guests: Guests,
 }
 
 /// A connection with another peer.
 pub struct Stream {
     bytes: Metered<Connection>,
     peer: Option<PeerName>,
+    /// Where it was accepted, its place among those of the other.
+    _place: Option<Guest>,
 }
 
 impl Transport {
@@ -58,7 +66,7 @@ impl Transport {
     #[must_use]
     pub fn new(security: Option<Security>, meter: Arc<Meter>) -> Self {
         let (network, traffic, turned_away) = (Arc::new(Tcp), Traffic::default(), TurnedAway::default());
-        Self { network, security, relay: None, meter, traffic, turned_away }
+        Self { network, security, relay: None, meter, traffic, turned_away, guests: Guests::new(MOST_CONNECTIONS) }
     }
 
     /// The same over `network`.
@@ -170,8 +178,10 @@ impl Transport {
     async fn greet<S: Duplex + 'static>(&self, stream: S) -> Result<Stream, TransportError> {
         let Some(security) = &self.security else { return Ok(Stream::new(stream, None, self.traffic.with(None))) };
         let (stream, peer) = security.accept(stream).await?;
+        let place = self.guests.admit_named(&peer);
+        let place = place.ok_or_else(|| TransportError::TooMany { peer: peer.to_string(), most: MOST_CONNECTIONS })?;
         let meter = self.traffic.with(Some(&peer));
-        Ok(Stream::new(stream, Some(peer), meter))
+        Ok(Stream { _place: Some(place), ..Stream::new(stream, Some(peer), meter) })
     }
 
     /// The dialling end of one connection: makes sure that the other is `expected`.
@@ -199,7 +209,7 @@ impl Transport {
 
 impl Stream {
     fn new<S: Duplex + 'static>(bytes: S, peer: Option<PeerName>, meter: Arc<Meter>) -> Self {
-        Self { bytes: Metered::new(Box::new(bytes), meter), peer }
+        Self { bytes: Metered::new(Box::new(bytes), meter), peer, _place: None }
     }
 
     /// Who is at the other end; none without TLS.

@@ -75,6 +75,26 @@ async fn both_ends_know_each_other_before_the_first_byte() {
 }
 
 #[tokio::test]
+async fn one_peer_has_so_many_connections_and_others_have_theirs() {
+    let island = island(&run());
+    let listener = transport(&today(&island, "0"));
+    let meet = async |worker: &str| {
+        let (near, far) = duplex(4096);
+        let (dialler, expected) = (transport(&today(&island, worker)), name("0"));
+        tokio::join!(dialler.introduce(near, &expected), listener.greet(far))
+    };
+    let mut open = Vec::new();
+    for _ in 0..MOST_CONNECTIONS {
+        let (dialling, accepted) = meet("1").await;
+        open.push((dialling.unwrap(), accepted.unwrap()));
+    }
+    assert!(matches!(meet("1").await.1, Err(TransportError::TooMany { most: MOST_CONNECTIONS, .. })));
+    assert!(meet("2").await.1.is_ok());
+    open.pop();
+    assert!(meet("1").await.1.is_ok(), "one has ended");
+}
+
+#[tokio::test]
 async fn without_security_nobody_is_known() {
     let (near, far) = duplex(64);
     let plain = Transport::new(None, Arc::default());

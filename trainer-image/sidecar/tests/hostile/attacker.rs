@@ -9,18 +9,23 @@ use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::coordinator_client::CoordinatorClient;
 use atoll_collective::v1::sidecar_client::SidecarClient;
-use atoll_collective::v1::{AttachRequest, Hello, Member, OperateRequest, PeerMessage, peer_message};
+use atoll_collective::v1::{AttachRequest, CoordinatorMessage, Hello, Member, OperateRequest, PeerMessage, peer_message};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, Streaming};
 use tower::{Service, ServiceExt};
 
 use crate::run::{self, Run};
 
 /// How a caller was answered.
 pub(crate) type Answer = (Code, String);
+
+/// How a session ended on which nothing was said.
+pub(crate) async fn ended(mut silent: Streaming<CoordinatorMessage>) -> Answer {
+    answer(&silent.message().await.unwrap_err())
+}
 
 fn answer(status: &Status) -> Answer {
     (status.code(), status.message().to_owned())
@@ -90,6 +95,19 @@ impl Attacker {
                 Err(status) => answer(&status),
             },
         }
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connection(&self, member: &Member) -> Channel {
+        self.lanes.connection_to(member).unwrap()
+    }
+
+    /// Opens a control session on `connection`, and says nothing.
+    pub(crate) async fn silent_session(&self, connection: Channel) -> Result<Streaming<CoordinatorMessage>, Answer> {
+        let mut request = Request::new(tokio_stream::pending());
+        self.secret.show(request.metadata_mut());
+        let session = CoordinatorClient::new(connection).session(request).await;
+        session.map(tonic::Response::into_inner).map_err(|status| answer(&status))
     }
 
     /// Opens a control session with an introduction, and waits for its end.

@@ -9,6 +9,7 @@ mod run;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use atoll_collective::framing::{Header, Kind, LARGEST};
 use atoll_collective::v1::{Hello, Member, OperateRequest, Slice};
@@ -118,6 +119,30 @@ async fn hostile_frames_end_their_lane_alone_and_take_no_memory() {
     let grown = run.resident_kib(0).saturating_sub(before);
     println!("the sidecar grew by {grown} KiB");
     assert!(grown <= MOST_GROWTH_KIB, "{grown} KiB");
+}
+
+#[tokio::test]
+async fn one_that_opens_connections_and_sessions_and_says_nothing_has_so_many_and_not_for_long() {
+    let mut run = Run::start().await;
+    let coordinator = run.coordinator();
+    let (w8, w9) = (Attacker::certified(&run, "w8"), Attacker::certified(&run, "w9"));
+    let mut silent = Vec::new();
+    while let Ok(session) = w9.silent_session(w9.connection(&coordinator)).await {
+        silent.push(session);
+    }
+    assert_eq!(silent.len(), 64);
+    let connection = w8.connection(&coordinator);
+    for _ in 0..32 {
+        silent.push(w8.silent_session(connection.clone()).await.unwrap());
+    }
+    let more = tokio::time::timeout(Duration::from_secs(1), w8.silent_session(connection)).await;
+    assert!(more.is_err(), "one connection carries 32 calls");
+    run.goes_on_undisturbed().await;
+    for session in silent {
+        let (code, said) = attacker::ended(session).await;
+        assert!(code == Code::DeadlineExceeded && said.contains("no introduction came in 10000 ms"), "{code:?} {said}");
+    }
+    run.goes_on_undisturbed().await;
 }
 
 #[tokio::test]

@@ -1,36 +1,48 @@
-//! Lanes and answers that others have open here, counted by who opened them: each takes memory for what it carries.
+//! What others have open here, counted by who opened it: each takes memory for what it carries.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::exchange::Sender;
-
-/// Lanes, and answers, that one peer may have open here: twice what it needs, because those of a process that has ended are noticed
-/// late.
-pub(super) const MOST: usize = 32;
+use crate::identity::PeerName;
 
 /// By the name that the connection proved; by the slot that it claims where it is plain.
-type Opener = Result<String, u32>;
+type Opener = Result<PeerName, u32>;
 
-/// Counts what is open of one of the two.
-#[derive(Clone, Default)]
-pub(super) struct Guests {
+/// Counts what is open of one kind.
+#[derive(Clone)]
+pub(crate) struct Guests {
+    /// That one opener may have at the same time.
+    most: usize,
     open: Arc<Mutex<BTreeMap<Opener, usize>>>,
 }
 
 /// One that is open; it is counted as long as this exists.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     guests: Guests,
     opener: Opener,
 }
 
 impl Guests {
-    /// Lets one more in; none where its opener has as many as it may.
-    pub(super) fn admit(&self, sender: &Sender) -> Option<Guest> {
-        let opener = sender.name.as_ref().map(ToString::to_string).ok_or(sender.slot);
+    /// At most `most` of each opener.
+    pub(crate) fn new(most: usize) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// Lets one more of `sender` in; none where it has as many as it may.
+    pub(crate) fn admit(&self, sender: &Sender) -> Option<Guest> {
+        self.admit_opener(sender.name.clone().ok_or(sender.slot))
+    }
+
+    /// Lets one more of the peer of this name in; none where it has as many as it may.
+    pub(crate) fn admit_named(&self, name: &PeerName) -> Option<Guest> {
+        self.admit_opener(Ok(name.clone()))
+    }
+
+    fn admit_opener(&self, opener: Opener) -> Option<Guest> {
         let mut open = self.lock();
         let count = open.get(&opener).copied().unwrap_or_default();
-        if count >= MOST {
+        if count >= self.most {
             return None;
         }
         open.insert(opener.clone(), count + 1);
@@ -57,7 +69,8 @@ impl Drop for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::PeerName;
+
+    const MOST: usize = 3;
 
     fn sender(slot: u32, worker: Option<&str>) -> Sender {
         Sender { slot, name: worker.map(|worker| PeerName::new("run", "west", worker).unwrap()) }
@@ -65,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_that_opens_too_many_is_refused_and_others_are_not() {
-        let guests = Guests::default();
+        let guests = Guests::new(MOST);
         // Whatever slots it claims.
         let mut open: Vec<_> = (0..MOST as u32).map(|slot| guests.admit(&sender(slot, Some("w1"))).unwrap()).collect();
         assert!(guests.admit(&sender(1, Some("w1"))).is_none());
@@ -77,7 +90,7 @@ mod tests {
 
     #[test]
     fn nobody_is_remembered_who_is_gone() {
-        let guests = Guests::default();
+        let guests = Guests::new(MOST);
         drop((guests.admit(&sender(1, None)), guests.admit(&sender(1, None))));
         assert!(guests.lock().is_empty());
     }

@@ -159,6 +159,19 @@ impl Rest {
     }
 }
 
+/// Checks a residual: that it has as many bytes as the input, where f32 values can be written.
+fn check_residual(residual: &Slice, input: Option<&Slice>) -> Result<(), Status> {
+    let (offset, length, given) = (residual.offset, residual.length, input.map_or(0, |input| input.length));
+    let wrong = if !offset.is_multiple_of(4) {
+        format!("residual.offset is {offset}: f32 values are written there, begin it at a multiple of 4")
+    } else if length != given {
+        format!("residual.length is {length}: make it as long as the input, {given} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(Status::invalid_argument(wrong))
+}
+
 /// The trainer's name of an operation: which start of the round it belongs to, the peer knows.
 pub(super) fn asked(key: &Key) -> Key {
     Key { started: 0, ..key.clone() }
@@ -217,6 +230,9 @@ impl Core {
         if ranks > 1 && (!operation.is_none_or(ranks::can) || request.residual.is_some()) {
             let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
             return Err(Status::invalid_argument(detail));
+        }
+        if let Some(residual) = &request.residual {
+            check_residual(residual, request.input.as_ref())?;
         }
         let part = |slice: &Option<Slice>| {
             let Some(slice) = slice else { return Ok(None) };
@@ -370,6 +386,7 @@ impl Core {
 mod tests {
     use atoll_collective::v1::{EpochRecord, Member, OperationKey};
     use tokio::sync::oneshot;
+    use tonic::Code;
 
     use super::super::sessions::tests::core;
     use super::*;
@@ -423,6 +440,21 @@ mod tests {
         assert!(call.fitting(&Operation::default(), 1, given(1)).is_err());
         assert!(call.fitting(&Operation { root: 1, ..Operation::default() }, 1, given(0)).is_err());
         assert!(call.fitting(&Operation::default(), 0, given(1)).is_ok(), "it asks again, with another weight");
+    }
+
+    #[test]
+    fn a_residual_that_could_not_be_written_is_refused_by_its_field() {
+        let slice = |offset, length| Slice { region: "1/0/residual".into(), offset, length };
+        let refused = |residual, input: Option<Slice>| {
+            let status = check_residual(&residual, input.as_ref()).unwrap_err();
+            (status.code(), status.message().to_owned())
+        };
+        check_residual(&slice(4, 12), Some(&slice(0, 12))).unwrap();
+        let offset = "residual.offset is 6: f32 values are written there, begin it at a multiple of 4";
+        assert_eq!(refused(slice(6, 12), Some(slice(0, 12))), (Code::InvalidArgument, offset.into()));
+        let length = |given| format!("residual.length is 8: make it as long as the input, {given} bytes");
+        assert_eq!(refused(slice(0, 8), Some(slice(0, 12))), (Code::InvalidArgument, length(12)));
+        assert_eq!(refused(slice(0, 8), None), (Code::InvalidArgument, length(0)));
     }
 
     #[test]

@@ -159,10 +159,14 @@ impl Rest {
     }
 }
 
-/// Checks a residual: that it has as many bytes as the input, where f32 values can be written.
-fn check_residual(residual: &Slice, input: Option<&Slice>) -> Result<(), Status> {
+/// Checks a residual: that contributions are coded, and that it has as many bytes as the input, where f32 values can be written.
+fn check_residual(residual: &Slice, input: Option<&Slice>, group_size: u32) -> Result<(), Status> {
     let (offset, length, given) = (residual.offset, residual.length, input.map_or(0, |input| input.length));
-    let wrong = if !offset.is_multiple_of(4) {
+    let wrong = if group_size > 1 {
+        format!(
+            "residual: sums of groups of {group_size} are coded, and no contribution: leave out the residual or the group_size"
+        )
+    } else if !offset.is_multiple_of(4) {
         format!("residual.offset is {offset}: f32 values are written there, begin it at a multiple of 4")
     } else if length != given {
         format!("residual.length is {length}: make it as long as the input, {given} bytes")
@@ -232,7 +236,7 @@ impl Core {
             return Err(Status::invalid_argument(detail));
         }
         if let Some(residual) = &request.residual {
-            check_residual(residual, request.input.as_ref())?;
+            check_residual(residual, request.input.as_ref(), operation.map_or(0, |operation| operation.group_size))?;
         }
         let part = |slice: &Option<Slice>| {
             let Some(slice) = slice else { return Ok(None) };
@@ -446,15 +450,18 @@ mod tests {
     fn a_residual_that_could_not_be_written_is_refused_by_its_field() {
         let slice = |offset, length| Slice { region: "1/0/residual".into(), offset, length };
         let refused = |residual, input: Option<Slice>| {
-            let status = check_residual(&residual, input.as_ref()).unwrap_err();
+            let status = check_residual(&residual, input.as_ref(), 0).unwrap_err();
             (status.code(), status.message().to_owned())
         };
-        check_residual(&slice(4, 12), Some(&slice(0, 12))).unwrap();
+        check_residual(&slice(4, 12), Some(&slice(0, 12)), 1).unwrap();
         let offset = "residual.offset is 6: f32 values are written there, begin it at a multiple of 4";
         assert_eq!(refused(slice(6, 12), Some(slice(0, 12))), (Code::InvalidArgument, offset.into()));
         let length = |given| format!("residual.length is 8: make it as long as the input, {given} bytes");
         assert_eq!(refused(slice(0, 8), Some(slice(0, 12))), (Code::InvalidArgument, length(12)));
         assert_eq!(refused(slice(0, 8), None), (Code::InvalidArgument, length(0)));
+        let groups = check_residual(&slice(4, 12), Some(&slice(0, 12)), 2).unwrap_err();
+        let none = "residual: sums of groups of 2 are coded, and no contribution: leave out the residual or the group_size";
+        assert_eq!((groups.code(), groups.message()), (Code::InvalidArgument, none));
     }
 
     #[test]

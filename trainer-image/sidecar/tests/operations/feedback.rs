@@ -138,3 +138,20 @@ async fn a_residual_that_does_not_lie_at_values_is_refused_before_anything_moves
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_residual_of_groups_is_refused_and_left_as_it_was() {
+    run(2, 1, |worker| {
+        let own = values(worker.slot, 0);
+        let said = worker.operate(&all_reduce(worker, &own, Codec::Uint8).groups_of(2)).unwrap_err();
+        assert!(
+            said.contains(
+                "residual: sums of groups of 2 are coded, and no contribution: leave out the residual or the group_size"
+            ),
+            "{said}"
+        );
+        assert!(kept(worker).iter().all(|byte| *byte == 0));
+        commits(worker, CODECS[0], &[0, 1], &mut no_residuals());
+    })
+    .await;
+}

@@ -356,12 +356,12 @@ impl Core {
         let fed_back = call.given.iter().flatten().next().and_then(|given| given.input.clone().zip(given.residual.clone()));
         let fed_back = fed_back.filter(|_| committed).map(|parts| (call.operation.clone(), parts));
         let outputs: Vec<Part> = call.given.iter().flatten().filter_map(|given| given.output.clone()).collect();
+        // Ranks whose own sum is the result wrote it to all of them.
+        let shared = matches!(&outcome, Outcome::Committed(commit) if !ranks::are_all(&call.operation, commit.slots.len()));
         if !matches!(outcome, Outcome::InDoubt) {
             self.calls.remove(&name);
         }
         let payload = outputs.first().map_or(0, Part::len) as u64;
-        // A worker of several ranks that reduced alone wrote to all of them.
-        let shared = matches!(&outcome, Outcome::Committed(commit) if commit.slots.len() > 1);
         let spread = if shared && outputs.len() > 1 { outputs } else { Vec::new() };
         let outcome = match outcome {
             Outcome::Committed(commit) => {

@@ -61,6 +61,14 @@ fn the_reference_is_measured_instead_of_ours() {
 }
 
 #[test]
+fn ranks_of_one_sidecar_code_what_they_give_together() {
+    for codec in ["bf16", "u8", "u4"] {
+        let line = line(&["--peers", "2", "--bytes", "64KiB", "--path", "shm", "--codec", codec, "--iterations", "2", "--json"]);
+        assert_eq!(line["case"], format!("shm-{codec}-2x64KiB"));
+    }
+}
+
+#[test]
 fn a_delayed_link_takes_its_time_and_says_how_it_was_made() {
     let line = line(&["--bytes", "4KiB", "--rtt", "20ms", "--rates", "100mbit", "--iterations", "2", "--json"]);
     assert_eq!(line["links"], "proxy");

@@ -115,13 +115,15 @@ impl Operation {
         Self { data_type: DataType::U8, elements: Some(elements), ..self }
     }
 
-    /// Keeps what coding loses in `residual`, f32 and as long as the input, and adds it the next time; zero at first.
+    /// Keeps what coding loses in `residual`, f32 and as long as the input, and adds it the next time; zero at first. It is written
+    /// once the operation is committed. Refused for several ranks of a worker, and with [`Operation::groups_of`] more than one: there
+    /// sums are coded, and no contribution.
     #[must_use]
     pub fn with_feedback(self, residual: Part) -> Self {
         Self { residual: Some(residual), ..self }
     }
 
-    /// Members next to each other whose contributions are added before they are coded.
+    /// Members next to each other whose contributions are added before they are coded; [`Operation::with_feedback`] is not for them.
     #[must_use]
     pub fn groups_of(self, group_size: u32) -> Self {
         Self { group_size, ..self }

@@ -39,13 +39,20 @@ impl Moving {
         if !self.operations.begin_reserved(Arc::clone(&exchange)) {
             return None;
         }
-        // While the first frames are on their way.
-        let coding = async {
+        let coded = || {
             if let Some(lost) = exchange.coding_error() {
                 self.metrics.coded(&exchange.plan().operation, lost);
             }
         };
-        let (result, ()) = tokio::join!(biased; Arc::clone(&exchange).run(self.lanes.clone(), self.patience), coding);
+        let moved = Arc::clone(&exchange).run(self.lanes.clone(), self.patience);
+        let result = if exchange.plan().members.len() == 1 {
+            // What its ranks give lies where the result goes.
+            coded();
+            moved.await
+        } else {
+            // While the first frames are on their way.
+            tokio::join!(biased; moved, async { coded() }).0
+        };
         if result.is_ok() {
             self.measure(&exchange);
         }
@@ -119,10 +126,10 @@ pub(crate) async fn exchange(exchange: Arc<Exchange>, moving: Moving) {
     }
 }
 
-/// Puts together what several ranks give, and moves what that makes of the worker where others take part.
+/// Puts together what several ranks give, and codes and moves that as any worker's where it is not the result already.
 pub(crate) async fn reduce_ranks(plan: Plan, given: Vec<Given>, moving: Moving) {
     turn::all_over(&moving.earlier).await;
-    let alone = plan.members.len() == 1;
+    let alone = ranks::are_all(&plan.operation, plan.members.len());
     let output = given.first().and_then(|given| given.output.clone());
     let ends_round = plan.operation.ends_round;
     let prepared = ranks::prepare(plan.clone(), given, alone, Arc::clone(&moving.turn)).await;
@@ -153,12 +160,14 @@ pub(crate) fn output_of(part: Option<Part>, turn: &Arc<Turn>) -> Arc<dyn Output>
 mod tests {
     use std::task::{Context, Waker};
 
+    use atoll_collective::exchange::Memory;
     use atoll_collective::lane::Meter;
     use atoll_collective::secret::Secret;
     use atoll_collective::transport::Transport;
+    use atoll_collective::v1::Codec;
 
     use super::*;
-    use crate::ranks::tests::{filled, plan, two_ranks};
+    use crate::ranks::tests::{coded, filled, plan, two_ranks, uneven_ranks};
 
     fn moving(earlier: Vec<Ended>) -> (Moving, mpsc::Receiver<Input>) {
         let (inbox, inputs) = mpsc::channel(1);
@@ -194,6 +203,30 @@ mod tests {
         waiting.unwrap().await;
         assert!(matches!(inputs.as_mut().unwrap().recv().await, Some(Input::Moved(_, (1, 1), Ok(_)))));
         assert_ne!(output.as_ref(), filled(100).as_ref());
+    }
+
+    /// What a rank gives.
+    fn values(given: &Given) -> impl Iterator<Item = f32> {
+        given.input.as_ref().unwrap().as_ref().as_chunks().0.iter().copied().map(f32::from_le_bytes)
+    }
+
+    #[tokio::test]
+    async fn ranks_of_a_worker_alone_get_what_an_exchange_of_one_member_makes_of_their_sum() {
+        for codec in [Codec::None, Codec::Bf16, Codec::Uint8, Codec::Uint4] {
+            let given = uneven_ranks(5000);
+            let plan = coded(codec, 5000);
+            let sum = values(&given[0]).zip(values(&given[1])).map(|(first, second)| first + 2.0 * second);
+            let sum: Vec<u8> = sum.flat_map(f32::to_le_bytes).collect();
+            let exact = Arc::new(Memory::new(sum.len()));
+            let one = Exchange::new(plan.clone(), sum.into(), None, Arc::clone(&exact) as Arc<dyn Output>).unwrap();
+            let (moved, mut inputs) = moving(Vec::new());
+            let hash = one.run(moved.lanes.clone(), moved.patience).await.unwrap();
+            moved.operations.reserve(plan.term, plan.number);
+            reduce_ranks(plan, given.clone(), moved).await;
+            let Some(Input::Moved(_, _, Ok(moved))) = inputs.recv().await else { panic!("{codec:?} is moved") };
+            assert!(codec == Codec::None || moved == hash, "the hash of {codec:?}");
+            assert!(given[0].output.as_ref().unwrap().as_ref() == exact.to_vec(), "the mean of {codec:?}");
+        }
     }
 
     #[test]

@@ -28,8 +28,13 @@ pub(crate) fn can(operation: &Operation) -> bool {
     operation::pairs(operation).is_none()
 }
 
-/// Puts together what the worker gives to others: in rank 0's output where it has one. The result goes into all outputs, where no
-/// other worker takes part. Nothing more is written once `turn` was ended.
+/// Whether what one worker's ranks give makes the result already: it is alone, and nothing is coded.
+pub(crate) fn are_all(operation: &Operation, workers: usize) -> bool {
+    workers == 1 && operation::codec(operation).is_none()
+}
+
+/// Puts together what the worker gives to others: in rank 0's output where it has one. The result goes into all outputs, where
+/// these ranks are `alone`, as [`are_all`] says. Nothing more is written once `turn` was ended.
 pub(crate) async fn prepare(plan: Plan, given: Vec<Given>, alone: bool, turn: Arc<Turn>) -> Result<Bytes, Failure> {
     let slot = plan.members[plan.me].slot;
     let failure = move |(reason, detail)| Failure { reason, culprit: slot, detail };
@@ -273,7 +278,7 @@ fn in_parallel<T: Send>(length: usize, work: impl Fn(Range<usize>) -> Option<T> 
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use atoll_collective::v1::{Begin, Contribution, EpochRecord, Member, OperationKey, Reduction};
+    use atoll_collective::v1::{Begin, Codec, Contribution, EpochRecord, Member, OperationKey, Reduction};
 
     use super::*;
 
@@ -293,6 +298,23 @@ pub(crate) mod tests {
     /// Two ranks that give so many elements each: 1 and 2.
     pub(crate) fn two_ranks(elements: usize) -> Vec<Given> {
         vec![rank(1.0, elements, 1), rank(2.0, elements, 1)]
+    }
+
+    /// The same with values that no codec holds exactly, and the second with a weight of 2.
+    pub(crate) fn uneven_ranks(elements: usize) -> Vec<Given> {
+        let given = vec![rank(0.0, elements, 1), rank(0.0, elements, 2)];
+        for (own, given) in given.iter().enumerate() {
+            let values = (0..elements).map(|element| ((element * 7 + own * 13) % 1009) as f32 * 0.37 - 50.0);
+            let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+            assert!(given.input.as_ref().unwrap().write(0, &bytes));
+        }
+        given
+    }
+
+    /// The mean of so many elements of the ranks of one worker, whose weights together are 3.
+    pub(crate) fn coded(codec: Codec, elements: usize) -> Plan {
+        let mean = Operation { reduction: Reduction::Mean.into(), codec: codec.into(), ..sum(DataType::F32, elements) };
+        plan_of(&mean, 3, 0)
     }
 
     /// A worker of several ranks alone, whose contribution weighs so much by agreement.

@@ -247,7 +247,7 @@ fn path(implementation: Implementation, asked: Option<Path>) -> Result<Path, Str
 fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<String> {
     let name = implementation.name();
     match (implementation, case) {
-        (Implementation::Atoll, case) => rank::refusal(case).map(str::to_owned),
+        (Implementation::Atoll, _) => None,
         (_, Case { bytes: 0, .. }) => Some(format!("--bytes 0: {name} has no empty call")),
         (_, Case { codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. }) => Some(format!("--codec: {name} reduces f32; give --codec f32")),
         (_, Case { tls: true, .. }) => Some(format!("--tls on: {name} has none; give --tls off")),

@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use super::barrier::Meeting;
-use super::case::{Case, Codec, ELEMENT, Path};
+use super::case::{Codec, ELEMENT};
 use super::pattern;
 use super::reference::{self, ReferenceRank};
 use crate::Ending;
@@ -113,16 +113,6 @@ fn serve(config: Config) -> Result<()> {
 fn cpu_time() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
-/// Why the engine does not do a case; none when it does.
-pub(crate) fn refusal(case: &Case) -> Option<&'static str> {
-    match case {
-        Case { path: Path::Shm, codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. } => {
-            Some("--codec is for --path tcp: what never leaves a pod is not coded")
-        }
-        _ => None,
-    }
 }
 
 /// A rank beside its sidecar, or one of several beside it.

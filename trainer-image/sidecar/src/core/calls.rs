@@ -159,6 +159,23 @@ impl Rest {
     }
 }
 
+/// Checks a residual: that contributions are coded, and that it has as many bytes as the input, where f32 values can be written.
+fn check_residual(residual: &Slice, input: Option<&Slice>, group_size: u32) -> Result<(), Status> {
+    let (offset, length, given) = (residual.offset, residual.length, input.map_or(0, |input| input.length));
+    let wrong = if group_size > 1 {
+        format!(
+            "residual: sums of groups of {group_size} are coded, and no contribution: leave out the residual or the group_size"
+        )
+    } else if !offset.is_multiple_of(4) {
+        format!("residual.offset is {offset}: f32 values are written there, begin it at a multiple of 4")
+    } else if length != given {
+        format!("residual.length is {length}: make it as long as the input, {given} bytes")
+    } else {
+        return Ok(());
+    };
+    Err(Status::invalid_argument(wrong))
+}
+
 /// The trainer's name of an operation: which start of the round it belongs to, the peer knows.
 pub(super) fn asked(key: &Key) -> Key {
     Key { started: 0, ..key.clone() }
@@ -217,6 +234,9 @@ impl Core {
         if ranks > 1 && (!operation.is_none_or(ranks::can) || request.residual.is_some()) {
             let detail = "several ranks of a worker keep no residual and gather no payloads of pairs: leave them to one rank";
             return Err(Status::invalid_argument(detail));
+        }
+        if let Some(residual) = &request.residual {
+            check_residual(residual, request.input.as_ref(), operation.map_or(0, |operation| operation.group_size))?;
         }
         let part = |slice: &Option<Slice>| {
             let Some(slice) = slice else { return Ok(None) };
@@ -336,12 +356,12 @@ impl Core {
         let fed_back = call.given.iter().flatten().next().and_then(|given| given.input.clone().zip(given.residual.clone()));
         let fed_back = fed_back.filter(|_| committed).map(|parts| (call.operation.clone(), parts));
         let outputs: Vec<Part> = call.given.iter().flatten().filter_map(|given| given.output.clone()).collect();
+        // Ranks whose own sum is the result wrote it to all of them.
+        let shared = matches!(&outcome, Outcome::Committed(commit) if !ranks::are_all(&call.operation, commit.slots.len()));
         if !matches!(outcome, Outcome::InDoubt) {
             self.calls.remove(&name);
         }
         let payload = outputs.first().map_or(0, Part::len) as u64;
-        // A worker of several ranks that reduced alone wrote to all of them.
-        let shared = matches!(&outcome, Outcome::Committed(commit) if commit.slots.len() > 1);
         let spread = if shared && outputs.len() > 1 { outputs } else { Vec::new() };
         let outcome = match outcome {
             Outcome::Committed(commit) => {
@@ -370,6 +390,7 @@ impl Core {
 mod tests {
     use atoll_collective::v1::{EpochRecord, Member, OperationKey};
     use tokio::sync::oneshot;
+    use tonic::Code;
 
     use super::super::sessions::tests::core;
     use super::*;
@@ -423,6 +444,24 @@ mod tests {
         assert!(call.fitting(&Operation::default(), 1, given(1)).is_err());
         assert!(call.fitting(&Operation { root: 1, ..Operation::default() }, 1, given(0)).is_err());
         assert!(call.fitting(&Operation::default(), 0, given(1)).is_ok(), "it asks again, with another weight");
+    }
+
+    #[test]
+    fn a_residual_that_could_not_be_written_is_refused_by_its_field() {
+        let slice = |offset, length| Slice { region: "1/0/residual".into(), offset, length };
+        let refused = |residual, input: Option<Slice>| {
+            let status = check_residual(&residual, input.as_ref(), 0).unwrap_err();
+            (status.code(), status.message().to_owned())
+        };
+        check_residual(&slice(4, 12), Some(&slice(0, 12)), 1).unwrap();
+        let offset = "residual.offset is 6: f32 values are written there, begin it at a multiple of 4";
+        assert_eq!(refused(slice(6, 12), Some(slice(0, 12))), (Code::InvalidArgument, offset.into()));
+        let length = |given| format!("residual.length is 8: make it as long as the input, {given} bytes");
+        assert_eq!(refused(slice(0, 8), Some(slice(0, 12))), (Code::InvalidArgument, length(12)));
+        assert_eq!(refused(slice(0, 8), None), (Code::InvalidArgument, length(0)));
+        let groups = check_residual(&slice(4, 12), Some(&slice(0, 12)), 2).unwrap_err();
+        let none = "residual: sums of groups of 2 are coded, and no contribution: leave out the residual or the group_size";
+        assert_eq!((groups.code(), groups.message()), (Code::InvalidArgument, none));
     }
 
     #[test]

@@ -27,12 +27,17 @@ fn bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
-/// As bfloat16: the bytes, and the values that they hold.
-fn halves(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
-    let (mut coded, mut held) = (vec![0; values.len() * 2], vec![0.0; values.len()]);
-    Coding::Bf16.encode(values, &mut coded).unwrap();
-    Coding::Bf16.decode(&coded, &mut held).unwrap();
+/// As a codec writes them: the bytes, and the values that they hold.
+fn coded(codec: Coding, values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    let (mut coded, mut held) = (vec![0; codec.encoded_len(values.len())], vec![0.0; values.len()]);
+    codec.encode(values, &mut coded).unwrap();
+    codec.decode(&coded, &mut held).unwrap();
     (coded, held)
+}
+
+/// As bfloat16.
+fn halves(values: &[f32]) -> (Vec<u8>, Vec<f32>) {
+    coded(Coding::Bf16, values)
 }
 
 /// Ranks of these workers.
@@ -48,8 +53,7 @@ fn sum(slots: &[u32], values: impl Fn((u32, u32)) -> Vec<f32>, given: impl Fn(&[
         for place in ranks(&[*slot]) {
             own.iter_mut().zip(values(place)).for_each(|(sum, value)| *sum += weight(place) as f32 * value);
         }
-        let own = if slots.len() > 1 { given(&own) } else { own };
-        sum.iter_mut().zip(own).for_each(|(sum, value)| *sum += value);
+        sum.iter_mut().zip(given(&own)).for_each(|(sum, value)| *sum += value);
     }
     sum
 }
@@ -79,7 +83,8 @@ fn sums(rank: &mut Rank, slots: &[u32]) {
     assert!(rank.got(own.len()) == bytes(&mean(slots, total)), "a mean among {slots:?}");
 
     let own = halves(&values(place)).0;
-    let total = sum(slots, |place| halves(&values(place)).1, |own| halves(own).1);
+    let leaves = |own: &[f32]| if slots.len() > 1 { halves(own).1 } else { own.to_vec() };
+    let total = sum(slots, |place| halves(&values(place)).1, leaves);
     rank.operate(&all_reduce(rank, &own, slots).of(DataType::Bf16).sum()).unwrap();
     assert!(rank.got(own.len()) == halves(&total).0, "a sum of bf16 among {slots:?}");
     rank.operate(&all_reduce(rank, &own, slots).of(DataType::Bf16)).unwrap();
@@ -170,6 +175,28 @@ async fn several_ranks_take_part_as_one_worker() {
         from_one(rank);
         rank.operate(&Operation::barrier()).unwrap();
         refused(rank);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_ranks_of_a_worker_give_together_is_coded_also_where_it_is_alone() {
+    run(2, RANKS, |rank| {
+        let own = bytes(&values((rank.slot, rank.index)));
+        let alone = [rank.slot];
+        for slots in [&[0, 1][..], &alone] {
+            let codecs = [(Codec::Bf16, Coding::Bf16), (Codec::Uint8, Coding::UInt8), (Codec::Uint4, Coding::UInt4)];
+            for (codec, coding) in codecs {
+                let total = sum(slots, values, |own| coded(coding, own).1);
+                rank.operate(&all_reduce(rank, &own, slots).coded(codec).sum()).unwrap();
+                assert!(rank.got(own.len()) == bytes(&coded(coding, &total).1), "a sum of {codec:?} among {slots:?}");
+                rank.operate(&all_reduce(rank, &own, slots).coded(codec)).unwrap();
+                let mean = mean(slots, total);
+                assert!(rank.got(own.len()) == bytes(&coded(coding, &mean).1), "a mean of {codec:?} among {slots:?}");
+            }
+        }
+        // A worker that ends leaves too few for the other.
+        rank.operate(&Operation::barrier()).unwrap();
     })
     .await;
 }

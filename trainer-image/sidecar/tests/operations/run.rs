@@ -19,7 +19,7 @@ const RUN: &str = "run";
 const TOKEN: &str = "0123456789abcdef";
 const INCARNATION: u64 = 7;
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Bytes of each rank's input and of its output.
+/// Bytes of each region of a rank.
 const LENGTH: u64 = 4 << 20;
 /// Bytes of each rank's state: too many to be copied in passing.
 const STATE: usize = 1 << 20;
@@ -31,20 +31,23 @@ pub(crate) struct Rank {
     session: Session,
     input: Region,
     output: Region,
+    /// What coding lost: all zero at first.
+    pub(crate) residual: Region,
 }
 
 impl Rank {
     fn new(socket: PathBuf, slot: u32, (rank, ranks): (u32, u32)) -> Self {
         let options = Options { run: RUN.into(), socket, incarnation: INCARNATION, rank, ranks, patience: PATIENCE };
         let mut session = Session::new(options).unwrap();
-        let [state, input, output] = ["state", "input", "output"].map(|name| session.share(name, LENGTH).unwrap());
+        let names = ["state", "input", "output", "residual"];
+        let [state, input, output, residual] = names.map(|name| session.share(name, LENGTH).unwrap());
         let own = (slot * ranks + rank) as u8;
         assert!(state.write(0, &vec![own; STATE]));
         let part = Part { region: "state".into(), range: 0..STATE };
         session.begin_round(1, &State::default().with("vector", ElementType::U8, part), 0).unwrap();
         let elected = state.bytes(0..STATE).unwrap().iter().all(|byte| *byte == 0);
         assert!(elected, "rank {rank} of worker {slot} holds the state of the first");
-        Self { slot, index: rank, session, input, output }
+        Self { slot, index: rank, session, input, output, residual }
     }
 
     /// The part that holds these bytes, to give.

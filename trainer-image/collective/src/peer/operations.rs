@@ -196,10 +196,7 @@ impl Peer {
         }
         let gives_up = |flight: &Flight| flight.prepared.is_none() || !prepared_waits;
         let late = "the operation's total deadline passed";
-        // Others may have its data by now, and be prepared with it.
-        let detail = format!("{late} while data moved: the others decide whether its contribution counts");
-        let given = self.own_fault(AbortReason::PeerLost, detail);
-        self.give_up(|flight| gives_up(flight) && flight.begin.is_some(), &given, actions);
+        self.give_up_moving(gives_up, late, actions);
         // Not all had come: which of them it waited for, only the coordinator knows.
         self.give_up(gives_up, &Refusal { reason: AbortReason::Deadline, culprit: None, detail: late.to_owned() }, actions);
         self.leave_round(actions);
@@ -209,8 +206,17 @@ impl Peer {
     /// Gives up what it is not prepared for.
     pub(super) fn abandon(&mut self, actions: &mut Vec<Action>) {
         let bound = self.rules.prepared_waits;
-        let refusal = self.own_fault(AbortReason::TrainerLost, "the worker left the round");
-        self.give_up(|flight| flight.prepared.is_none() || !bound, &refusal, actions);
+        let gives_up = |flight: &Flight| flight.prepared.is_none() || !bound;
+        let left = "the worker left the round";
+        self.give_up_moving(gives_up, left, actions);
+        self.give_up(gives_up, &self.own_fault(AbortReason::TrainerLost, left), actions);
+    }
+
+    /// Gives up those of them whose data moves: others may have it by now, and be prepared with it.
+    fn give_up_moving(&mut self, which: impl Fn(&Flight) -> bool, why: &str, actions: &mut Vec<Action>) {
+        let detail = format!("{why} while data moved: the others decide whether its contribution counts");
+        let given = self.own_fault(AbortReason::PeerLost, detail);
+        self.give_up(|flight| which(flight) && flight.begin.is_some(), &given, actions);
     }
 
     /// Ends every operation, prepared or not: the others decide what counts.

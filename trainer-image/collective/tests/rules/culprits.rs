@@ -156,16 +156,24 @@ fn a_peer_names_itself_where_the_cause_is_its_own() {
     assert_eq!(ended(&done), own(AbortReason::PeerLost), "the others went on");
 }
 
+/// Others may have its data then, and be prepared with it, and nobody may know that it is not.
 #[test]
-fn a_deadline_names_the_peer_itself_once_data_moves_and_nobody_before() {
-    let (mut waiting, _) = waits_for(together());
+fn what_ends_while_data_moves_is_for_the_others_to_decide() {
+    let (waiting, _) = waits_for(together());
     let mut moving = waiting.clone();
-    assert_eq!(ended(&waiting.tick(peer::Event::Tick, 60_000)), (AbortReason::Deadline, None));
     let contributions = [0, 1].map(|slot| Contribution { slot, weight: 1, ..Contribution::default() }).to_vec();
     let record = Some(epoch(1, 1, &[0, 1]));
     let operation = Some(Operation { key: Some(Key { started: 1, ..operation::key(Some(&together())) }.into()), ..together() });
     let begin = Begin { operation, record, contributions, number: 1, ..Begin::default() };
     let moves = told(&mut moving, coordinator_message::Body::Begin(begin));
     assert!(matches!(moves[..], [peer::Action::Move(_)]), "{moves:?}");
-    assert_eq!(ended(&moving.tick(peer::Event::Tick, 60_000)), (AbortReason::PeerLost, Some(1)));
+    let again = || peer::Event::Arrived(arrive(1), None);
+    for (event, now, before) in [
+        (peer::Event::Tick, 60_000, (AbortReason::Deadline, None)),
+        (peer::Event::TrainerLost, 5, (AbortReason::TrainerLost, Some(1))),
+        (again(), 5, (AbortReason::TrainerLost, Some(1))),
+    ] {
+        assert_eq!(ended(&waiting.clone().tick(event.clone(), now)), before, "{event:?} before data moves");
+        assert_eq!(ended(&moving.clone().tick(event.clone(), now)), (AbortReason::PeerLost, Some(1)), "{event:?}");
+    }
 }

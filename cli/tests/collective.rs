@@ -109,7 +109,7 @@ fn bad_input_is_refused_with_what_would_be_right() {
         (&["--path", "shm", "--tls", "on"], "--tls on is for --path tcp"),
         (&["--reference", "--path", "tcp"], "give --path shm"),
         (&["--peer", "gloo", "--path", "shm"], "give --path tcp"),
-        (&["--channels", "33"], "give 1 to 32"),
+        (&["--channels", "17"], "give 1 to 16"),
         (&["--peers", "64", "--bytes", "16GiB"], "give fewer bytes or peers"),
     ];
     for (arguments, expected) in cases {

@@ -184,6 +184,25 @@ fn a_contributor_that_moves_slowly_holds_an_operation_no_longer_than_a_round_may
     assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Begin(_))), 2, "the others begin again");
 }
 
+#[test]
+fn the_time_for_moving_begins_when_data_moves() {
+    let mut coordinator = training(&[0, 2, 3]);
+    for slot in [2, 3] {
+        say(&mut coordinator, slot, enter(slot, operation::ends_round(ROUND, 1, 8)), 0);
+    }
+    assert_eq!(evicted(&pass(&mut coordinator, &[0, 2, 3], TIMEOUT)), []);
+    let done = say(&mut coordinator, 0, enter(0, operation::ends_round(ROUND, 1, 8)), TIMEOUT);
+    assert_eq!(count(&done, |body| matches!(body, coordinator_message::Body::Begin(_))), 3);
+    assert_eq!(evicted(&tick(&mut coordinator, Event::Tick, TIMEOUT + 1)), [], "it has entered in time");
+    for now in (TIMEOUT..2 * TIMEOUT).step_by(500) {
+        for slot in [0, 2, 3] {
+            say(&mut coordinator, slot, peer_message::Body::Heartbeat(Heartbeat {}), now);
+        }
+        assert_eq!(evicted(&tick(&mut coordinator, Event::Tick, now)), [], "at {now}");
+    }
+    assert_eq!(evicted(&tick(&mut coordinator, Event::Tick, 2 * TIMEOUT + 2)), [(0, AbortReason::Straggler)]);
+}
+
 /// One operation after another, each of which is short.
 #[test]
 fn a_contributor_that_always_moves_something_is_not_late() {

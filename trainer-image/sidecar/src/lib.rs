@@ -221,7 +221,11 @@ where
     Trainer: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
     let Surroundings { transport, incoming, address, trainers, regions, tell, rules, stop } = surroundings;
-    let (bounds, secret) = (config.bounds, Secret::new(&config.token));
+    let (mut bounds, secret) = (config.bounds, Secret::new(&config.token));
+    if config.contributor {
+        // Its copies are waited for one after the other.
+        bounds.channels = Some(1);
+    }
     let lanes = Lanes::new(&config.settings.run, config.slot, secret.clone(), transport).within(bounds);
     let (inbox, events) = mpsc::channel(1024);
     let operations = Operations::default();

@@ -200,8 +200,9 @@ pub(crate) struct World {
     without_majority: Option<Millis>,
     ruinous: bool,
     history: BTreeMap<u64, CommitRecord>,
-    /// The last round, once there is one with all workers: faults are over then.
+    /// The last round, once there is one with all workers; and who was struck since then, and may not learn of it any more.
     last: Option<u64>,
+    struck: BTreeSet<u32>,
     operate: bool,
     schedule: Schedule,
     /// Roots of states whose repair began.
@@ -267,7 +268,7 @@ impl World {
             world.at(when, Happening::RestartTrainer(slot));
         }
         while let Some(Reverse((time, sequence))) = world.queue.pop() {
-            let done = world.finished().count() == world.nodes.len();
+            let done = world.nodes.iter().all(|node| world.has_ended(node));
             if time > END || done || world.wrong.is_some() || world.holds_without_majority() {
                 break;
             }
@@ -313,6 +314,7 @@ impl World {
             ruinous: schedule.faults.ruinous,
             history: BTreeMap::new(),
             last: None,
+            struck: BTreeSet::new(),
             operate: schedule.operations,
             schedule: *schedule,
             mixtures: BTreeSet::new(),

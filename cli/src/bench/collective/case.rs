@@ -291,8 +291,8 @@ pub(crate) mod tests {
         assert_eq!(refused(together), "--rtt is for --path tcp: ranks that share memory have no link");
         let secured = Wanted { path: Path::Shm, tls: true, ..wanted() };
         assert_eq!(refused(secured), "--tls on is for --path tcp: ranks that share memory have no link");
-        let many = Wanted { lane: Lane { channels: Some(33), window: None }, ..wanted() };
-        assert_eq!(refused(many), "--channels 33: give 1 to 32");
+        let many = Wanted { lane: Lane { channels: Some(17), window: None }, ..wanted() };
+        assert_eq!(refused(many), "--channels 17: give 1 to 16");
         let narrow = Wanted { lane: Lane { channels: None, window: Some(Bytes(4096)) }, ..wanted() };
         assert_eq!(refused(narrow), "--window 4KiB: give 64KiB to 1GiB");
     }

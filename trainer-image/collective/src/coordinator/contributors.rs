@@ -12,12 +12,20 @@ use crate::state::election::{Revision, Standing};
 use crate::v1::{AbortReason, Begin, Flight, Member, OperationKind, Start, StateStrategy};
 use crate::{Millis, Refusal, chain, ledger};
 
+/// What a contributor is waited for to do.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+enum What {
+    Arrive,
+    Enter(Key),
+    /// To move its part of this attempt.
+    Move(u64),
+}
+
 /// A contributor for whom the others wait.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Awaited {
     slot: u32,
-    /// In which operation; none at a round's start.
-    key: Option<Key>,
+    what: What,
     since: Millis,
 }
 
@@ -49,11 +57,11 @@ impl Coordinator {
     pub(super) fn drop_late_contributors(&mut self, now: Millis) {
         let waited_for = if self.phase == Phase::Open { self.waited_for() } else { BTreeSet::new() };
         let before = std::mem::take(&mut self.awaited);
-        let since = |slot: u32, key: &Option<Key>| {
-            let known = before.binary_search_by(|awaited| (awaited.slot, &awaited.key).cmp(&(slot, key))).ok();
+        let since = |slot: u32, what: &What| {
+            let known = before.binary_search_by(|awaited| (awaited.slot, &awaited.what).cmp(&(slot, what))).ok();
             known.map_or(now, |position| before[position].since)
         };
-        self.awaited = waited_for.into_iter().map(|(slot, key)| Awaited { since: since(slot, &key), slot, key }).collect();
+        self.awaited = waited_for.into_iter().map(|(slot, what)| Awaited { since: since(slot, &what), slot, what }).collect();
         let timeout = self.settings.round_timeout;
         let late = |awaited: &&Awaited| now.saturating_sub(awaited.since) > timeout;
         for slot in self.awaited.iter().filter(late).map(|awaited| awaited.slot).collect::<BTreeSet<_>>() {
@@ -82,24 +90,28 @@ impl Coordinator {
         }
     }
 
-    /// Contributors for whom the trusted members wait, and in which operation: those for whom alone they wait at a round's start
-    /// (without key) or to enter, and those that are in an operation whose data moves. Who moves slowly holds the others there as
-    /// well as itself, so it is not asked who else has not ended.
-    fn waited_for(&self) -> BTreeSet<(u32, Option<Key>)> {
+    /// Contributors for whom the trusted members wait: those for whom alone they wait at a round's start or to enter, and those that
+    /// have not ended an attempt whose data moves. Who moves slowly holds the others there as well as itself, so it is not asked who
+    /// else has not ended.
+    fn waited_for(&self) -> BTreeSet<(u32, What)> {
         let mut waited_for = BTreeSet::new();
         if self.trusted().all(|session| session.start.is_none() && session.arrive.is_some()) {
             let late = self.contributors().filter(|session| session.arrive.is_none());
-            waited_for.extend(late.map(|session| (session.member.slot, None)));
+            waited_for.extend(late.map(|session| (session.member.slot, What::Arrive)));
+        }
+        for (key, begin) in &self.moving {
+            let is_prepared = |session: &Session| session.flights.get(key).is_some_and(|flight| flight.prepared.is_some());
+            let gives = |session: &&Session| begin.contributions.iter().any(|given| given.slot == session.member.slot);
+            let waiting = self.contributors().filter(gives).filter(|session| !is_prepared(session));
+            waited_for.extend(waiting.map(|session| (session.member.slot, What::Move(begin.number))));
         }
         let keys: BTreeSet<&Key> = self.trusted().flat_map(|session| session.flights.keys()).collect();
-        for key in keys {
-            let moves = self.moving.contains_key(key);
-            let is_prepared = |session: &Session| session.flights.get(key).is_some_and(|flight| flight.prepared.is_some());
-            let does = |session: &Session| if moves { is_prepared(session) } else { session.enter(key).is_some() };
+        for key in keys.into_iter().filter(|key| !self.moving.contains_key(key)) {
+            let entered = |session: &Session| session.enter(key).is_some();
             let takes_part = |session: &&Session| operation::among(&key.slots, session.member.slot);
-            if moves || self.trusted().filter(takes_part).all(does) {
-                let waiting = self.contributors().filter(takes_part).filter(|session| !does(session));
-                waited_for.extend(waiting.map(|session| (session.member.slot, Some(key.clone()))));
+            if self.trusted().filter(takes_part).all(entered) {
+                let waiting = self.contributors().filter(takes_part).filter(|session| !entered(session));
+                waited_for.extend(waiting.map(|session| (session.member.slot, What::Enter(key.clone()))));
             }
         }
         waited_for

@@ -16,8 +16,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Most connections of one lane: as many as a receiver admits of one peer.
-    pub const MOST_CHANNELS: usize = 32;
+    /// Most connections of one lane; a receiver admits twice as many of one peer, because those that have ended are noticed late.
+    pub const MOST_CHANNELS: usize = 16;
 }
 
 impl Default for Bounds {

@@ -22,15 +22,12 @@ use crate::v1::Member;
 const RATE: u64 = 125_000_000;
 /// Bytes that one connection has on the way at most, by the system's usual limits.
 const IN_FLIGHT: f64 = (4 << 20) as f64;
-/// Most channels of a lane, where nobody says how many: half of those that the receiver admits, because those of a process that
-/// has ended are noticed late.
-const MOST: usize = Bounds::MOST_CHANNELS / 2;
 
 /// How many connections a lane has: those that are wanted, as far as they are admitted, or those that fill a link with this
 /// round-trip time and bandwidth, where that was measured.
 fn channels(wanted: Option<usize>, round_trip: Duration, bandwidth: Option<u64>) -> usize {
     let rate = bandwidth.unwrap_or(RATE).max(RATE) as f64;
-    let filling = || ((round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize).min(MOST);
+    let filling = || (round_trip.as_secs_f64() * rate / IN_FLIGHT).ceil() as usize;
     wanted.unwrap_or_else(filling).clamp(1, Bounds::MOST_CHANNELS)
 }
 
@@ -166,6 +163,6 @@ mod tests {
     #[test]
     fn no_more_connections_are_opened_than_are_admitted() {
         let wanted = |wanted| channels(Some(wanted), Duration::ZERO, None);
-        assert_eq!((wanted(0), wanted(7), wanted(32), wanted(33)), (1, 7, 32, 32));
+        assert_eq!((wanted(0), wanted(7), wanted(16), wanted(17)), (1, 7, 16, 16));
     }
 }

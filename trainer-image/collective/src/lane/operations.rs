@@ -31,7 +31,7 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        let [guests, receivers] = [Bounds::MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
+        let [guests, receivers] = [2 * Bounds::MOST_CHANNELS, MOST_ANSWERS].map(Guests::new);
         Self { guests, receivers, state: Mutex::default(), changed: Notify::default() }
     }
 }

@@ -15,14 +15,16 @@ const QUIET: Duration = Duration::from_secs(30);
 const ASKS: u32 = 4;
 
 /// Sends without waiting for more (`TCP_NODELAY`); between processes of one machine also without the timers that pace senders
-/// over a distance (BBR), which cost a fifth of the time there and win nothing. A connection whose other end is gone without a word ends, and holds no
-/// place any longer.
+/// over a distance (BBR), which cost a fifth of the time there and win nothing. A connection whose other end is gone without a word
+/// ends, and holds no place any longer.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, QUIET)?;
     sockopt::set_tcp_keepintvl(stream, QUIET)?;
     sockopt::set_tcp_keepcnt(stream, ASKS)?;
+    // The system asks nothing while something that it has sent is not acknowledged.
+    sockopt::set_tcp_user_timeout(stream, (QUIET * (ASKS + 1)).as_millis() as u32)?;
     if stream.local_addr()?.ip() == stream.peer_addr()?.ip() {
         // As it is, where the system does not let us choose.
         let _not_allowed = sockopt::set_tcp_congestion(stream, UNPACED);

@@ -15,6 +15,24 @@ impl World {
         self.nodes.iter().filter(ended).map(|node| &node.trainer.state)
     }
 
+    /// Whether a worker has done the last round, or was struck since somebody had.
+    pub(super) fn has_ended(&self, node: &Node) -> bool {
+        self.last.is_some_and(|last| node.trainer.rounds == last || self.struck.contains(&node.me.slot))
+    }
+
+    /// In half of the schedules nobody is struck any more once the last round is committed; in the others those who have not learned
+    /// of it yet must learn it from the others all the same.
+    pub(super) fn is_over(&self) -> bool {
+        self.last.is_some() && self.schedule.patient
+    }
+
+    /// A process of this worker ends.
+    pub(super) fn strike(&mut self, slot: u32) {
+        if self.last.is_some() {
+            self.struck.insert(slot);
+        }
+    }
+
     /// The run ends with this round, if it has gone on for long enough and everybody is in it: whatever has happened to a worker, it
     /// is back by then.
     pub(super) fn end_with(&mut self, commit: &Commit) {

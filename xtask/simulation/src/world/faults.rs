@@ -122,9 +122,10 @@ impl World {
             let knows = chain::rounds(self.nodes[member.slot as usize].peer.committed()) == newest;
             member.slot != slot && self.is(member) && knows && !member.contributor
         });
-        if survivors.count() == 0 || self.last.is_some() || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
+        if survivors.count() == 0 || self.is_over() || !self.node(slot).alive || !self.may_lose(End::Worker(slot)) {
             return;
         }
+        self.strike(slot);
         let me = self.node(slot).me.clone();
         for id in self
             .sessions
@@ -174,9 +175,10 @@ impl World {
         let newest = self.history.keys().last().copied().unwrap_or(0);
         let gives = |node: &&Node| !node.trainer.mixture && !self.never_gives(node.me.slot);
         let holds = |node: &&Node| node.me.slot != slot && node.trainer.alive && node.trainer.rounds == newest && gives(node);
-        if self.nodes.iter().filter(holds).count() == 0 || self.last.is_some() || self.node(slot).peer.is_prepared() {
+        if self.nodes.iter().filter(holds).count() == 0 || self.is_over() || self.node(slot).peer.is_prepared() {
             return;
         }
+        self.strike(slot);
         let node = self.node(slot);
         node.trainer.waits.clear();
         node.trainer.doubts.clear();

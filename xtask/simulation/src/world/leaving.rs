@@ -5,6 +5,9 @@ use atoll_collective::peer;
 
 use super::{FAULTS_UNTIL, Happening, LIVENESS, World};
 
+/// A sidecar that leaves votes for this part of the liveness time, as the real one does.
+const VOTES: u64 = 16;
+
 impl World {
     /// Every other one strikes whoever has the coordinator's role then.
     pub(super) fn plan_leaves(&mut self, leaves: u32, workers: u64) {
@@ -18,7 +21,7 @@ impl World {
     pub(super) fn leave(&mut self, slot: Option<u32>) {
         let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
         let Some(slot) = slot.or(coordinator) else { return };
-        let (until, ended) = (self.now + LIVENESS, self.last.is_some());
+        let (until, ended) = (self.now + LIVENESS, self.is_over());
         let node = self.node(slot);
         if !node.alive || node.leaves.is_some() || ended {
             return;
@@ -33,9 +36,11 @@ impl World {
     pub(super) fn end_what_left(&mut self, slot: u32) {
         let Some(until) = self.node(slot).leaves else { return };
         let term = self.node(slot).coordinator.as_ref().map(Coordinator::term);
+        let is_voter = self.node(slot).petition.votes_with_others();
         let others = self.node(slot).petition.listeners();
         let serves = |term| others.iter().any(|other| self.session_of(slot, other.slot, term).is_some());
-        let is_needed = term.is_some_and(serves) || self.node(slot).petition.votes_with_others();
+        let votes = is_voter && self.now + LIVENESS < until + LIVENESS / VOTES;
+        let is_needed = term.is_some_and(serves) || votes;
         if self.now >= until || !is_needed {
             self.crash(slot);
         }

@@ -3,7 +3,7 @@
 use atoll_collective::operation::Key;
 use atoll_collective::v1::{CommitRecord, Contribution, Enter, OperationKind};
 
-use super::{GRACE, World};
+use super::{GRACE, Node, World};
 
 /// A vector: its first element is read when a move begins, its last when it ends.
 pub(super) type Vector = [i64; 2];
@@ -115,12 +115,13 @@ impl World {
         self.require(!(in_round || committed), || format!("{key} counts what w{slot} is told is aborted"));
     }
 
-    /// Whoever has done all rounds knows what became of every call of its that was in doubt; and if one has, all have.
+    /// Whoever has done all rounds knows what became of every call of its; and if one has, all have that live.
     pub(super) fn check_ends(&mut self) {
-        let doubts = self.nodes.iter().find(|node| Some(node.trainer.rounds) == self.last && !node.trainer.doubts.is_empty());
-        let slot = doubts.map(|node| node.me.slot);
-        self.require(slot.is_none(), || format!("w{} has done all rounds and is in doubt", slot.unwrap_or(0)));
-        let late = self.nodes.iter().find(|node| self.last.is_some_and(|last| node.trainer.rounds != last));
+        let waits = |node: &&Node| !(node.trainer.doubts.is_empty() && node.trainer.waits.is_empty());
+        let waits = self.nodes.iter().filter(|node| Some(node.trainer.rounds) == self.last).find(waits);
+        let slot = waits.map(|node| node.me.slot);
+        self.require(slot.is_none(), || format!("w{} has done all rounds and waits for an outcome", slot.unwrap_or(0)));
+        let late = self.nodes.iter().find(|node| self.last.is_some() && !self.has_ended(node));
         let slot = late.map(|node| node.me.slot);
         self.require(slot.is_none(), || format!("w{} does not end with the others", slot.unwrap_or(0)));
     }

@@ -41,12 +41,6 @@ fn a_coordinator_that_is_told_to_stop_hands_its_role_over_and_nobody_waits_for_a
     run.assert_one_history();
 }
 
-/// Whether a process has ended: its parent, who stands still, has not asked for how.
-fn has_ended(process: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z'))
-}
-
 /// The hub is one voter of three and away: the last vote for a record without the one that leaves is its own.
 #[test]
 fn one_of_two_that_is_told_to_stop_votes_until_the_other_can_do_without_it() {
@@ -56,11 +50,8 @@ fn one_of_two_that_is_told_to_stop_votes_until_the_other_can_do_without_it() {
         run.signal_hub(Signal::STOP);
         let coordinator = run.coordinator();
         let stopped = if stops_coordinator { coordinator } else { 1 - coordinator };
-        let process = run.pid(stopped);
         run.signal(&[stopped], Signal::TERM);
         let alone = run.round_of(&[1 - stopped], run.newest());
-        // It has ended, though nobody has taken notice of that yet.
-        run.until(|| has_ended(process).then_some(()));
         run.signal_hub(Signal::CONT);
         run.round_of(&[0, 1], alone.number());
         run.assert_one_history();

@@ -250,10 +250,6 @@ impl Core {
     }
 
     pub(super) fn begin_round(&mut self, request: BeginRoundRequest, answer: Answer<BeginRoundReply>) {
-        if self.petition.is_leaving() {
-            let _gone = answer.send(Err(Status::unavailable("the sidecar was told to stop")));
-            return;
-        }
         let state = State::find(&self.shared.regions, request.incarnation, &request.state);
         let strategy = request.strategy();
         let attached = self.trainer.as_mut().filter(|trainer| trainer.incarnation == request.incarnation);

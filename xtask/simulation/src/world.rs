@@ -113,8 +113,6 @@ struct Trainer {
     mixture: bool,
     /// Operations that it waits for, and when each call must have returned.
     waits: BTreeMap<Key, (Enter, Millis)>,
-    /// Contributions whose calls are in doubt.
-    doubts: BTreeSet<u64>,
     /// What its regions hold, by the operation that it uses each for; written anew for the next of that name.
     inputs: BTreeMap<Key, i64>,
     /// What it trains for now; a round that begins, and one that it asks for, end what it was doing.

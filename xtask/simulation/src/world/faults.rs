@@ -163,7 +163,6 @@ impl World {
         node.moving.clear();
         node.outputs.clear();
         node.trainer.waits.clear();
-        node.trainer.doubts.clear();
         node.trainer.start = None;
         let trainer = node.trainer.incarnation;
         self.soon(20, Happening::Tick(slot));
@@ -181,7 +180,6 @@ impl World {
         self.strike(slot);
         let node = self.node(slot);
         node.trainer.waits.clear();
-        node.trainer.doubts.clear();
         if std::mem::take(&mut node.trainer.alive) {
             if node.alive {
                 self.peer_event(slot, peer::Event::TrainerLost);

@@ -197,9 +197,6 @@ impl World {
         let asked = Key { started: 0, ..key.clone() };
         let waited = self.node(slot).trainer.waits.remove(&asked);
         self.check_input(slot, key, waited.as_ref().map(|(enter, _)| enter));
-        if let (Some((enter, _)), true) = (&waited, outcome != Outcome::InDoubt) {
-            self.node(slot).trainer.doubts.remove(&number(enter));
-        }
         match outcome {
             Outcome::Committed(commit) => {
                 self.check_outcome(slot, &commit);
@@ -237,7 +234,7 @@ impl World {
             }
             Outcome::InDoubt => {
                 let Some((enter, by)) = waited else { return };
-                self.check_doubt(slot, key, &enter, by);
+                self.check_doubt(slot, key, by);
                 let deadline = self.now + 10_000;
                 self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));

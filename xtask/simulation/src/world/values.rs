@@ -3,7 +3,7 @@
 use atoll_collective::operation::Key;
 use atoll_collective::v1::{CommitRecord, Contribution, Enter, OperationKind};
 
-use super::{GRACE, Node, World};
+use super::{GRACE, World};
 
 /// A vector: its first element is read when a move begins, its last when it ends.
 pub(super) type Vector = [i64; 2];
@@ -94,9 +94,8 @@ impl World {
     }
 
     /// A call is in doubt at its deadline, when it holds a result whose outcome has not reached it.
-    pub(super) fn check_doubt(&mut self, slot: u32, key: &Key, enter: &Enter, by: u64) {
+    pub(super) fn check_doubt(&mut self, slot: u32, key: &Key, by: u64) {
         self.doubts += 1;
-        self.node(slot).trainer.doubts.insert(number(enter));
         let holds = self.nodes[slot as usize].outputs.contains_key(key);
         self.require(holds, || format!("{key} is in doubt for w{slot}, which holds no result of it"));
         let now = self.now;
@@ -117,8 +116,7 @@ impl World {
 
     /// Whoever has done all rounds knows what became of every call of its; and if one has, all have that live.
     pub(super) fn check_ends(&mut self) {
-        let waits = |node: &&Node| !(node.trainer.doubts.is_empty() && node.trainer.waits.is_empty());
-        let waits = self.nodes.iter().filter(|node| Some(node.trainer.rounds) == self.last).find(waits);
+        let waits = self.nodes.iter().find(|node| Some(node.trainer.rounds) == self.last && !node.trainer.waits.is_empty());
         let slot = waits.map(|node| node.me.slot);
         self.require(slot.is_none(), || format!("w{} has done all rounds and waits for an outcome", slot.unwrap_or(0)));
         let late = self.nodes.iter().find(|node| self.last.is_some() && !self.has_ended(node));

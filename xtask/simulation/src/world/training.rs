@@ -317,14 +317,9 @@ impl World {
     pub(super) fn arrive(&mut self, slot: u32, incarnation: u64) {
         let strategy = if self.only_receives(slot) { StateStrategy::ReceiveOnly } else { StateStrategy::Enforce };
         let ended = self.last == Some(self.nodes[slot as usize].trainer.rounds);
-        let now = self.now;
         let node = self.node(slot);
         if !node.alive || !node.trainer.alive || node.trainer.incarnation != incarnation || ended {
             return;
-        }
-        // Nobody begins anything more there; but who alone has the newest state does not end, though it was told to.
-        if node.leaves.is_some_and(|until| now < until) {
-            return self.soon(500, Happening::ArriveAgain { slot, trainer: incarnation });
         }
         let arrive = Arrive {
             round: node.trainer.rounds + 1,

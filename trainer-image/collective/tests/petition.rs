@@ -159,9 +159,11 @@ fn a_coordinator_that_is_outbid_bids_again_for_the_same_record() {
     let refused = Ruling { record: Some(record.clone()), promised: Some(rival), ..Ruling::default() };
     petition.tick(Event::Answered { question, voter: member(1), ruling: refused }, 1_001);
     petition.tick(Event::Propose(second(&[0])), 1_002);
-    let (question, ballot, proposed) = put(&petition.tick(Event::Tick, 1_300));
+    let (_, ballot, _) = put(&petition.tick(Event::Tick, 1_001 + LIVENESS / 4 - 1));
+    assert_eq!(ballot.number, 0, "the rival has its time");
+    let (question, ballot, proposed) = put(&petition.tick(Event::Tick, 1_300 + LIVENESS / 4));
     assert_eq!((ballot.number, proposed), (4, None));
-    let (_, ballot, proposed) = put(&petition.tick(granting(question, 1, &record, ballot), 1_301));
+    let (_, ballot, proposed) = put(&petition.tick(granting(question, 1, &record, ballot), 1_301 + LIVENESS / 4));
     assert_eq!((ballot.number, proposed), (4, Some(second(&[0, 1]))), "another proposal meanwhile changes nothing");
 }
 
@@ -264,19 +266,35 @@ fn nobody_says_for_the_coordinator_that_it_leaves() {
 fn a_coordinator_that_leaves_asks_for_no_term_and_tells_all() {
     let mut leaving = petition(0, &EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1, 2]) });
     assert_eq!(leaving.listeners(), [], "the hub alone hears it");
-    leaving.leave();
+    leaving.leave(1);
     assert_eq!(leaving.listeners(), [member(1), member(2)]);
     assert_eq!(leaving.tick(Event::RequestTerm(1), 1), []);
 }
 
 #[test]
 fn others_need_its_vote_as_long_as_the_record_names_it_beside_them() {
-    let needed = |record: &EpochRecord| petition(0, record).votes_with_others();
+    let needed = |record: &EpochRecord| {
+        let mut leaving = petition(0, record);
+        leaving.leave(5);
+        leaving.is_needed(false, 5 + LIVENESS / 16 - 1)
+    };
     let volunteer = Member { contributor: true, ..member(2) };
     assert!(needed(&first(&[0, 1])));
     assert!(!needed(&first(&[1, 2])), "it was evicted");
     assert!(!needed(&EpochRecord { members: vec![member(0), volunteer], ..first(&[0]) }), "nobody else votes");
     assert!(!needed(&EpochRecord { arbiter: ArbiterKind::Single.into(), ..first(&[0, 1]) }), "the hub alone decides");
+}
+
+#[test]
+fn who_leaves_waits_a_moment_for_votes_and_the_liveness_time_for_who_follows_it_as_coordinator() {
+    let mut leaving = petition(0, &first(&[0, 1]));
+    assert!(leaving.is_needed(false, Millis::MAX), "it was not told to leave");
+    leaving.leave(5);
+    assert!(!leaving.is_needed(false, 5 + LIVENESS / 16));
+    assert!(leaving.is_needed(true, 5 + LIVENESS - 1));
+    assert!(!leaving.is_needed(true, 5 + LIVENESS));
+    leaving.let_go();
+    assert!(!leaving.is_needed(false, 6));
 }
 
 #[test]
@@ -299,4 +317,68 @@ fn its_state_survives_being_stored() {
     petition.beat(&beat, LIVENESS + 2);
     let copy: Petition = serde_json::from_str(&serde_json::to_string(&petition).unwrap()).unwrap();
     assert_eq!(copy, petition);
+}
+
+/// Lets the petitions of these slots of record [0, 1, 2] ask at these times, with `delay` between any two; when one of them has the
+/// next term. Slot 0, which coordinated, answers nobody.
+fn contest(from: &[(u32, Millis)], delay: Millis) -> Option<Millis> {
+    let record = first(&[0, 1, 2]);
+    let mut petitions: Vec<_> = from.iter().map(|(slot, _)| petition(*slot, &record)).collect();
+    let place = |slot: u32| from.iter().position(|(asks, _)| *asks == slot);
+    // What arrives when, at whom; `from` of an answer asks.
+    let mut questions: Vec<(Millis, usize, usize, u64, Question)> = Vec::new();
+    let mut answers: Vec<(Millis, usize, Event)> = Vec::new();
+    for now in LIVENESS + 1..20 * LIVENESS {
+        let mut done: Vec<(usize, Action)> = Vec::new();
+        for (at, petition) in petitions.iter_mut().enumerate() {
+            let since = now.checked_sub(LIVENESS + 1 + from[at].1);
+            if since.is_some_and(|since| since % 50 == 0) {
+                done.extend(petition.tick(Event::RequestTerm(1), now).into_iter().map(|action| (at, action)));
+            }
+            if now % 25 == 0 {
+                done.extend(petition.tick(Event::Tick, now).into_iter().map(|action| (at, action)));
+            }
+        }
+        for (_, asks, voter, question, body) in questions.extract_if(.., |(when, ..)| *when == now) {
+            let (ruling, more) = match &body {
+                Question::Term(request) => petitions[voter].promise(request, now),
+                Question::Epoch(request) => petitions[voter].accept(request, now),
+            };
+            done.extend(more.into_iter().map(|action| (voter, action)));
+            answers.push((now + delay, asks, Event::Answered { question, voter: member(from[voter].0), ruling }));
+        }
+        for (_, asks, event) in answers.extract_if(.., |(when, ..)| *when == now) {
+            done.extend(petitions[asks].tick(event, now).into_iter().map(|action| (asks, action)));
+        }
+        for (asks, action) in done {
+            match action {
+                Action::Ask { voter, question, body } => {
+                    questions.extend(place(voter.slot).map(|voter| (now + delay, asks, voter, question, body)));
+                }
+                Action::Located(record) if record.term == 2 => return Some(now - LIVENESS),
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn candidates_that_ask_at_the_same_time_do_not_outbid_each_other_for_ever() {
+    let mut longest = 0;
+    for delay in [1, 2, 10, 40] {
+        for second in (0..400).step_by(5) {
+            // A third one that is no voter of the record asks as well, or does not.
+            for third in [None, Some(0), Some(20), Some(130)] {
+                for swap in [false, true] {
+                    let (one, two) = if swap { (second, 0) } else { (0, second) };
+                    let mut from = vec![(1, one), (2, two)];
+                    from.extend(third.map(|third| (3, third)));
+                    let took = contest(&from, delay);
+                    longest = longest.max(took.unwrap_or_else(|| panic!("nobody has the term: {from:?}, delay {delay}")));
+                }
+            }
+        }
+    }
+    assert!(longest <= 2 * LIVENESS, "{longest} ms");
 }

@@ -131,8 +131,6 @@ struct Node {
     peer: Peer,
     petition: Petition,
     next_beat: Millis,
-    /// It was told to stop, and ends by then.
-    leaves: Option<Millis>,
     session: Option<SessionId>,
     /// Counts fetches: an earlier one that was stopped brings nothing.
     fetches: u64,
@@ -238,7 +236,6 @@ impl Node {
             alive: false,
             stopped_until: 0,
             next_beat: 0,
-            leaves: None,
             session: None,
             dials: 0,
             fetches: 0,

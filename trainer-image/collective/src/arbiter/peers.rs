@@ -10,7 +10,7 @@ use crate::rules::Rules;
 use crate::v1::{Ballot, BeatRequest, EpochRecord, EpochRequest, Member, Ruling, TermRequest};
 
 /// Who got a promise has this part of the liveness time to make something of it before another is heard.
-const HEAD_START: Millis = 4;
+pub(super) const HEAD_START: Millis = 4;
 
 /// A voter; `Serialize` so that it can be inspected.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

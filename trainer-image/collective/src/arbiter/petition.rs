@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::peers::HEAD_START;
 use super::{Acceptor, Process, follows, is_trusted, majority, next_term, process, voters};
 use crate::clock::Clock;
 use crate::rules::Rules;
@@ -154,8 +155,9 @@ pub struct Petition {
     /// Counts questions; the answer to an earlier one is news, not a vote.
     question: u64,
     asked: Millis,
-    /// The highest ballot that was heard of in this place.
+    /// The highest ballot that was heard of in this place, and when.
     highest: Ballot,
+    outbid: Millis,
     /// By the voter's slot, when it answered last.
     answered: BTreeMap<u32, Millis>,
     /// Since when it asks without reaching a majority, and whether it has said so.
@@ -163,6 +165,9 @@ pub struct Petition {
     told: bool,
     /// The voters that a human lets count as all.
     survivors: Vec<Member>,
+    /// When it was told to stop, and whether it was evicted since.
+    leaves: Option<Millis>,
+    let_go: bool,
     clock: Clock,
     rules: Rules,
 }
@@ -171,6 +176,8 @@ pub struct Petition {
 const ASK_AGAIN: Millis = 200;
 /// Voters ask for a term in the order of their slots, each this part of the liveness time after the one before.
 const TURN: Millis = 16;
+/// Who leaves votes for this part of the liveness time.
+const VOTES: Millis = 16;
 
 impl Petition {
     /// The petition of the process `me`. A coordinator is lost after `liveness` milliseconds without heartbeat; people are
@@ -188,10 +195,13 @@ impl Petition {
             question: 0,
             asked: 0,
             highest: Ballot::default(),
+            outbid: 0,
             answered: BTreeMap::new(),
             alone_since: None,
             told: false,
             survivors: Vec::new(),
+            leaves: None,
+            let_go: false,
             clock: Clock::default(),
             rules: Rules::default(),
         }
@@ -217,9 +227,25 @@ impl Petition {
 
     /// This sidecar was told to stop: it asks for no term any more, and its heartbeats say so. Who hears that the coordinator
     /// leaves asks for the next term at once.
-    pub fn leave(&mut self) {
+    pub fn leave(&mut self, now: Millis) {
         self.wish = None;
+        self.leaves = Some(self.clock.at(now));
         self.acceptor.leave();
+    }
+
+    /// It was evicted since it was told to stop: its vote is not needed any more, whatever record it knows.
+    pub fn let_go(&mut self) {
+        self.let_go = self.is_leaving();
+    }
+
+    /// Whether a sidecar that was told to stop has to stay: where it `serves` others as their coordinator, until one of them has
+    /// the role, and no longer than for somebody who is lost; as a voter for a moment, because where all are told to stop
+    /// nobody is left who would ask for its vote.
+    #[must_use]
+    pub fn is_needed(&self, serves: bool, now: Millis) -> bool {
+        let leaving_for = self.leaves.map_or(0, |leaves| now.saturating_sub(leaves));
+        let votes = !self.let_go && self.votes_with_others() && leaving_for < self.liveness / VOTES;
+        votes || serves && leaving_for < self.liveness
     }
 
     /// Its sidecar was told to stop.
@@ -239,8 +265,7 @@ impl Petition {
 
     /// Whether others may need its vote in order to do without it: under `Peers`, as long as the newest record that it knows names
     /// it as a voter beside them.
-    #[must_use]
-    pub fn votes_with_others(&self) -> bool {
+    fn votes_with_others(&self) -> bool {
         let trusted = || self.record().members.iter().filter(|member| !member.contributor);
         self.in_force() && trusted().any(|member| self.is_me(member)) && trusted().any(|member| !self.is_me(member))
     }
@@ -433,7 +458,8 @@ impl Petition {
             }
             (Stage::Idle, _) => self.prepare(now, actions),
             (Stage::Preparing { number, .. } | Stage::Accepting { number, .. }, _) if due => {
-                if self.highest > self.ballot(*number) {
+                let is_behind = self.highest > self.ballot(*number);
+                if is_behind && now.saturating_sub(self.outbid) >= self.retreat() {
                     self.prepare(now, actions);
                 } else {
                     self.ask(now, actions);
@@ -442,6 +468,12 @@ impl Petition {
             _ => {}
         }
         self.watch_majority(now, actions);
+    }
+
+    /// How long who is outbid gives way: the other has the voters' head start, and they differ in when they try again. Without
+    /// that, two that began at once would outbid each other for ever.
+    fn retreat(&self) -> Millis {
+        self.liveness / HEAD_START + self.turn() * (self.liveness / TURN)
     }
 
     /// Begins a ballot above all that it has heard of.
@@ -542,7 +574,10 @@ impl Petition {
         }
         // Another process at the voter's address has no vote; what was said of another place is old.
         let Some(promised) = ruling.promised.filter(|_| ruling.record.as_ref() == Some(self.record())) else { return };
-        self.highest = self.highest.max(promised);
+        if promised > self.highest {
+            self.highest = promised;
+            self.outbid = now;
+        }
         self.answered.insert(voter.slot, now);
         if question != self.question || !ruling.granted {
             return;

@@ -47,8 +47,6 @@ use trainer::Trainer;
 
 /// How often time passes for the state machines.
 const TICK: Duration = Duration::from_millis(25);
-/// Who leaves votes for this part of the liveness time.
-const VOTES: u32 = 16;
 
 /// Everything that can happen to a sidecar.
 // Moved once, from a task to the core.
@@ -186,8 +184,6 @@ pub(crate) struct Core {
     /// What the two state machines of this sidecar say to each other.
     local: std::collections::VecDeque<Local>,
     last_beat: Option<Instant>,
-    /// It was evicted since it was told to stop.
-    let_go: bool,
     /// Counts fetches, and states that were hashed: what an earlier one still says is dropped.
     fetches: u64,
     hashes: u64,
@@ -233,7 +229,6 @@ impl Core {
             served: BTreeMap::new(),
             local: std::collections::VecDeque::new(),
             last_beat: None,
-            let_go: false,
             fetches: 0,
             hashes: 0,
             hashing: false,
@@ -259,7 +254,7 @@ impl Core {
             }
             self.talk_to_itself();
         }
-        self.let_go = false;
+        self.petition.leave(self.now());
         self.peer_event(peer::Event::Stopping);
         self.talk_to_itself();
         self.hand_over(&mut inputs, &mut ticks).await;
@@ -267,14 +262,10 @@ impl Core {
         tokio::task::yield_now().await;
     }
 
-    /// Coordinates until somebody else does: the others hear that this sidecar leaves, and one of them asks for the next term. It
-    /// waits for that no longer than for somebody who is lost. Votes until the record does not name it any more: for a moment, because
-    /// where all are told to stop nobody is left who would ask for its vote.
+    /// Coordinates until somebody else does: the others hear that this sidecar leaves, and one of them asks for the next term.
     async fn hand_over(&mut self, inputs: &mut mpsc::Receiver<Input>, ticks: &mut tokio::time::Interval) {
-        let begun = Instant::now();
-        self.petition.leave();
         self.last_beat = None;
-        while self.is_needed(begun.elapsed()) {
+        while self.petition.is_needed(self.coordinates_others(), self.now()) {
             tokio::select! {
                 biased;
                 _ = ticks.tick() => self.tick(),
@@ -282,11 +273,6 @@ impl Core {
             }
             self.talk_to_itself();
         }
-    }
-
-    fn is_needed(&self, leaving_for: Duration) -> bool {
-        let votes = !self.let_go && self.petition.votes_with_others() && leaving_for < self.liveness() / VOTES;
-        votes || self.coordinates_others() && leaving_for < self.liveness()
     }
 
     fn liveness(&self) -> Duration {

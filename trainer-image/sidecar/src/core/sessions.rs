@@ -90,7 +90,9 @@ impl Core {
     /// The coordinator's word. Where lanes may be at fault, what is tried next gets new ones.
     fn told(&mut self, message: Box<CoordinatorMessage>) {
         let distrusted = blames_lanes(&message);
-        self.let_go |= matches!(message.body, Some(coordinator_message::Body::Evict(_)));
+        if matches!(message.body, Some(coordinator_message::Body::Evict(_))) {
+            self.petition.let_go();
+        }
         self.peer_event(peer::Event::Message(message));
         if distrusted {
             self.lanes.keep(&[]);

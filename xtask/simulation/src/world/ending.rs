@@ -39,7 +39,7 @@ impl World {
         let round = chain::rounds(commit.record.as_ref());
         let key: Key = commit.key.clone().unwrap_or_default().into();
         let holds = |node: &Node| node.trainer.rounds == round || node.outputs.contains_key(&key);
-        let is_in = |node: &Node| node.alive && node.leaves.is_none() && node.trainer.alive && holds(node);
+        let is_in = |node: &Node| node.alive && !node.petition.is_leaving() && node.trainer.alive && holds(node);
         let counts = |node: &Node| commit.slots.contains(&node.me.slot);
         if self.last.is_none() && round >= ROUNDS && self.nodes.iter().all(|node| is_in(node) && counts(node)) {
             self.last = Some(round);

@@ -138,7 +138,6 @@ impl World {
         }
         let node = self.node(slot);
         node.alive = false;
-        node.leaves = None;
         node.coordinator = None;
         if self.below(2) == 0 {
             self.arbiter.ended(me.slot, me.incarnation);

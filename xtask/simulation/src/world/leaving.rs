@@ -3,10 +3,7 @@
 use atoll_collective::coordinator::Coordinator;
 use atoll_collective::peer;
 
-use super::{FAULTS_UNTIL, Happening, LIVENESS, World};
-
-/// A sidecar that leaves votes for this part of the liveness time, as the real one does.
-const VOTES: u64 = 16;
+use super::{FAULTS_UNTIL, Happening, World};
 
 impl World {
     /// Every other one strikes whoever has the coordinator's role then.
@@ -21,27 +18,26 @@ impl World {
     pub(super) fn leave(&mut self, slot: Option<u32>) {
         let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
         let Some(slot) = slot.or(coordinator) else { return };
-        let (until, ended) = (self.now + LIVENESS, self.is_over());
+        let (now, ended) = (self.now, self.is_over());
         let node = self.node(slot);
-        if !node.alive || node.leaves.is_some() || ended {
+        if !node.alive || node.petition.is_leaving() || ended {
             return;
         }
-        node.leaves = Some(until);
         node.next_beat = 0;
-        node.petition.leave();
+        node.petition.leave(now);
         self.peer_event(slot, peer::Event::Stopping);
     }
 
     /// Ends a sidecar that was told to stop, once nobody else needs it as coordinator or voter, or it has waited long enough for that.
     pub(super) fn end_what_left(&mut self, slot: u32) {
-        let Some(until) = self.node(slot).leaves else { return };
+        if !self.node(slot).petition.is_leaving() {
+            return;
+        }
         let term = self.node(slot).coordinator.as_ref().map(Coordinator::term);
-        let is_voter = self.node(slot).petition.votes_with_others();
         let others = self.node(slot).petition.listeners();
-        let serves = |term| others.iter().any(|other| self.session_of(slot, other.slot, term).is_some());
-        let votes = is_voter && self.now + LIVENESS < until + LIVENESS / VOTES;
-        let is_needed = term.is_some_and(serves) || votes;
-        if self.now >= until || !is_needed {
+        let serves = term.is_some_and(|term| others.iter().any(|other| self.session_of(slot, other.slot, term).is_some()));
+        let now = self.now;
+        if !self.node(slot).petition.is_needed(serves, now) {
             self.crash(slot);
         }
     }

@@ -3,7 +3,7 @@
 use atoll_collective::Millis;
 use atoll_collective::coordinator;
 use atoll_collective::peer;
-use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, peer_message};
+use atoll_collective::v1::{CoordinatorMessage, Member, PeerMessage, coordinator_message, peer_message};
 
 use super::{Happening, Letter, Session, SessionId, World};
 
@@ -98,7 +98,12 @@ impl World {
             return;
         }
         match message {
-            Some(message) => self.peer_event(peer.slot, peer::Event::Message(Box::new(message))),
+            Some(message) => {
+                if matches!(message.body, Some(coordinator_message::Body::Evict(_))) {
+                    self.node(peer.slot).petition.let_go();
+                }
+                self.peer_event(peer.slot, peer::Event::Message(Box::new(message)));
+            }
             None => self.peer_event(peer.slot, peer::Event::Closed(term)),
         }
     }

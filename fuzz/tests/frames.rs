@@ -19,9 +19,10 @@ fn names(folder: &Path) -> BTreeSet<String> {
 fn the_frames_of_every_release_mean_what_they_meant() {
     let mut checked = 0;
     for release in names(&recorded()) {
-        for frame in frames::all() {
-            let file = recorded().join(&release).join(frame.name);
+        for name in names(&recorded().join(&release)) {
+            let file = recorded().join(&release).join(&name);
             println!("{}", file.display());
+            let frame = frames::all().find(|frame| frame.name == name).expect("a frame that was sent is known for ever");
             (frame.check)(&fs::read(&file).unwrap());
             checked += 1;
         }

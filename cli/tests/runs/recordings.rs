@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::laboratory::{Laboratory, code, signal};
 
@@ -119,6 +120,23 @@ fn the_metrics_of_a_run_are_where_the_event_says() {
         let of_a_peer = value(&format!("atoll_lane_bytes_total{{direction=\"{direction}\",island=\"local\",peer=\"w1\"}} "));
         let on_links = value(&format!("atoll_wire_bytes_total{{direction=\"{direction}\"}} "));
         assert!(0.0 < of_a_peer && of_a_peer < on_links, "{of_a_peer} of {on_links} {direction}");
+    }
+}
+
+#[test]
+fn what_a_sidecar_logs_of_an_operation_is_in_its_span() {
+    let laboratory = Laboratory::new("{dataParallel: {}}", 3);
+    let mut command = laboratory.command(&[]);
+    command.env("ATOLL_LOG", "atoll_sidecar=debug").env("ATOLL_LOG_FORMAT", "json");
+    assert!(command.output().unwrap().status.success());
+    let log = fs::read_to_string(laboratory.out().join("logs/w0-sidecar.log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let second = |line: &&Value| line["span"]["key"] == "round 2" && line["span"]["name"] == "operation";
+    let of_second: Vec<&Value> = lines.iter().filter(second).collect();
+    let said: Vec<_> = of_second.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    assert_eq!(said, ["moving", "moved", "ended"], "{log}");
+    for field in ["epoch", "term", "number", "bytes"] {
+        assert!(of_second.iter().all(|line| line["span"][field].as_u64() > Some(0)), "{field} in {of_second:?}");
     }
 }
 

@@ -18,6 +18,13 @@ impl NotFinite {
     }
 }
 
+/// Judges values that nothing else is done with.
+pub(crate) fn judge(values: impl Iterator<Item = f32> + Clone) -> Result<(), NotFinite> {
+    let mut watch = Watch::default();
+    values.clone().for_each(|value| watch.see(value));
+    if watch.all_finite() { Ok(()) } else { Err(NotFinite::first(values)) }
+}
+
 /// Watches values go by: three operations each on any processor, none of them a branch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Watch {

@@ -102,12 +102,12 @@ pub fn counters_to_bytes(sum: &[i64], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+pub(crate) fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> + Clone {
     bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
 }
 
 #[inline(always)]
-pub(crate) fn halves(bytes: &[u8]) -> impl Iterator<Item = f32> {
+pub(crate) fn halves(bytes: &[u8]) -> impl Iterator<Item = f32> + Clone {
     bytes.as_chunks().0.iter().map(|bytes| bfloat16::widen(u16::from_le_bytes(*bytes)))
 }
 

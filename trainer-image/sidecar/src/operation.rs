@@ -62,8 +62,10 @@ impl Moving {
     fn measure(&self, exchange: &Exchange) {
         let instants = exchange.instants();
         let reduced = instants.reduced.unwrap_or(self.begun);
-        self.metrics.phase(Phase::ReduceScatter, reduced - self.begun);
-        self.metrics.phase(Phase::AllGather, reduced.elapsed());
+        let (scattered, gathered) = (reduced - self.begun, reduced.elapsed());
+        self.metrics.phase(Phase::ReduceScatter, scattered);
+        self.metrics.phase(Phase::AllGather, gathered);
+        tracing::debug!(reduce_scatter = scattered.as_secs_f64(), all_gather = gathered.as_secs_f64(), "moved");
         let lasts = [
             (Phase::ReduceScatter, instants.last(|arrival| arrival.copies)),
             (Phase::AllGather, instants.last(|arrival| arrival.results)),

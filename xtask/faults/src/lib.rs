@@ -42,7 +42,7 @@ const MOST_FOR_A_HANDOVER: f64 = 500.0;
 /// What to do.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The cases of three peers, and nothing else.
+    /// Only the cases of three peers.
     pub quick: bool,
     /// How long peers come and go.
     pub churn: Duration,

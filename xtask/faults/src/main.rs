@@ -8,7 +8,7 @@ use clap::Parser;
 /// Strike real sidecars in named phases of their operations, and check by value what became of the others
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Three peers, killed and stopped; nothing else
+    /// Only the cases of three peers
     #[arg(long)]
     quick: bool,
     /// Seconds in which peers come and are killed

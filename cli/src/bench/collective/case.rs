@@ -54,6 +54,17 @@ impl Codec {
         }
     }
 
+    /// The form in which values travel.
+    pub(crate) fn written(self) -> atoll_collective::codec::Codec {
+        use atoll_collective::codec::Codec as Written;
+        match self {
+            Self::F32 => Written::F32,
+            Self::Bf16 => Written::Bf16,
+            Self::U8 => Written::UInt8,
+            Self::U4 => Written::UInt4,
+        }
+    }
+
     /// How far a mean of the benchmark's values, 0 to 250 and a rank, may be from the exact one: each is coded twice.
     pub(crate) fn tolerance(self) -> f32 {
         match self {

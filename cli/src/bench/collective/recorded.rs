@@ -18,6 +18,10 @@ type Key = (usize, u64, Codec, usize, &'static [u64]);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
+/// How many cases were recorded.
+#[cfg(test)]
+pub(crate) const COUNT: usize = RECORDED.len();
+
 const RECORDED: [(Key, &str, &str); 21] = [
     ((2, 4 * KIB, Codec::F32, 1, &[]), "48.1 / 47.9", "0.12 / 0.11"),
     ((4, 4 * KIB, Codec::F32, 1, &[]), "60 / 53", "0.41 / 0.39"),

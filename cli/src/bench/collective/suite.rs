@@ -139,12 +139,15 @@ pub(crate) fn comparisons() -> Result<Vec<Comparison>, CaseError> {
         rows.extend([4 * MIB, 64 * MIB, 256 * MIB].map(|bytes| (Section::Bandwidth, sized(bytes))));
         rows.extend([4, 16].map(|tensors| (Section::Concurrent, Row { tensors, ..sized(64 * MIB) })));
     }
+    rows.extend([2, 4].map(|peers| (Section::Bandwidth, Row { peers, bytes: 64 * MIB, codec: Codec::U8, ..PLAIN })));
+    rows.push((Section::Concurrent, Row { peers: 2, bytes: 256 * MIB, tensors: 16, ..PLAIN }));
     rows.extend([4 * KIB, 64 * MIB].map(|bytes| (Section::Secured, Row { bytes, tls: true, ..PLAIN })));
     rows.extend([Codec::F32, Codec::U8].map(|codec| (Section::Secured, Row { rates: &[200], codec, tls: true, ..PLAIN })));
     let shaped = [
         Row { rates: &[50], ..PLAIN },
         Row { rates: &[200], ..PLAIN },
         Row { rates: &[200], codec: Codec::U8, ..PLAIN },
+        Row { rates: &[200], tensors: 8, ..PLAIN },
         Row { rates: &[200], bytes: MIB, ..PLAIN },
         Row { rates: &[200], peers: 2, ..PLAIN },
         Row { rates: &[1000], bytes: 64 * MIB, ..PLAIN },
@@ -244,6 +247,7 @@ mod tests {
 
     use super::*;
     use crate::bench::collective::figures::tests::line;
+    use crate::bench::collective::recorded;
 
     #[test]
     fn the_suite_has_every_section_and_no_case_twice() {
@@ -256,6 +260,15 @@ mod tests {
         let all = names.len();
         names.dedup();
         assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn all_that_was_recorded_elsewhere_is_measured() {
+        let beside = |comparison: &Comparison| recorded::of(&comparison.case) != recorded::Recorded::default();
+        assert_eq!(
+            comparisons().unwrap().iter().filter(|comparison| comparison.case.path == Path::Tcp && beside(comparison)).count(),
+            recorded::COUNT
+        );
     }
 
     #[test]

@@ -10,20 +10,9 @@ use super::case::{Case, Codec};
 /// Bytes on an Ethernet-sized link per byte of TCP payload: 1514 / 1448, rounded as it is usually given.
 pub(crate) const FRAMING: f64 = 1.046;
 
-/// Elements that share one scale.
-const BLOCK: u64 = 1024;
-/// Bytes of a block's scale.
-const SCALE: u64 = 4;
-
 /// Bytes of `elements` f32 values as `codec` writes them, block scales included.
-pub(crate) fn coded_bytes(codec: Codec, elements: u64) -> u64 {
-    let scales = elements.div_ceil(BLOCK) * SCALE;
-    match codec {
-        Codec::F32 => 4 * elements,
-        Codec::Bf16 => 2 * elements,
-        Codec::U8 => elements + scales,
-        Codec::U4 => elements.div_ceil(2) + scales,
-    }
+fn coded_bytes(codec: Codec, elements: u64) -> u64 {
+    codec.written().encoded_len(elements as usize) as u64
 }
 
 /// Seconds to reduce `bytes` per peer over links of `rates` (bits per second each way, one per peer).
@@ -78,7 +67,9 @@ mod tests {
     fn a_codec_divides_the_bytes_and_its_scales_count() {
         assert_eq!(coded_bytes(Codec::F32, 1024), 4096);
         assert_eq!(coded_bytes(Codec::Bf16, 1024), 2048);
-        assert_eq!(coded_bytes(Codec::U8, 2048), 2048 + 8);
-        assert_eq!(coded_bytes(Codec::U4, 1025), 513 + 8);
+        // Lowest value and step of a block of 1,024, f32 each.
+        assert_eq!(coded_bytes(Codec::U8, 2048), 2048 + 2 * 8);
+        // The same, and two bytes for each group of 32.
+        assert_eq!(coded_bytes(Codec::U4, 1024), 512 + 68);
     }
 }

@@ -9,7 +9,7 @@ use super::{BLOCK_BYTES, Plan};
 use crate::codec::{Codec, CodecError};
 use crate::peer::Failure;
 use crate::v1::{AbortReason, DataType, Operation};
-use crate::{operation, reduce};
+use crate::{finite, operation, reduce};
 
 /// The codec of an operation's results; none where they travel as they are.
 pub(super) fn codec(plan: &Plan) -> Option<Codec> {
@@ -88,13 +88,15 @@ pub(super) fn reduce(
     given: &[Option<Given<'_>>],
     mut put: impl FnMut(usize, &[u8]),
 ) -> Result<Option<Vec<u8>>, Failure> {
+    let size = operation::size(plan.operation.data_type()) as usize;
     if !plan.adds() {
-        if let Some(only) = given.iter().flatten().next() {
+        let only = given.iter().enumerate().find_map(|(member, given)| Some((member, given.as_ref()?)));
+        if let Some((member, only)) = only {
+            judge(plan, start / size, member, only.bytes)?;
             put(0, only.bytes);
         }
         return Ok(None);
     }
-    let size = operation::size(plan.operation.data_type()) as usize;
     let mut strip = Strip::new(plan);
     let mut coded = codec(plan).map(|codec| Vec::with_capacity(codec.encoded_len(length / size)));
     for elements in strips(length / size) {
@@ -277,6 +279,16 @@ fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) 
         _ => reduce::add(sum, bytes, factor),
     }
     .map_err(|found| bad(found.position))
+}
+
+/// What is carried and not added has finite values all the same; `first` is its first element. Bytes are no values.
+fn judge(plan: &Plan, first: usize, member: usize, bytes: &[u8]) -> Result<(), Failure> {
+    let judged = match plan.operation.data_type() {
+        DataType::F32 => finite::judge(reduce::floats(bytes)),
+        DataType::Bf16 => finite::judge(reduce::halves(bytes)),
+        _ => Ok(()),
+    };
+    judged.map_err(|found| not_finite(plan, member, first + found.position))
 }
 
 /// The values of a coded block, as bytes.

@@ -327,6 +327,22 @@ async fn a_contribution_that_is_not_finite_is_named() {
 }
 
 #[tokio::test]
+async fn what_is_carried_and_not_added_is_judged_before_it_leaves() {
+    let peers = peers(2).await;
+    let mut bad = values(1, 40);
+    bad[33] = f32::NEG_INFINITY;
+    let given = [(bytes(&values(0, 40)), 1), (bytes(&bad), 1)];
+    for (kind, size) in [(OperationKind::AllGather, 320), (OperationKind::Broadcast, 160)] {
+        let plan = Plan::new(&begin(&peers, &asked(kind, 40, 1), 1, &given), 1).unwrap();
+        let output = Arc::new(Memory(Arc::new(Mutex::new(vec![0; size]))));
+        let exchange = Exchange::new(plan, Bytes::from(given[1].0.clone()), None, output).unwrap();
+        let failure = exchange.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
+        assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 1), "{kind:?}");
+        assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");
+    }
+}
+
+#[tokio::test]
 async fn a_result_that_was_changed_on_its_way_is_refused_by_the_hash_of_its_block() {
     let peers = peers(2).await;
     let given = [(bytes(&values(0, 8192)), 1), (bytes(&values(1, 8192)), 1)];

@@ -5,7 +5,8 @@
 //! little-endian bytes in which they came.
 
 use crate::bfloat16;
-use crate::finite::{NotFinite, Watch};
+use crate::finite::{self, NotFinite, Watch};
+use crate::v1::DataType;
 use crate::vectorised::vectorised;
 
 /// A sum of counters left the range of i64.
@@ -98,6 +99,18 @@ pub fn counters_to_bytes(sum: &[i64], out: &mut [u8]) {
     assert_eq!(out.len(), sum.len() * 8);
     for (out, sum) in out.as_chunks_mut().0.iter_mut().zip(sum) {
         *out = sum.to_le_bytes();
+    }
+}
+
+/// Judges values that are carried and not added; counters and bytes may be anything.
+///
+/// # Errors
+/// [`NotFinite`] names the first value that is NaN or infinite.
+pub fn judge(data_type: DataType, bytes: &[u8]) -> Result<(), NotFinite> {
+    match data_type {
+        DataType::F32 => finite::judge(floats(bytes)),
+        DataType::Bf16 => finite::judge(halves(bytes)),
+        _ => Ok(()),
     }
 }
 

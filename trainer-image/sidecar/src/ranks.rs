@@ -75,6 +75,7 @@ fn first_input(plan: &Plan, inputs: &[Part], outputs: &[Part], turn: &Turn) -> R
     }
     let input = inputs.first().filter(|input| input.len() == plan.result_bytes());
     let input = input.ok_or_else(|| mismatch("rank 0 gives nothing, or something of another length"))?;
+    judge(plan, std::slice::from_ref(input))?;
     for output in outputs {
         copy(input, output, 0, turn)?;
     }
@@ -87,6 +88,7 @@ fn gather(plan: &Plan, inputs: &[Part], outputs: &[Part], turn: &Turn) -> Result
     if inputs.iter().map(Part::len).sum::<usize>() != shard.len() {
         return Err(mismatch("the ranks give something of another length"));
     }
+    judge(plan, inputs)?;
     for output in outputs {
         let mut start = shard.start;
         for input in inputs {
@@ -95,6 +97,15 @@ fn gather(plan: &Plan, inputs: &[Part], outputs: &[Part], turn: &Turn) -> Result
         }
     }
     Ok(outputs[0].shared_part(shard))
+}
+
+/// Names the rank that gives a value that is not finite: an exchange could name the worker alone.
+fn judge(plan: &Plan, inputs: &[Part]) -> Result<(), Wrong> {
+    for (rank, input) in inputs.iter().enumerate() {
+        reduce::judge(plan.operation.data_type(), input.as_ref())
+            .map_err(|found| Unsummed::NotFinite { rank, element: found.position }.told(0))?;
+    }
+    Ok(())
 }
 
 /// Copies `input` into `output`, from the byte `start` of it on.
@@ -393,6 +404,19 @@ pub(crate) mod tests {
             let not_begun = at(last - BLOCK) == 0xaa;
             let _either = preparing.join().unwrap();
             assert!(!not_begun || at(last) == 0xaa, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_rank_whose_value_is_not_finite_is_named_whatever_is_done_with_it() {
+        let floats = |plan: &Plan| plan.operation.data_type() == DataType::F32;
+        for plan in plans(1000).into_iter().filter(floats) {
+            let given = ranks_for(&plan, 1000);
+            let rank = if plan.operation.kind() == OperationKind::Broadcast { 0 } else { 1 };
+            assert!(given[rank].input.as_ref().unwrap().write(4 * 700, &f32::NAN.to_le_bytes()));
+            let (reason, detail) = prepare_now(&plan, &given, true, &Turn::default()).unwrap_err();
+            assert_eq!(reason, AbortReason::NotFinite, "{:?}", plan.operation);
+            assert_eq!(detail, format!("element 700 of rank {rank} is NaN or infinite"));
         }
     }
 

@@ -9,7 +9,7 @@ use super::{BLOCK_BYTES, Plan};
 use crate::codec::{Codec, CodecError};
 use crate::peer::Failure;
 use crate::v1::{AbortReason, DataType, Operation};
-use crate::{finite, operation, reduce};
+use crate::{operation, reduce};
 
 /// The codec of an operation's results; none where they travel as they are.
 pub(super) fn codec(plan: &Plan) -> Option<Codec> {
@@ -283,12 +283,7 @@ fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) 
 
 /// What is carried and not added has finite values all the same; `first` is its first element. Bytes are no values.
 fn judge(plan: &Plan, first: usize, member: usize, bytes: &[u8]) -> Result<(), Failure> {
-    let judged = match plan.operation.data_type() {
-        DataType::F32 => finite::judge(reduce::floats(bytes)),
-        DataType::Bf16 => finite::judge(reduce::halves(bytes)),
-        _ => Ok(()),
-    };
-    judged.map_err(|found| not_finite(plan, member, first + found.position))
+    reduce::judge(plan.operation.data_type(), bytes).map_err(|found| not_finite(plan, member, first + found.position))
 }
 
 /// The values of a coded block, as bytes.

@@ -380,5 +380,5 @@ fn candidates_that_ask_at_the_same_time_do_not_outbid_each_other_for_ever() {
             }
         }
     }
-    assert!(longest <= 2 * LIVENESS, "{longest} ms");
+    assert!(longest <= LIVENESS / 4, "{longest} ms");
 }

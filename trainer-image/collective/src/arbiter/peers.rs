@@ -184,10 +184,12 @@ impl Acceptor {
         })
     }
 
-    /// Somebody else got its promise a moment ago.
+    /// Somebody else got its promise a moment ago. Its own process, a candidate itself, has no head start: of two that began at
+    /// once, the higher goes on.
     fn is_promised_away(&self, candidate: &Member, now: Millis) -> bool {
+        let holder = proposer(&self.promised);
         let recently = now.saturating_sub(self.promised_at) <= self.liveness / HEAD_START;
-        self.promised.number > 0 && proposer(&self.promised) != process(candidate) && recently
+        self.promised.number > 0 && holder != process(candidate) && holder != process(&self.me) && recently
     }
 
     fn ruling(&self, granted: bool) -> Ruling {

@@ -473,7 +473,8 @@ impl Petition {
     /// How long who is outbid gives way: the other has the voters' head start, and they differ in when they try again. Without
     /// that, two that began at once would outbid each other for ever.
     fn retreat(&self) -> Millis {
-        self.liveness / HEAD_START + self.turn() * (self.liveness / TURN)
+        let turn = if self.coordinates() { 0 } else { self.turn() + 1 };
+        self.liveness / HEAD_START + turn * (self.liveness / TURN)
     }
 
     /// Begins a ballot above all that it has heard of.

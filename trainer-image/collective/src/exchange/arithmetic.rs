@@ -92,7 +92,10 @@ pub(super) fn reduce(
     if !plan.adds() {
         let only = given.iter().enumerate().find_map(|(member, given)| Some((member, given.as_ref()?)));
         if let Some((member, only)) = only {
-            judge(plan, start / size, member, only.bytes)?;
+            // Its own is judged before.
+            if member != plan.me {
+                judge(plan, start / size, member, only.bytes)?;
+            }
             put(0, only.bytes);
         }
         return Ok(None);
@@ -281,7 +284,7 @@ fn add(plan: &Plan, first: usize, member: usize, bytes: &[u8], sum: &mut [f32]) 
     .map_err(|found| bad(found.position))
 }
 
-/// What is carried and not added has finite values all the same; `first` is its first element. Bytes are no values.
+/// What another has all shards carry; `first` is its first element.
 fn judge(plan: &Plan, first: usize, member: usize, bytes: &[u8]) -> Result<(), Failure> {
     reduce::judge(plan.operation.data_type(), bytes).map_err(|found| not_finite(plan, member, first + found.position))
 }
@@ -300,7 +303,7 @@ pub(super) fn floats(bytes: &[u8]) -> Vec<f32> {
     crate::reduce::floats(bytes).collect()
 }
 
-fn not_finite(plan: &Plan, member: usize, element: usize) -> Failure {
+pub(super) fn not_finite(plan: &Plan, member: usize, element: usize) -> Failure {
     let detail = format!("element {element} of its contribution is NaN or infinite");
     Failure { reason: AbortReason::NotFinite, culprit: plan.members[member].slot, detail }
 }

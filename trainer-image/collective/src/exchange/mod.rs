@@ -151,7 +151,7 @@ impl Exchange {
     ///
     /// # Errors
     /// [`Failure`] names the peer whose lane broke, was silent or took nothing for `patience`, or whose contribution cannot be
-    /// reduced, or is no payload where it should be one.
+    /// reduced, is not finite, or is no payload where it should be one.
     pub async fn run(self: Arc<Self>, lanes: Lanes, patience: Duration) -> Result<Digest, Failure> {
         self.judge(vec![self.plan.me]).await?;
         let sending: Vec<_> = self.plan.others().map(|to| Arc::clone(&self).send(lanes.clone(), to, patience)).collect();

@@ -330,15 +330,15 @@ async fn a_contribution_that_is_not_finite_is_named() {
 async fn what_is_carried_and_not_added_is_judged_before_it_leaves() {
     let peers = peers(2).await;
     let mut bad = values(1, 40);
-    bad[33] = f32::NEG_INFINITY;
-    let given = [(bytes(&values(0, 40)), 1), (bytes(&bad), 1)];
-    for (kind, size) in [(OperationKind::AllGather, 320), (OperationKind::Broadcast, 160)] {
+    for (kind, size, place) in [(OperationKind::AllGather, 320, 33), (OperationKind::Broadcast, 160, 3)] {
+        bad[place] = f32::NEG_INFINITY;
+        let given = [(bytes(&values(0, 40)), 1), (bytes(&bad), 1)];
         let plan = Plan::new(&begin(&peers, &asked(kind, 40, 1), 1, &given), 1).unwrap();
         let output = Arc::new(Memory(Arc::new(Mutex::new(vec![0; size]))));
         let exchange = Exchange::new(plan, Bytes::from(given[1].0.clone()), None, output).unwrap();
         let failure = exchange.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
         assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 1), "{kind:?}");
-        assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");
+        assert_eq!(failure.detail, format!("element {place} of its contribution is NaN or infinite"));
     }
 }
 
@@ -563,35 +563,49 @@ fn hostile() -> Vec<(v1::Codec, Vec<u8>, AbortReason, &'static str)> {
     ]
 }
 
+/// Has the third of three peers send `bad` without looking at it where the others give `good`; what the others say of that.
+async fn refusals(peers: &[Peer], operation: &Operation, number: u64, good: &[u8], bad: &[u8]) -> Vec<Failure> {
+    let given = [(good.to_vec(), 1), (good.to_vec(), 1), (bad.to_vec(), 1)];
+    let begin = begin(peers, operation, number, &given);
+    let honest = [0, 1].map(|slot: usize| {
+        let output = Memory(Arc::new(Mutex::new(vec![0; 2 * good.len() + bad.len()])));
+        let plan = Plan::new(&begin, slot as u32).unwrap();
+        let exchange = Exchange::new(plan, given[slot].0.clone().into(), None, Arc::new(output)).unwrap();
+        peers[slot].operations.begin(Arc::clone(&exchange));
+        exchange.run(peers[slot].lanes.clone(), PATIENCE)
+    });
+    for to in &peers[..2] {
+        let lane = peers[2].lanes.lane(&to.member).await.unwrap();
+        let header = Header { term: 1, number, block: 2, kind: Kind::Result };
+        let sum = framing::sum_of_result(blake3::hash(bad).as_bytes());
+        lane.channels()[0].send(header, bad.to_vec().into(), Some(sum)).await.unwrap();
+    }
+    let ended = futures::future::join_all(honest).await;
+    peers[..2].iter().for_each(|peer| peer.operations.end(1, number));
+    ended.into_iter().map(Result::unwrap_err).collect()
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_finite_is_refused_by_all_who_gather_it_and_its_giver_named() {
+    let peers = peers(3).await;
+    let mut bad = values(2, 40);
+    bad[33] = f32::NAN;
+    let operation = asked(OperationKind::AllGather, 40, 0);
+    for failure in refusals(&peers, &operation, 1, &bytes(&values(0, 40)), &bytes(&bad)).await {
+        assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 2), "{}", failure.detail);
+        assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");
+    }
+}
+
 #[tokio::test]
 async fn a_payload_that_is_none_is_refused_by_all_who_get_it_and_its_giver_named() {
     let peers = peers(3).await;
     for (number, (form, bad, reason, said)) in hostile().into_iter().enumerate() {
         let (operation, pairs) = gathers(form);
-        let number = number as u64 + 1;
-        let good = payload(pairs, &[5], &[1.0]);
-        let given = [(good.clone(), 1), (good.clone(), 1), (bad.clone(), 1)];
-        let begin = begin(&peers, &operation, number, &given);
-        let honest = [0, 1].map(|slot: usize| {
-            let output = Memory(Arc::new(Mutex::new(vec![0; 2 * good.len() + bad.len()])));
-            let plan = Plan::new(&begin, slot as u32).unwrap();
-            let exchange = Exchange::new(plan, given[slot].0.clone().into(), None, Arc::new(output)).unwrap();
-            peers[slot].operations.begin(Arc::clone(&exchange));
-            exchange.run(peers[slot].lanes.clone(), PATIENCE)
-        });
-        // The third sends without looking at what it sends.
-        for to in &peers[..2] {
-            let lane = peers[2].lanes.lane(&to.member).await.unwrap();
-            let header = Header { term: 1, number, block: 2, kind: Kind::Result };
-            let sum = framing::sum_of_result(blake3::hash(&bad).as_bytes());
-            lane.channels()[0].send(header, bad.clone().into(), Some(sum)).await.unwrap();
-        }
-        for ended in futures::future::join_all(honest).await {
-            let failure = ended.unwrap_err();
+        for failure in refusals(&peers, &operation, number as u64 + 1, &payload(pairs, &[5], &[1.0]), &bad).await {
             assert_eq!((failure.reason, failure.culprit), (reason, 2), "{}", failure.detail);
             assert!(failure.detail.contains(said), "{}", failure.detail);
         }
-        peers[..2].iter().for_each(|peer| peer.operations.end(1, number));
     }
     let (operation, pairs) = gathers(v1::Codec::Signs);
     let given = [1, 2, 3].map(|index| (payload(pairs, &[index], &[-1.0]), 1));

@@ -7,7 +7,7 @@ use atoll_collective::v1::{
     AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, CoordinatorMessage, Enter, EpochRecord, Heartbeat, Hello,
     Leave, Member, PeerMessage, Prepared, Ruling, SampleRange, Start, coordinator_message, peer_message,
 };
-use atoll_collective::{chain, operation};
+use atoll_collective::{chain, ledger, operation};
 use prost::Message;
 
 use crate::Target;
@@ -17,6 +17,11 @@ use crate::input::{Input, chunk};
 pub(super) const COORDINATOR: Target = Target { name: "coordinator", run: coordinate, seeds: coordinator_seeds };
 /// What a coordinator sends, as a peer takes it.
 pub(super) const PEER: Target = Target { name: "peer", run: follow, seeds: peer_seeds };
+
+/// Bytes of a member: its names, its address, and its numbers.
+const LARGEST_MEMBER: usize = 512;
+/// Characters of a detail: the beginning of what a peer says, and who said it.
+const LONGEST_DETAIL: usize = 700;
 
 fn member(slot: u32) -> Member {
     Member { slot, worker: format!("w{slot}"), incarnation: 1, address: format!("w{slot}:1"), ..Member::default() }
@@ -41,7 +46,10 @@ fn coordinate(bytes: &[u8]) {
         let (step, slot) = (input.byte(), u32::from(input.byte()));
         let (slot, incarnation) = (slot % 4, 1 + u64::from(slot / 128));
         let event = match step % 6 {
-            0 => Hello::decode(input.chunk()).ok().map(|hello| Event::Connected(Box::new(hello))),
+            0 => {
+                let introduced = Hello::decode(input.chunk()).ok().map(from_here);
+                introduced.filter(|hello| coordinator.admits(hello).is_ok()).map(|hello| Event::Connected(Box::new(hello)))
+            }
             1 => PeerMessage::decode(input.chunk()).ok().and_then(|message| {
                 let PeerMessage { learned, body, .. } = message;
                 Some(Event::Message { slot, incarnation, learned, body: Box::new(body?) })
@@ -57,12 +65,33 @@ fn coordinate(bytes: &[u8]) {
                 Action::Propose(record) => {
                     let slots: Vec<u32> = record.members.iter().map(|member| member.slot).collect();
                     assert!(slots.is_sorted_by(|one, next| one < next), "members are in slot order, each once");
+                    assert!(record.members.iter().all(|member| member.encoded_len() <= LARGEST_MEMBER));
                     proposed = Some(record);
                 }
-                Action::Send { message, .. } => assert_eq!(message.term, coordinator.term()),
+                Action::Send { message, .. } => {
+                    assert_eq!(message.term, coordinator.term());
+                    assert_bounded(message.body.as_ref());
+                }
                 _ => {}
             }
         }
+    }
+}
+
+/// All come from one island.
+fn from_here(mut hello: Hello) -> Hello {
+    hello.member.iter_mut().for_each(|member| member.island = "here".into());
+    hello
+}
+
+/// What a peer says and others are told is of a length that the coordinator knows.
+fn assert_bounded(told: Option<&coordinator_message::Body>) {
+    use coordinator_message::Body;
+    match told {
+        Some(Body::Abort(abort)) => assert!(abort.detail.chars().count() <= LONGEST_DETAIL),
+        Some(Body::Evict(evict)) => assert!(evict.detail.chars().count() <= LONGEST_DETAIL),
+        Some(Body::Begin(begin)) => assert!(begin.contributions.iter().all(|given| ledger::is_dealt(&given.samples))),
+        _ => {}
     }
 }
 

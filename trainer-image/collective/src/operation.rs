@@ -4,7 +4,8 @@
 //! compares what they ask for before anybody moves data.
 
 use crate::codec::{self, Pairs, Precision, Signs, Sparse};
-use crate::v1::{Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction};
+use crate::ledger::{self, MOST_RANGES};
+use crate::v1::{Codec, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind, Reduction, SampleRange};
 
 /// Longest tag, in bytes.
 pub const LONGEST_TAG: usize = 64;
@@ -246,6 +247,21 @@ pub fn check_length(operation: &Operation, elements: u64) -> Result<(), String> 
     pairs.check_length(usize::try_from(elements).unwrap_or(usize::MAX)).map_err(refused)
 }
 
+/// Checks the samples that are said to be behind a contribution, by themselves: all members are told them.
+///
+/// # Errors
+/// Why they cannot be: a mismatch of whoever gives it.
+pub fn check_samples(operation: &Operation, samples: &[SampleRange]) -> Result<(), String> {
+    let broken = if !operation.ends_round && !samples.is_empty() {
+        "only what ends a round has samples".to_owned()
+    } else if !ledger::is_dealt(samples) {
+        format!("its samples are not at most {MOST_RANGES} ranges, none of them empty, ascending and disjoint")
+    } else {
+        return Ok(());
+    };
+    Err(format!("{}: {broken}", key(Some(operation))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,6 +323,22 @@ mod tests {
         let too_many = check_length(&good, 11 * 2 + 2);
         assert_eq!(too_many, Err("round 1: its payload: 11 pairs for 10 elements".to_owned()));
         assert_eq!(check_length(&good, 10 * 2 + 2), Ok(()));
+    }
+
+    #[test]
+    fn samples_are_few_ranges_in_order_of_what_ends_a_round() {
+        let ranges = |ends: &[(u64, u64)]| ends.iter().map(|(start, end)| SampleRange { start: *start, end: *end }).collect();
+        let check = |samples: Vec<SampleRange>| check_samples(&ends_round(1, 1, 8), &samples);
+        assert_eq!(check(ranges(&[])), Ok(()));
+        assert_eq!(check(ranges(&[(0, 4), (4, 5), (9, 12)])), Ok(()));
+        for wrong in [&[(4, 4)][..], &[(5, 4)], &[(0, 4), (3, 5)], &[(0, 4), (0, 4)], &[(4, 8), (0, 4)]] {
+            assert!(check(ranges(wrong)).unwrap_err().starts_with("round 1: its samples"), "{wrong:?}");
+        }
+        let single = |count: u64| (0..count).map(|index| SampleRange { start: 2 * index, end: 2 * index + 1 }).collect();
+        assert_eq!(check(single(MOST_RANGES as u64)), Ok(()));
+        assert!(check(single(MOST_RANGES as u64 + 1)).unwrap_err().contains("at most 4096 ranges"));
+        let other = Operation { ends_round: false, ..ends_round(1, 1, 8) };
+        assert_eq!(check_samples(&other, &single(1)), Err("round 1: only what ends a round has samples".to_owned()));
     }
 
     #[test]

@@ -4,9 +4,10 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
-    Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, Start, coordinator_message, leave, peer_message,
+    Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, SampleRange, Start, coordinator_message, leave,
+    peer_message,
 };
-use atoll_collective::{Notice, chain, operation};
+use atoll_collective::{Notice, chain, ledger, operation};
 
 const ROUND: u64 = 1;
 const TIMEOUT: u64 = 60_000;
@@ -513,4 +514,47 @@ fn a_contributor_that_has_finished_and_gone_is_left_out_when_the_others_go_on_an
     done.extend(say(&mut coordinator, 3, peer_message::Body::Arrive(next), 3));
     let starts = count(&done, |body| matches!(body, coordinator_message::Body::Start(_)));
     assert_eq!((evicted(&done), starts), (vec![(0, AbortReason::Left)], 2));
+}
+
+/// Those who arrive with these wishes, in slot order, are dealt so many samples.
+fn dealt(wishes: &[(u32, u64)]) -> Vec<u64> {
+    let trusted = wishes.iter().filter(|(slot, _)| !member(*slot).contributor).count();
+    let mut coordinator = Coordinator::new(Settings { minimum: trusted, target: trusted, ..settings() }, first(), 0);
+    let mut done = Vec::new();
+    for (slot, samples_wanted) in wishes {
+        let arrive = Some(Arrive { samples_wanted: *samples_wanted, ..arrive(7) });
+        done.extend(connect(&mut coordinator, Hello { arrive, ..hello(*slot) }, 0));
+    }
+    let start = |action: &Action| match action {
+        Action::Send { slot, message } => match &message.body {
+            Some(coordinator_message::Body::Start(start)) => Some((*slot, ledger::count(&start.samples))),
+            _ => None,
+        },
+        _ => None,
+    };
+    let dealt: std::collections::BTreeMap<u32, u64> = done.iter().filter_map(start).collect();
+    dealt.into_values().collect()
+}
+
+#[test]
+fn a_contributor_is_dealt_no_more_than_a_trusted_member_asks_for() {
+    assert_eq!(dealt(&[(0, u64::MAX), (1, 3), (2, 4), (3, 8)]), [8, 3, 4, 8]);
+    assert_eq!(dealt(&[(2, 4), (3, 8)]), [4, 8]);
+}
+
+#[test]
+fn a_contributor_that_tells_a_new_coordinator_of_more_samples_begins_the_round_again() {
+    let recalled = |end: u64| {
+        let mut coordinator = Coordinator::new(settings(), epoch(2, &[0, 2]), 0);
+        let here = |slot, start, end| {
+            let (samples, arrive) = (vec![SampleRange { start, end }], Arrive { samples_wanted: 4, ..arrive(7) });
+            let (state_root, state_shape) = (arrive.state_root.clone(), arrive.state_shape.clone());
+            let start = Start { round: ROUND, samples, state_root, state_shape, attempt: 1, started: 1, ..Start::default() };
+            Hello { start: Some(start), arrive: Some(arrive), ..hello(slot) }
+        };
+        connect(&mut coordinator, here(0, 4, end), 0);
+        let done = connect(&mut coordinator, here(2, 0, 4), 0);
+        count(&done, |body| matches!(body, coordinator_message::Body::Evict(_)))
+    };
+    assert_eq!((recalled(8), recalled(9), recalled(u64::MAX)), (0, 1, 1));
 }

@@ -91,7 +91,7 @@ pub struct Contribution {
     pub output: Part,
     /// Weight in the mean; 0 takes part without being counted.
     pub weight: u32,
-    /// Samples behind it.
+    /// Samples behind it: of those that were dealt, ascending and disjoint.
     pub samples: Vec<SampleRange>,
     /// Mean training loss over them, nats per token.
     pub loss: f64,

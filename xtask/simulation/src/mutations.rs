@@ -47,7 +47,7 @@ const KNOWN: &[(&str, Kind, u64)] = &[
     ("stored_before_told", Kind::Run, 1_833),
     ("history_is_known", Kind::Run, 5),
     ("dealt_samples_count", Kind::Run, 13),
-    ("contributors_have_no_vote", Kind::Run, 14),
+    ("contributors_have_no_vote", Kind::Run, 34),
     ("contributors_accuse_nobody", Kind::Run, 24),
     ("contributors_give_no_state", Kind::Run, 4),
     ("terms_fence", Kind::Run, 222),

@@ -52,6 +52,12 @@ impl Coordinator {
         Some(if takes { Standing { strategy: StateStrategy::ReceiveOnly, ..standing } } else { standing })
     }
 
+    /// What a trusted member of the round asks for, where that is most: no contributor is dealt more samples, whatever it asks for.
+    pub(super) fn most_wanted(&self) -> u64 {
+        let trusted = self.members().filter(|session| !session.member.contributor);
+        trusted.filter_map(|session| session.arrive.as_ref()).map(|arrive| arrive.samples_wanted).max().unwrap_or(0)
+    }
+
     /// Evicts contributors for whom the others have waited longer than a round may take, whatever is done about late trusted
     /// members.
     pub(super) fn drop_late_contributors(&mut self, now: Millis) {
@@ -140,18 +146,19 @@ impl Coordinator {
     }
 
     /// After a recovery, contributors go on in the round that the trusted members have begun, with samples that are nobody
-    /// else's; whoever says otherwise begins again.
+    /// else's and no more than they would be dealt; whoever says otherwise begins again.
     pub(super) fn recall_contributors(&mut self, actions: &mut Vec<Action>) {
         let begun = |start: &Start| Revision::of(start).map(|state| (start.round, state, start.started));
         let starts = || self.trusted().filter_map(|session| session.start.as_ref());
         let round = starts().find(|start| start.round == self.round()).and_then(begun);
         let mut held: Vec<_> = starts().flat_map(|start| start.samples.clone()).collect();
         let ledger = chain::ledger(self.committed.as_ref());
-        let mut recalled = Vec::new();
+        let (most, mut recalled) = (self.most_wanted(), Vec::new());
         for session in self.contributors() {
             let Some(start) = &session.start else { continue };
             let open = ledger::deal(&ledger, &held, u64::MAX);
-            if begun(start) == round && ledger::covers(&open, &start.samples) {
+            let dealt = ledger::count(&start.samples) <= most && ledger::covers(&open, &start.samples);
+            if begun(start) == round && dealt {
                 held.extend(start.samples.iter().copied());
             } else {
                 recalled.push(session.member.slot);

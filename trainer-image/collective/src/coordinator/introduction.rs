@@ -1,14 +1,16 @@
 //! Who may open a session: judged before it takes the place of another.
 
-use super::Coordinator;
+use super::{Coordinator, beginning};
 use crate::chain;
+use crate::identity::PeerName;
+use crate::transport::Address;
 use crate::v1::{Hello, Member};
 
 /// Most sessions of one coordinator.
 pub const MOST_SESSIONS: usize = 4096;
 
 impl Coordinator {
-    /// Judges an introduction. A slot belongs to one worker and a worker has one slot, as long as the epoch or a session knows
+    /// Judges an introduction. What all others are told of a member is a name and an address; a slot belongs to one worker and a worker has one slot, as long as the epoch or a session knows
     /// them; a later process of a worker is not replaced by an earlier one; and who is a contributor is no trusted member.
     ///
     /// # Errors
@@ -16,8 +18,10 @@ impl Coordinator {
     pub fn admits(&self, hello: &Hello) -> Result<(), String> {
         let Some(member) = &hello.member else { return Err("the introduction names no member".into()) };
         if hello.run != self.settings.run {
-            return Err(format!("this is run {}, not {}", self.settings.run, hello.run));
+            return Err(format!("this is run {}, not {}", self.settings.run, beginning(&hello.run)));
         }
+        PeerName::new(&self.settings.run, &member.island, &member.worker).map_err(|error| error.to_string())?;
+        member.address.parse::<Address>().map_err(|error| format!("worker {}: its address: {error}", member.worker))?;
         let named = |member: &Member| (member.island.clone(), member.worker.clone());
         let known = || self.sessions.values().map(|session| &session.member).chain(&self.record.members);
         if let Some(owner) = known().find(|known| known.slot == member.slot && named(known) != named(member)) {
@@ -49,7 +53,8 @@ mod tests {
     use crate::v1::EpochRecord;
 
     fn member(slot: u32, worker: &str, incarnation: u64) -> Member {
-        Member { slot, worker: worker.into(), incarnation, ..Member::default() }
+        let (worker, island, address) = (worker.into(), "here".into(), format!("w{slot}:1"));
+        Member { slot, worker, incarnation, address, island, ..Member::default() }
     }
 
     fn hello(member: Member) -> Hello {
@@ -102,7 +107,24 @@ mod tests {
     #[test]
     fn another_run_and_nobody_are_refused() {
         assert_eq!(refused(&Hello { run: "other".into(), ..hello(member(2, "c", 1)) }), "this is run run, not other");
+        assert!(refused(&Hello { run: "r".repeat(1 << 20), ..hello(member(2, "c", 1)) }).len() < 1_000);
         assert_eq!(refused(&Hello::default()), "the introduction names no member");
+    }
+
+    /// Both go into the record of members, which everybody gets.
+    #[test]
+    fn what_is_no_name_or_no_address_is_refused_and_the_field_is_named() {
+        let change = |change: fn(&mut Member)| {
+            let mut member = member(2, "c", 1);
+            change(&mut member);
+            refused(&hello(member))
+        };
+        let long = |refusal: String, told: &str| assert!(refusal.contains(told) && refusal.len() < 1_000, "{refusal}");
+        long(change(|member| member.worker = "c".repeat(1 << 20)), "the worker name");
+        long(change(|member| member.island = "C".repeat(1 << 20)), "the island name");
+        long(change(|member| member.address = "c".repeat(1 << 20)), "worker c: its address: ");
+        long(change(|member| member.address = format!("{}:1", "c".repeat(1 << 20))), "worker c: its address: ");
+        assert!(change(|member| member.address.clear()).contains("its address: \"\" is not an address"));
     }
 
     #[test]

@@ -201,6 +201,9 @@ pub struct Coordinator {
     rules: Rules,
 }
 
+/// Characters that others are told of what a peer says, at most.
+const LONGEST_DETAIL: usize = 512;
+
 /// How long another peer's complaint waits for the suspect's own session to end.
 const SUSPICION: Millis = 250;
 
@@ -309,7 +312,7 @@ impl Coordinator {
             member,
             heard: now,
             arrive: hello.arrive.filter(says_a_state),
-            start: hello.start,
+            start: hello.start.filter(|start| ledger::is_dealt(&start.samples)),
             started: now,
             flights,
             committed: hello.committed.filter(|_| decides),
@@ -410,14 +413,15 @@ impl Coordinator {
         }
     }
 
+    /// A member cannot go on. Who is none takes part in nothing that can fail.
     fn failed(&mut self, slot: u32, failed: &crate::v1::Failed, now: Millis, actions: &mut Vec<Action>) {
         let key: Key = failed.key.clone().unwrap_or_default().into();
-        let Some(session) = self.sessions.get(&slot) else { return };
+        let Some(session) = self.sessions.get(&slot).filter(|_| self.is_member(slot)) else { return };
         if failed.epoch != self.record.epoch || !self.moving.contains_key(&key) {
             return;
         }
         let reason = failed.reason();
-        let detail = format!("reported by slot {slot}: {}", failed.detail);
+        let detail = format!("reported by slot {slot}: {}", beginning(&failed.detail));
         let heard = !session.member.contributor || !self.rules.contributors_accuse_nobody;
         if reason == AbortReason::Overflow && heard {
             return self.overflowed(&key, detail, actions);
@@ -491,9 +495,14 @@ impl Session {
         self.recalled = false;
     }
 
-    /// What it brings along and nobody has judged is judged now. It is evicted with the next epoch.
+    /// What it brings along and nobody has judged is judged now; what it is prepared for, once its vote is counted. It is evicted
+    /// with the next epoch.
     fn drop_unacceptable(&mut self, rules: Rules) {
-        let Some(start) = self.start.clone() else { return };
+        let Some(start) = self.start.clone() else {
+            // Nobody can say what it was dealt.
+            self.flights.retain(|_, flight| flight.prepared.is_some());
+            return;
+        };
         let mut refused = None;
         self.flights.retain(|key, flight| {
             let begun = (start.round, start.started) == (key.round, key.started);
@@ -531,6 +540,7 @@ fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), String> {
     operation::check(operation)?;
     operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
     let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
+    operation::check_samples(operation, samples)?;
     if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
         return Err("it contributed samples that it was not dealt".to_owned());
     }
@@ -542,6 +552,12 @@ fn key_of(flight: &Flight) -> Option<Key> {
     let entered = flight.enter.as_ref().and_then(|enter| enter.operation.as_ref());
     let operation = entered.or(flight.begin.as_ref().and_then(|begin| begin.operation.as_ref()))?;
     Some(operation::key(Some(operation)))
+}
+
+/// What is told to others of a text that a peer may choose.
+fn beginning(text: &str) -> &str {
+    let end = text.char_indices().nth(LONGEST_DETAIL).map_or(text.len(), |(end, _)| end);
+    &text[..end]
 }
 
 fn told(commit: &Commit) -> coordinator_message::Body {

@@ -51,6 +51,11 @@ fn count_newcomers(contributions: &mut [Contribution]) {
 }
 
 impl Coordinator {
+    /// Slots that have entered this operation, as far as that was accepted.
+    pub fn who_entered(&self, key: &Key) -> impl Iterator<Item = u32> {
+        self.sessions.values().filter(|session| session.enter(key).is_some()).map(|session| session.member.slot)
+    }
+
     /// Commits what all are prepared for, and begins what all have entered.
     pub(super) fn operate(&mut self, now: Millis, actions: &mut Vec<Action>) {
         self.settle();

@@ -142,6 +142,7 @@ impl Coordinator {
                     session.flights.remove(&commit.key.clone().unwrap_or_default().into());
                 }
                 session.settle(rounds);
+                session.drop_unacceptable(self.rules);
                 if left_out {
                     session.leave_round();
                 }

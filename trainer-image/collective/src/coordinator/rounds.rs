@@ -141,8 +141,10 @@ impl Coordinator {
         let mut held: Vec<_> =
             self.members().filter_map(|session| session.start.as_ref()).flat_map(|start| start.samples.clone()).collect();
         for slot in waiting {
-            let Some(arrive) = self.sessions.get(&slot).and_then(|session| session.arrive.clone()) else { continue };
-            let samples = ledger::deal(&ledger, &held, arrive.samples_wanted);
+            let Some(session) = self.sessions.get(&slot) else { continue };
+            let Some(arrive) = session.arrive.clone() else { continue };
+            let most = if session.member.contributor { self.most_wanted() } else { u64::MAX };
+            let samples = ledger::deal(&ledger, &held, arrive.samples_wanted.min(most));
             held.extend(samples.iter().copied());
             let synchronise = verdict.repaired.contains(&slot);
             if synchronise {

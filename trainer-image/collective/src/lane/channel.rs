@@ -1,5 +1,7 @@
 //! The sending end of a lane: one or more channels to one peer, each a connection with one raw gRPC body.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -107,18 +109,19 @@ async fn open(
     broke: watch::Sender<Option<String>>,
 ) -> Result<Channel, String> {
     let (frames, queue) = mpsc::channel(lanes.bounds.queue.max(1));
+    let sent = Arc::default();
     let request = lanes
         .request(PUSH)
         .header(ends::FROM, lanes.slot())
         .header(ends::TO, member.slot)
         .header(ends::INCARNATION, member.incarnation)
-        .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue)))))
+        .body(Body::new(StreamBody::new(body(ReceiverStream::new(queue), Arc::clone(&sent)))))
         .map_err(|error| error.to_string())?;
     let answer = Lanes::call(connection, request).await?;
     let summed = !lanes.transport.is_secured();
     let lanes = lanes.clone();
     let hears = tokio::spawn(async move {
-        let why = match hear(&lanes, answer).await {
+        let why = match hear(&lanes, answer, &sent).await {
             Ok(Some(status)) | Err(status) => status.message().to_owned(),
             Ok(None) => "it ended without a status".to_owned(),
         };
@@ -127,15 +130,15 @@ async fn open(
     Ok(Channel { frames, summed, hears })
 }
 
-/// Hears how many bytes have arrived, until the lane ends.
-async fn hear(lanes: &Lanes, mut answer: Body) -> Result<Option<Status>, Status> {
+/// Hears how many bytes of those that were `sent` have arrived, until the lane ends.
+async fn hear(lanes: &Lanes, mut answer: Body, sent: &AtomicU64) -> Result<Option<Status>, Status> {
     let mut arrivals = Arrivals::default();
     while let Some(frame) = answer.frame().await {
         let data = match frame?.into_data() {
             Ok(data) => data,
             Err(end) => return Ok(end.trailers_ref().and_then(Status::from_header_map)),
         };
-        let more = arrivals.take(data).map_err(|error| Status::internal(error.to_string()))?;
+        let more = arrivals.take(data, sent.load(Ordering::Relaxed)).map_err(|error| Status::internal(error.to_string()))?;
         if more > 0 {
             lanes.arrived(more);
         }
@@ -143,9 +146,15 @@ async fn hear(lanes: &Lanes, mut answer: Body) -> Result<Option<Status>, Status>
     Ok(None)
 }
 
-/// The pieces of each frame, not copied.
-fn body(frames: impl Stream<Item = (Bytes, Bytes)> + Send + 'static) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
-    frames.flat_map(|(head, payload)| futures::stream::iter([head, payload].map(|bytes| Ok(Frame::data(bytes)))))
+/// The pieces of each frame, not copied; each is counted as it goes.
+fn body(
+    frames: impl Stream<Item = (Bytes, Bytes)> + Send + 'static,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Frame<Bytes>, Status>> + Send {
+    frames.flat_map(|(head, payload)| futures::stream::iter([head, payload])).map(move |bytes| {
+        sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        Ok(Frame::data(bytes))
+    })
 }
 
 #[cfg(test)]
@@ -158,6 +167,18 @@ mod tests {
         assert_eq!((at(0), at(1), at(100), at(10_000)), (1, 1, 3, 16));
         let measured = |bandwidth| channels(None, Duration::from_millis(20), Some(bandwidth));
         assert_eq!((measured(1_000_000), measured(1_250_000_000)), (1, 6));
+    }
+
+    #[tokio::test]
+    async fn what_has_gone_is_counted_and_what_waits_is_not() {
+        let frame = |length| (Bytes::from_static(&[0; 3]), Bytes::from(vec![0; length]));
+        let sent = Arc::new(AtomicU64::new(0));
+        let mut body = std::pin::pin!(body(futures::stream::iter([frame(10), frame(20)]), Arc::clone(&sent)));
+        for gone in [3, 13, 16, 36] {
+            body.next().await.unwrap().unwrap();
+            assert_eq!(sent.load(Ordering::Relaxed), gone);
+        }
+        assert!(body.next().await.is_none());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! What a contributor alone has entered is no operation of the round: trusted members come and go as before any.
+//! What a contributor alone has entered is no operation of the round: trusted members come and go as before any. What it gives is
+//! judged before it is told to others, however it comes.
 
 use super::*;
 
@@ -17,7 +18,8 @@ fn entered_by_a_contributor(settings: Settings) -> Coordinator {
     assert_eq!([0, 1, 2].map(|slot| starts(&done, slot).len()), [1, 1, 1]);
     let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, 1, 8) };
     operation.key.as_mut().unwrap().tag = "mine".into();
-    let enter = Enter { operation: Some(operation), ..enter(2, range(0, 0)) };
+    let contribution = Some(Contribution { slot: 2, weight: 1, ..Contribution::default() });
+    let enter = Enter { operation: Some(operation), contribution, bandwidth: 0 };
     tick(&mut coordinator, message(2, peer_message::Body::Enter(enter)), 3);
     coordinator
 }
@@ -35,4 +37,47 @@ fn who_comes_for_a_trusted_member_that_was_lost_joins_the_round_and_nobody_gives
     tick(&mut coordinator, Event::Disconnected { slot: 1, incarnation: 1 }, 4);
     let done = tick(&mut coordinator, Event::Connected(Box::new(hello(3))), 5);
     assert_eq!((evicts(&done, 0, AbortReason::TooFewPeers), starts(&done, 3).len()), (false, 1), "{done:?}");
+}
+
+#[test]
+fn a_contribution_of_the_same_samples_over_and_over_is_refused() {
+    for samples in [vec![range(4, 4); 1 << 16], vec![range(4, 6), range(4, 6)]] {
+        let mut coordinator = training();
+        let mut enter = enter(1, range(4, 8));
+        enter.contribution.as_mut().unwrap().samples = samples;
+        let done = tick(&mut coordinator, message(1, peer_message::Body::Enter(enter)), 3);
+        assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+    }
+}
+
+/// Slot 1 brings an operation to a new coordinator whose other member has not entered it.
+fn brings(flight: Flight, start: Option<Start>) -> (Coordinator, Vec<Action>) {
+    let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let here = Hello { start: Some(super::start(0, 1)), ..hello(0) };
+    coordinator.tick(Event::Connected(Box::new(here)), 1);
+    let brings = Hello { start, flights: vec![flight], ..hello(1) };
+    let done = tick(&mut coordinator, Event::Connected(Box::new(brings)), 2);
+    (coordinator, done)
+}
+
+#[test]
+fn what_was_prepared_in_vain_is_judged_before_it_is_begun_again() {
+    let key = operation::ends_round(ROUND, 1, 8).key;
+    let prepared = Some(Prepared { epoch: 1, key, result_hash: vec![9; chain::HASH] });
+    let flight = |samples| Flight { enter: Some(enter(1, samples)), prepared: prepared.clone(), ..Flight::default() };
+    let (_, done) = brings(flight(range(90, 94)), Some(start(1, 1)));
+    assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+    let (mut coordinator, done) = brings(flight(range(4, 8)), Some(start(1, 1)));
+    assert!(!evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+    assert!(begins(&tick(&mut coordinator, message(0, peer_message::Body::Enter(enter(0, range(0, 4)))), 3)));
+}
+
+#[test]
+fn what_nobody_can_judge_is_not_begun() {
+    let without_end = Start { samples: vec![range(0, u64::MAX); 2], ..start(1, 1) };
+    for start in [None, Some(without_end)] {
+        let (mut coordinator, _) = brings(Flight { enter: Some(enter(1, range(90, 94))), ..Flight::default() }, start);
+        let done = tick(&mut coordinator, message(0, peer_message::Body::Enter(enter(0, range(0, 4)))), 3);
+        assert!(!begins(&done), "{done:?}");
+    }
 }

@@ -177,3 +177,20 @@ fn what_ends_while_data_moves_is_for_the_others_to_decide() {
         assert_eq!(ended(&moving.clone().tick(event.clone(), now)), (AbortReason::PeerLost, Some(1)), "{event:?}");
     }
 }
+
+#[test]
+fn others_are_told_the_beginning_of_what_a_member_says() {
+    let mut coordinator = moving(&together());
+    let (key, detail) = (together().key, "\u{e4}".repeat(1 << 20));
+    let failed = Failed { epoch: 1, key, reason: AbortReason::LaneFailed.into(), culprit: 1, detail };
+    let done = tick(&mut coordinator, message(1, peer_message::Body::Failed(failed)), 4);
+    assert_eq!(reported(&done).2, format!("w1: reported by slot 1: {}", "\u{e4}".repeat(512)));
+}
+
+#[test]
+fn who_is_no_member_complains_of_nobody() {
+    let mut coordinator = moving(&together());
+    tick(&mut coordinator, Event::Connected(Box::new(Hello { arrive: None, ..hello(2) })), 4);
+    let done = tick(&mut coordinator, failed(2, &together(), AbortReason::NotFinite), 5);
+    assert_eq!(done, []);
+}

@@ -238,6 +238,9 @@ impl Core {
         if let Some(residual) = &request.residual {
             check_residual(residual, request.input.as_ref(), operation.map_or(0, |operation| operation.group_size))?;
         }
+        if let Some(operation) = operation {
+            operation::check_samples(operation, &request.samples).map_err(Status::invalid_argument)?;
+        }
         let part = |slice: &Option<Slice>| {
             let Some(slice) = slice else { return Ok(None) };
             let part = self.shared.regions.part(request.incarnation, Some(slice)).map(Some);

@@ -350,8 +350,11 @@ impl Core {
         let now = self.now();
         let Some(coordinator) = &mut self.coordinator else { return };
         let told = self.observation.told(&event);
-        self.observation.coordinator_hears(&event);
+        let entered = observation::entered(&event);
         let actions = coordinator.tick(event, now);
+        if let Some((slot, key)) = entered {
+            self.observation.coordinator_has_heard(coordinator, slot, key);
+        }
         self.observation.coordinator_does(told.as_ref(), now, &actions);
         self.observation.turn_page(&self.peer, self.coordinator.as_ref());
         let mut proposals = Vec::new();

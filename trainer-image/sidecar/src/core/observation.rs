@@ -172,20 +172,25 @@ impl Observation {
         }
     }
 
-    /// The coordinator is about to take an event.
-    pub(super) fn coordinator_hears(&mut self, event: &coordinator::Event) {
-        let coordinator::Event::Message { slot, body, .. } = event else { return };
-        let peer_message::Body::Enter(enter) = &**body else { return };
+    /// The coordinator has heard of a peer that enters this operation. What it did not accept is not noted, and what nobody has
+    /// entered any more is forgotten: a peer may name operations without end.
+    pub(super) fn coordinator_has_heard(&mut self, coordinator: &Coordinator, slot: u32, key: Key) {
+        if !coordinator.who_entered(&key).any(|entered| entered == slot) {
+            return;
+        }
+        if !self.entering.contains_key(&key) {
+            self.entering.retain(|known, _| coordinator.who_entered(known).next().is_some());
+        }
         let now = Instant::now();
-        let entering = self.entering.entry(operation::key(enter.operation.as_ref()));
-        entering
+        self.entering
+            .entry(key)
             .and_modify(|entering| {
-                if entering.last.0 != *slot {
+                if entering.last.0 != slot {
                     entering.alone = Some(now - entering.last.1);
-                    entering.last = (*slot, now);
+                    entering.last = (slot, now);
                 }
             })
-            .or_insert(Entering { last: (*slot, now), alone: None });
+            .or_insert(Entering { last: (slot, now), alone: None });
     }
 
     /// The coordinator has taken an event at `now`, and will do this.
@@ -236,6 +241,13 @@ impl Observation {
     }
 }
 
+/// Who says with this event of the coordinator that it enters an operation, and which.
+pub(super) fn entered(event: &coordinator::Event) -> Option<(u32, Key)> {
+    let coordinator::Event::Message { slot, body, .. } = event else { return None };
+    let peer_message::Body::Enter(enter) = &**body else { return None };
+    Some((*slot, operation::key(enter.operation.as_ref())))
+}
+
 /// Bytes of an operation's result.
 fn bytes(begin: &Begin) -> u64 {
     let Some(operation) = &begin.operation else { return 0 };
@@ -246,10 +258,12 @@ fn bytes(begin: &Begin) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use atoll_collective::chain;
+    use atoll_collective::coordinator::Settings;
     use atoll_collective::lane::Meter;
     use atoll_collective::secret::Secret;
     use atoll_collective::transport::Transport;
-    use atoll_collective::v1::{Abort, AbortReason, Commit, CommitRecord, Enter};
+    use atoll_collective::v1::{Abort, AbortReason, Arrive, Commit, CommitRecord, Enter, Hello, Operation, OperationKey, Start};
 
     use super::*;
 
@@ -280,6 +294,16 @@ mod tests {
                 self.observation.peer_hears(event);
             }
             self.observation.peer_does(None, 0, &self.peer, actions);
+        }
+
+        /// The coordinator hears that a peer enters an operation.
+        fn enters(&mut self, coordinator: &mut Coordinator, slot: u32, operation: Operation) {
+            let enter = Enter { operation: Some(operation), ..Enter::default() };
+            let body = Box::new(peer_message::Body::Enter(enter));
+            let event = coordinator::Event::Message { slot, incarnation: 1, learned: 0, body };
+            let (slot, key) = entered(&event).unwrap();
+            coordinator.tick(event, 0);
+            self.observation.coordinator_has_heard(coordinator, slot, key);
         }
 
         fn assert_says(&self, lines: &[&str]) {
@@ -338,15 +362,42 @@ mod tests {
         seen.assert_says(&["atoll_epoch 4", "atoll_world_size 2"]);
     }
 
+    /// A coordinator whose members are in the third round.
+    fn coordinator() -> Coordinator {
+        let mut coordinator = Coordinator::new(Settings::of("kjv", 2), record(), 0);
+        for slot in [0, 1] {
+            let (state_root, state_shape) = (vec![7; chain::HASH], vec![1; chain::HASH]);
+            let arrive = Some(Arrive { round: 3, state_root, state_shape, attempt: 1, ..Arrive::default() });
+            let start = Some(Start { round: 3, started: 4, attempt: 1, ..Start::default() });
+            let hello = Hello { run: "kjv".into(), member: Some(member(slot)), arrive, start, ..Hello::default() };
+            coordinator.tick(coordinator::Event::Connected(Box::new(hello)), 0);
+        }
+        coordinator
+    }
+
+    #[test]
+    fn invented_operations_are_not_remembered_and_no_others_once_nobody_waits_for_them() {
+        let (mut seen, mut coordinator) = (Seen::new(), coordinator());
+        let named = |round, tag: &str| {
+            let key = Some(OperationKey { round, started: 4, tag: tag.into(), ..OperationKey::default() });
+            Operation { key, ends_round: false, ..operation::ends_round(round, 4, 100) }
+        };
+        for (round, tag) in [(u64::MAX, ""), (3, &*"long".repeat(100)), (0, "a")] {
+            seen.enters(&mut coordinator, 0, named(round, tag));
+        }
+        assert!(seen.observation.entering.is_empty());
+        seen.enters(&mut coordinator, 0, named(3, "a"));
+        coordinator.tick(coordinator::Event::Disconnected { slot: 0, incarnation: 1 }, 0);
+        seen.enters(&mut coordinator, 1, named(3, "b"));
+        let known = || seen.observation.entering.keys().map(|key| &*key.tag);
+        assert_eq!(known().collect::<Vec<_>>(), ["b"]);
+    }
+
     #[test]
     fn the_coordinator_names_who_entered_last() {
-        let mut seen = Seen::new();
-        let entered = |slot| {
-            let body = Box::new(peer_message::Body::Enter(Enter { operation: begin(1).operation, ..Enter::default() }));
-            coordinator::Event::Message { slot, incarnation: 1, learned: 0, body }
-        };
+        let (mut seen, mut coordinator) = (Seen::new(), coordinator());
         for slot in [0, 1] {
-            seen.observation.coordinator_hears(&entered(slot));
+            seen.enters(&mut coordinator, slot, operation::ends_round(3, 4, 100));
         }
         let message = CoordinatorMessage { body: Some(coordinator_message::Body::Begin(begin(1))), ..Default::default() };
         let send = |slot| coordinator::Action::Send { slot, message: Box::new(message.clone()) };

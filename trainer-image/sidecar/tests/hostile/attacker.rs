@@ -6,12 +6,18 @@ use std::sync::Arc;
 use atoll_collective::identity::Identity;
 use atoll_collective::lane::{Lanes, Meter};
 use atoll_collective::secret::Secret;
+use atoll_collective::state::manifest::{Manifest, Tensor};
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::coordinator_client::CoordinatorClient;
 use atoll_collective::v1::sidecar_client::SidecarClient;
-use atoll_collective::v1::{AttachRequest, CoordinatorMessage, Hello, Member, OperateRequest, PeerMessage, peer_message};
+use atoll_collective::v1::{
+    Arrive, AttachRequest, CoordinatorMessage, ElementType, Hello, Member, OperateRequest, PeerMessage, coordinator_message,
+    peer_message,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -124,6 +130,50 @@ impl Attacker {
                 Ok(message) => (Code::Ok, format!("{message:?}")),
             },
         }
+    }
+}
+
+/// A contributor of the run, in its next round; gone when it is dropped.
+pub(crate) struct Contributor {
+    says: mpsc::Sender<PeerMessage>,
+    hears: Streaming<CoordinatorMessage>,
+}
+
+impl Contributor {
+    /// Opens a session in which its trainer waits for a round.
+    pub(crate) async fn new(attacker: &Attacker, coordinator: &Member, member: Member) -> Self {
+        let (says, messages) = mpsc::channel(8);
+        let bytes = &[0; 4 * run::ELEMENTS];
+        let state = Manifest::of(&[Tensor { key: "vector", element_type: ElementType::F32, bytes }], 1).unwrap();
+        let (state_root, state_shape) = (state.root().to_vec(), state.shape().to_vec());
+        let arrive = Some(Arrive { round: 1, state_root, state_shape, attempt: 1, ..Arrive::default() });
+        let hello = Hello { run: run::RUN.into(), member: Some(member), arrive, ..Hello::default() };
+        says.send(Self::message(peer_message::Body::Hello(hello))).await.unwrap();
+        let mut request = Request::new(ReceiverStream::new(messages));
+        attacker.secret.show(request.metadata_mut());
+        let session = CoordinatorClient::new(attacker.connection(coordinator)).session(request).await;
+        Self { says, hears: session.unwrap().into_inner() }
+    }
+
+    fn message(body: peer_message::Body) -> PeerMessage {
+        PeerMessage { term: 1, body: Some(body), learned: 0 }
+    }
+
+    pub(crate) async fn says(&self, body: peer_message::Body) {
+        self.says.send(Self::message(body)).await.unwrap();
+    }
+
+    /// Waits until it is told something of this kind.
+    pub(crate) async fn hears<T>(&mut self, kind: impl Fn(coordinator_message::Body) -> Option<T>) -> T {
+        let told = async {
+            loop {
+                let message = self.hears.message().await.unwrap().expect("the session goes on");
+                if let Some(told) = message.body.and_then(&kind) {
+                    return told;
+                }
+            }
+        };
+        tokio::time::timeout(run::PATIENCE, told).await.expect("it is told")
     }
 }
 

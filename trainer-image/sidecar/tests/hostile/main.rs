@@ -7,13 +7,16 @@ mod hub;
 mod run;
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use atoll_collective::framing::{Header, Kind, LARGEST};
-use atoll_collective::v1::{Hello, Member, OperateRequest, Slice};
-use attacker::{Attacker, Trainer};
+use atoll_collective::operation;
+use atoll_collective::v1::coordinator_message::Body as Told;
+use atoll_collective::v1::peer_message::Body as Says;
+use atoll_collective::v1::{AbortReason, Contribution, Enter, Failed, Hello, Member, OperateRequest, SampleRange, Slice, Start};
+use attacker::{Attacker, Contributor, Trainer};
 use run::Run;
 use tonic::Code;
 
@@ -41,6 +44,53 @@ async fn bytes_that_are_no_tls_are_answered_by_the_end_of_the_connection() {
     run.goes_on_undisturbed().await;
 }
 
+/// Whom a certificate of w9 names.
+fn own(address: &str) -> Member {
+    let (island, address) = (run::ISLAND.into(), address.into());
+    Member { slot: 9, worker: "w9".into(), island, address, incarnation: 1, contributor: true }
+}
+
+fn started(told: Told) -> Option<Start> {
+    if let Told::Start(start) = told { Some(start) } else { None }
+}
+
+/// What it gives to the end of its round, from these samples.
+fn gives(start: &Start, samples: Vec<SampleRange>) -> Says {
+    let contribution = Some(Contribution { slot: 9, weight: 1, samples, ..Contribution::default() });
+    let operation = Some(operation::ends_round(start.round, start.started, run::ELEMENTS as u64));
+    Says::Enter(Enter { operation, contribution, bandwidth: 0 })
+}
+
+#[tokio::test]
+async fn a_contributor_that_says_too_much_is_left_out_and_others_are_told_a_little_of_it() {
+    let mut run = Run::start().await;
+    let (coordinator, w9) = (run.coordinator(), Attacker::certified(&run, "w9"));
+    // Who dials it waits.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = own(&silent.local_addr().unwrap().to_string());
+
+    let mut of_samples = Contributor::new(&w9, &coordinator, own.clone()).await;
+    let start = of_samples.hears(started).await;
+    of_samples.says(gives(&start, vec![SampleRange::default(); 1 << 20])).await;
+    let why = of_samples.hears(|told| if let Told::Evict(evict) = told { Some(evict) } else { None }).await;
+    assert!(why.reason() == AbortReason::Mismatch && why.detail.contains("at most 4096 ranges"), "{why:?}");
+    drop(of_samples);
+    run.goes_on_without_others().await;
+
+    let mut of_words = Contributor::new(&w9, &coordinator, Member { incarnation: 2, ..own }).await;
+    let start = of_words.hears(started).await;
+    of_words.says(gives(&start, Vec::new())).await;
+    let begin = of_words.hears(|told| if let Told::Begin(begin) = told { Some(begin) } else { None }).await;
+    // As long as a message may be: with a word more, nobody could be told.
+    let (key, detail) = (begin.operation.unwrap().key, "x".repeat((4 << 20) - 40));
+    let epoch = begin.record.unwrap().epoch;
+    of_words.says(Says::Failed(Failed { epoch, key, reason: AbortReason::LaneFailed.into(), culprit: 9, detail })).await;
+    let why = of_words.hears(|told| if let Told::Evict(evict) = told { Some(evict) } else { None }).await;
+    assert!((512..600).contains(&why.detail.len()), "{} bytes", why.detail.len());
+    drop(of_words);
+    run.goes_on_without_others().await;
+}
+
 #[tokio::test]
 async fn strangers_and_replays_are_refused_and_told_why() {
     let mut run = Run::start().await;
@@ -60,13 +110,14 @@ async fn strangers_and_replays_are_refused_and_told_why() {
         let (found, said) = w9.lane(&w0, &[(header, value)], vec![]).await;
         assert!(found == code && said.contains(told), "{header} {value}: {found:?} {said}");
     }
-    let own = Member { slot: 9, worker: "w9".into(), island: run::ISLAND.into(), incarnation: 1, ..Member::default() };
+    let own = own("127.0.0.1:1");
     let hello = |run: &str, member: &Member| Hello { run: run.into(), member: Some(member.clone()), ..Hello::default() };
     let coordinator = run.coordinator();
     for (hello, told) in [
         (hello("other", &own), "this is run run, not other"),
         (hello(run::RUN, &Member { slot: 0, ..own.clone() }), "slot 0 is worker w0's"),
         (hello(run::RUN, &run.member(1)), "the certificate is not that of worker w1"),
+        (hello(run::RUN, &Member { address: "a".repeat(3 << 20), ..own.clone() }), "worker w9: its address: "),
     ] {
         let (code, said) = w9.session(&coordinator, hello).await;
         assert!(code == Code::PermissionDenied && said.contains(told), "{code:?} {said}");

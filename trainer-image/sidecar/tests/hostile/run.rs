@@ -25,7 +25,7 @@ pub(crate) const TOKEN: &str = "0123456789abcdef";
 pub(crate) const INCARNATION: u64 = 7;
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// Elements of what the trainers reduce; their regions have just as many.
-const ELEMENTS: usize = 1_000;
+pub(crate) const ELEMENTS: usize = 1_000;
 /// Rounds that have to be done after an attack.
 const ROUNDS: u64 = 5;
 const LOOK: Duration = Duration::from_millis(5);
@@ -146,6 +146,21 @@ impl Run {
             }
         };
         tokio::time::timeout(PATIENCE, done).await.expect("rounds are done");
+    }
+
+    /// Whoever came meanwhile is gone, and rounds are still done: by the same processes, in the same term.
+    pub(crate) async fn goes_on_without_others(&mut self) {
+        let record = || self.hub.0.lock().unwrap().0.record().clone();
+        let gone = async {
+            while record().members != self.record.members {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("whoever came is left out");
+        let (now, before) = (record(), self.record.clone());
+        assert_eq!((now.term, &now.coordinator), (before.term, &before.coordinator));
+        self.record = now;
+        self.goes_on_undisturbed().await;
     }
 
     /// Rounds are still done, by the same processes, in the same epoch and term.

@@ -161,11 +161,15 @@ impl<'a> Rounds<'a> {
     /// A worker whose private moments are new trains for itself in its first round: it is not counted yet.
     fn weight(&self, round: &Round) -> u32 {
         let new = round.synchronised && self.moments_seen == 0 && !self.state.first.is_empty();
-        u32::from(!new)
+        weight(new, &round.samples)
     }
 
-    /// Trains on `positions` and leaves the contribution in its region; returns the mean loss.
+    /// Trains on `positions` and leaves the contribution in its region, zeros where there are none; returns the mean loss.
     fn compute(&mut self, positions: &[u64]) -> Result<f64, TrainerError> {
+        if positions.is_empty() {
+            self.state.contribution()?.fill(0.0);
+            return Ok(0.0);
+        }
         let mut losses = 0.0;
         let steps = positions.chunks(self.gradients.positions()).count();
         for (index, positions) in positions.chunks(self.gradients.positions()).enumerate() {
@@ -192,7 +196,7 @@ impl<'a> Rounds<'a> {
         if !finite {
             return Err(TrainerError::NotFinite { step: self.steps() + steps as u64 });
         }
-        Ok(losses / steps.max(1) as f64)
+        Ok(losses / steps as f64)
     }
 
     /// The worker's own step, on its own moments.
@@ -287,6 +291,11 @@ impl<'a> Rounds<'a> {
     }
 }
 
+/// What a contribution counts: nothing where it comes of no samples, or of moments that are `new`.
+fn weight(new: bool, samples: &[SampleRange]) -> u32 {
+    u32::from(!new && !samples.is_empty())
+}
+
 /// The first `count` positions of `ranges`.
 fn first(ranges: &[SampleRange], count: u64) -> Vec<SampleRange> {
     let mut left = count;
@@ -301,6 +310,12 @@ fn first(ranges: &[SampleRange], count: u64) -> Vec<SampleRange> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_dealt_nothing_counts_for_nothing() {
+        let dealt = [SampleRange { start: 0, end: 4 }];
+        assert_eq!((weight(false, &dealt), weight(true, &dealt), weight(false, &[])), (1, 0, 0));
+    }
 
     #[test]
     fn no_more_positions_are_taken_than_the_round_has_steps_for() {

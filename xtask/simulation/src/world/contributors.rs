@@ -4,9 +4,9 @@ use atoll_collective::v1::{
     AbortReason, Commit, CommitRecord, Enter, EpochRecord, Failed, Leave, Member, OperationKey, OperationKind, PeerMessage,
     Prepared, Start, leave, peer_message,
 };
-use atoll_collective::{Notice, chain, operation};
+use atoll_collective::{Notice, chain, ledger, operation};
 
-use super::{FAULTS_UNTIL, Happening, World, member};
+use super::{FAULTS_UNTIL, Happening, SAMPLES, World, member};
 use crate::Schedule;
 
 /// Whether the worker of this slot is a contributor.
@@ -72,8 +72,8 @@ impl World {
         }
     }
 
-    /// A contributor says what is not so: of its result, of others, of what it gives, that it has finished, or of a round that
-    /// nobody committed. Gives what it says besides the message.
+    /// A contributor says what is not so: of its result, of others, of what it gives, of how much it trains on, that it has
+    /// finished, or of a round that nobody committed. Gives what it says besides the message.
     pub(super) fn slander(&mut self, slot: u32, message: &mut PeerMessage) -> Option<PeerMessage> {
         if !self.node(slot).slanders {
             return None;
@@ -93,6 +93,7 @@ impl World {
                 let bogus = if gathers(enter) { 4 } else { self.below(4) };
                 besides = pretend(bogus, enter, culprit).map(|body| PeerMessage { body: Some(body), ..*message });
             }
+            Some(peer_message::Body::Arrive(arrive)) if which == 0 => arrive.samples_wanted = u64::MAX,
             Some(peer_message::Body::Hello(hello)) if hello.epoch > 0 => {
                 let before = hello.committed.clone();
                 let round = chain::rounds(before.as_ref()) + 1;
@@ -118,10 +119,12 @@ impl World {
         }
     }
 
-    /// A round begins from a state that somebody trusted has held, and only such give it.
+    /// A round begins from a state that somebody trusted has held, and only such give it. Nobody is dealt more than trainers want.
     pub(super) fn check_start(&mut self, start: &Start) {
         let held = self.trusted_states.contains(&start.state_root);
         self.require(held, || format!("round {} begins from a state that nobody trusted has held", start.round));
+        let dealt = ledger::count(&start.samples);
+        self.require(dealt <= SAMPLES, || format!("{dealt} samples are dealt where {SAMPLES} are wanted"));
         let gives = start.donors.iter().copied().find(|donor| contributes(&self.schedule, *donor));
         self.require(gives.is_none(), || format!("the contributor w{} gives the state", gives.unwrap_or(0)));
     }

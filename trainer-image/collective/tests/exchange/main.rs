@@ -330,10 +330,10 @@ async fn a_contribution_that_is_not_finite_is_named() {
 async fn what_is_carried_and_not_added_is_judged_before_it_leaves() {
     let peers = peers(2).await;
     let mut bad = values(1, 40);
-    for (kind, size, place) in [(OperationKind::AllGather, 320, 33), (OperationKind::Broadcast, 160, 3)] {
+    for (kind, elements, size, place) in [(OperationKind::AllGather, 0, 320, 33), (OperationKind::Broadcast, 40, 160, 3)] {
         bad[place] = f32::NEG_INFINITY;
         let given = [(bytes(&values(0, 40)), 1), (bytes(&bad), 1)];
-        let plan = Plan::new(&begin(&peers, &asked(kind, 40, 1), 1, &given), 1).unwrap();
+        let plan = Plan::new(&begin(&peers, &asked(kind, elements, 1), 1, &given), 1).unwrap();
         let output = Arc::new(Memory(Arc::new(Mutex::new(vec![0; size]))));
         let exchange = Exchange::new(plan, Bytes::from(given[1].0.clone()), None, output).unwrap();
         let failure = exchange.run(peers[1].lanes.clone(), PATIENCE).await.unwrap_err();
@@ -590,7 +590,7 @@ async fn a_value_that_is_not_finite_is_refused_by_all_who_gather_it_and_its_give
     let peers = peers(3).await;
     let mut bad = values(2, 40);
     bad[33] = f32::NAN;
-    let operation = asked(OperationKind::AllGather, 40, 0);
+    let operation = asked(OperationKind::AllGather, 0, 0);
     for failure in refusals(&peers, &operation, 1, &bytes(&values(0, 40)), &bytes(&bad)).await {
         assert_eq!((failure.reason, failure.culprit), (AbortReason::NotFinite, 2), "{}", failure.detail);
         assert_eq!(failure.detail, "element 33 of its contribution is NaN or infinite");

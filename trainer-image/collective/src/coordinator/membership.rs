@@ -147,12 +147,12 @@ impl Coordinator {
     /// Members that came back after their sessions broke hold the newest state, but stand in a round that is lost: their
     /// trainers have to arrive again. Nothing they are prepared for can be committed any more.
     fn recall(&mut self, actions: &mut Vec<Action>) {
-        for slot in self.evicting.keys().copied().collect::<Vec<_>>() {
+        for (slot, (reason, detail)) in self.evicting.clone() {
             let member = self.is_member(slot);
             let stands_in_it = |session: &&mut Session| session.arrive.is_none() || session.start.is_some();
             let Some(session) = self.sessions.get_mut(&slot).filter(|_| member).filter(stands_in_it) else { continue };
             if !std::mem::replace(&mut session.recalled, true) {
-                actions.push(self.send(slot, evict(AbortReason::PeerLost, "no member of its round is left")));
+                actions.push(self.send(slot, evict(reason, &detail)));
             }
         }
     }

@@ -9,6 +9,7 @@ mod introduction;
 mod membership;
 mod operations;
 mod recovery;
+mod requests;
 mod rounds;
 
 use std::collections::BTreeMap;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::requests::Wanted;
 use super::{Action, Coordinator, Session, abort, told};
 use crate::operation::{self, Key};
 use crate::v1::{
@@ -82,21 +83,10 @@ impl Coordinator {
             self.give_up(key, &Refusal { reason: AbortReason::TooFewPeers, culprit: None, detail }, actions);
             return Begun::Settled;
         }
-        let Some(operation) = self.wanted(key) else { return Begun::Settled };
+        let Some(operation) = self.agreed_request(key, now, actions) else { return Begun::Settled };
         let present = self.present_for(&operation);
         let participants: Vec<&Member> = operation::participants(&operation, &present).collect();
         let slots: Vec<u32> = participants.iter().map(|member| member.slot).collect();
-        let differs = |session: &&Session| {
-            session.enter(key).and_then(|enter| enter.operation.as_ref()).is_some_and(|own| *own != operation)
-        };
-        let different: Vec<u32> = self.members().filter(differs).map(|session| session.member.slot).collect();
-        if !different.is_empty() {
-            for slot in different {
-                self.evict(slot, AbortReason::Mismatch, &format!("it asks for another {key} than the others"));
-            }
-            self.propose(&[], now, actions);
-            return Begun::Settled;
-        }
         if let Err(missing) = operation::possible(&operation, &present) {
             let detail = format!("slot {missing} is not a member");
             self.give_up(key, &Refusal { reason: AbortReason::PeerLost, culprit: Some(missing), detail }, actions);
@@ -138,6 +128,34 @@ impl Coordinator {
         Begun::Settled
     }
 
+    /// What is to be done under this name, where nobody wants anything else. Who asks for something else than most is left out.
+    fn agreed_request(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) -> Option<Operation> {
+        let (operation, decided) = match self.wanted(key) {
+            Wanted::Nothing | Wanted::Open => return None,
+            Wanted::Tied(requests) => {
+                // Nobody can say which of them is wrong.
+                let detail = format!("{requests} different requests for {key}, none of them made by most");
+                self.give_up(key, &Refusal { reason: AbortReason::Mismatch, culprit: None, detail }, actions);
+                return None;
+            }
+            Wanted::One { operation, decided } => (*operation, decided),
+        };
+        let differs = |session: &&Session| {
+            session.enter(key).and_then(|enter| enter.operation.as_ref()).is_some_and(|own| *own != operation)
+        };
+        let different: Vec<u32> = self.members().filter(differs).map(|session| session.member.slot).collect();
+        if different.is_empty() {
+            return Some(operation);
+        }
+        if decided {
+            for slot in different {
+                self.evict(slot, AbortReason::Mismatch, &format!("it asks for another {key} than most"));
+            }
+            self.propose(&[], now, actions);
+        }
+        None
+    }
+
     /// Parts together are longer than any result may be: it goes on without the contributor that declares most, or not at all.
     fn refuse_parts(&mut self, key: &Key, parts: &[Contribution], now: Millis, actions: &mut Vec<Action>) {
         let lengths = parts.iter().map(|part| (part.elements, self.is_contributor(part.slot)));
@@ -152,7 +170,7 @@ impl Coordinator {
     }
 
     /// The members that can take part: one that came into the round late knows nothing of its groups, and enters none.
-    fn present_for(&self, operation: &Operation) -> EpochRecord {
+    pub(super) fn present_for(&self, operation: &Operation) -> EpochRecord {
         let in_time = |member: &Member| {
             let start = self.sessions.get(&member.slot).and_then(|session| session.start.as_ref());
             start.is_none_or(|start| start.record.as_ref().is_none_or(|record| record.epoch == start.started))
@@ -162,13 +180,6 @@ impl Coordinator {
             present.members.retain(in_time);
         }
         present
-    }
-
-    /// What most trusted members ask for under this name; the lowest slot's where as many ask for another.
-    fn wanted(&self, key: &Key) -> Option<Operation> {
-        let asked: Vec<&Operation> = self.trusted().filter_map(|session| session.enter(key)?.operation.as_ref()).collect();
-        let support = |operation: &Operation| asked.iter().filter(|other| **other == operation).count();
-        asked.iter().rev().max_by_key(|operation| support(operation)).map(|operation| (*operation).clone())
     }
 
     /// Whether a trusted member has another operation than this one open.

@@ -43,6 +43,18 @@ fn aborts(actions: &[Action], to: u32) -> Vec<(AbortReason, Option<u32>, bool)> 
     actions.iter().filter_map(abort).collect()
 }
 
+/// Why `to` is told that it is left out.
+fn evictions(actions: &[Action], to: u32) -> Vec<AbortReason> {
+    let evict = |action: &Action| match action {
+        Action::Send { slot, message } if *slot == to => match &message.body {
+            Some(coordinator_message::Body::Evict(evict)) => Some(evict.reason()),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(evict).collect()
+}
+
 /// The last abort that people are told of.
 fn reported(actions: &[Action]) -> (AbortReason, Option<u32>, String) {
     let why = actions.iter().rev().find_map(|action| match action {
@@ -76,12 +88,47 @@ fn who_is_lost_is_named_and_so_is_one_that_was_never_there() {
 }
 
 #[test]
-fn who_asks_for_another_operation_of_the_same_name_is_named() {
+fn who_asks_for_another_operation_than_most_is_left_out_in_whatever_order_they_ask() {
+    let asked = operation::ends_round(ROUND, 1, 8);
+    let three = Settings { minimum: 3, target: 3, ..settings() };
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        for odd in 0..3 {
+            let mut coordinator = training_of(3, three.clone());
+            let mut done = Vec::new();
+            for slot in order {
+                let elements = if slot == odd { 9 } else { 8 };
+                done.extend(tick(&mut coordinator, message(slot, enters(slot, Operation { elements, ..asked.clone() })), 5));
+            }
+            let left: Vec<u32> = (0..3).filter(|slot| evicts(&done, *slot, AbortReason::Mismatch)).collect();
+            assert_eq!(left, [odd], "in the order {order:?}");
+            assert!(begins(&done), "the others go on");
+        }
+    }
+}
+
+#[test]
+fn where_as_many_ask_for_one_operation_as_for_another_nobody_is_blamed() {
     let mut coordinator = training();
     tick(&mut coordinator, message(0, enters(0, together())), 3);
     let done = tick(&mut coordinator, message(1, enters(1, Operation { elements: 9, ..together() })), 3);
-    assert_eq!(aborts(&done, 0), [(AbortReason::Mismatch, Some(1), true)]);
-    assert!(evicts(&done, 1, AbortReason::Mismatch));
+    for slot in [0, 1] {
+        assert_eq!(aborts(&done, slot), [(AbortReason::Mismatch, None, true)]);
+        assert!(!evicts(&done, slot, AbortReason::Mismatch));
+    }
+}
+
+#[test]
+fn all_who_are_left_out_for_the_same_fault_hear_of_it() {
+    let mut coordinator = training();
+    let mut done = Vec::new();
+    for slot in [0, 1] {
+        let not_dealt = peer_message::Body::Enter(enter(slot, range(50, 54)));
+        done.extend(tick(&mut coordinator, message(slot, not_dealt), 5));
+    }
+    for slot in [0, 1] {
+        let told = evictions(&done, slot);
+        assert!(!told.is_empty() && told.iter().all(|reason| *reason == AbortReason::Mismatch), "slot {slot} hears {told:?}");
+    }
 }
 
 #[test]

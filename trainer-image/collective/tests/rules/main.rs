@@ -119,10 +119,17 @@ fn training() -> Coordinator {
 }
 
 fn training_with(settings: Settings) -> Coordinator {
+    training_of(2, settings)
+}
+
+/// The same with so many members.
+fn training_of(count: u32, settings: Settings) -> Coordinator {
     let mut coordinator = Coordinator::new(settings, epoch(1, 0, &[]), 0);
-    tick(&mut coordinator, Event::Connected(Box::new(hello(0))), 1);
-    let done = tick(&mut coordinator, Event::Connected(Box::new(hello(1))), 2);
-    assert_eq!((starts(&done, 0).len(), starts(&done, 1).len()), (1, 1));
+    let mut done = Vec::new();
+    for slot in 0..count {
+        done = tick(&mut coordinator, Event::Connected(Box::new(hello(slot))), 1 + u64::from(slot));
+    }
+    assert!((0..count).all(|slot| starts(&done, slot).len() == 1));
     coordinator
 }
 

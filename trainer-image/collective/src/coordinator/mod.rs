@@ -398,7 +398,10 @@ impl Coordinator {
                 }
                 return;
             }
-            LeaveReason::TrainerLost => (AbortReason::TrainerLost, "its trainer ended or is silent"),
+            LeaveReason::TrainerLost if self.sessions.get(&slot).is_some_and(|session| session.finished) => {
+                (AbortReason::Left, "its trainer has finished")
+            }
+            LeaveReason::TrainerLost => (AbortReason::TrainerLost, "its trainer ended, is silent, or begins the round again"),
             LeaveReason::Deadline => (AbortReason::Deadline, "its operation's total deadline passed"),
             LeaveReason::Stopped | LeaveReason::Unspecified => (AbortReason::Left, "it was told to stop"),
         };

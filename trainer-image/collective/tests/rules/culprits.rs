@@ -2,7 +2,7 @@
 
 use super::*;
 use atoll_collective::operation::Key;
-use atoll_collective::v1::{Abort, Failed, OperationKind};
+use atoll_collective::v1::{Abort, Failed, Leave, OperationKind, leave};
 
 /// A sum for slot 1: nobody can do it without that slot.
 fn together() -> Operation {
@@ -129,6 +129,16 @@ fn all_who_are_left_out_for_the_same_fault_hear_of_it() {
         let told = evictions(&done, slot);
         assert!(!told.is_empty() && told.iter().all(|reason| *reason == AbortReason::Mismatch), "slot {slot} hears {told:?}");
     }
+}
+
+#[test]
+fn a_trainer_that_ends_after_it_has_finished_is_not_lost() {
+    let leaves = |reason: leave::Reason| message(1, peer_message::Body::Leave(Leave { reason: reason.into() }));
+    let mut coordinator = training();
+    tick(&mut coordinator, leaves(leave::Reason::Finished), 3);
+    assert!(evicts(&tick(&mut coordinator, leaves(leave::Reason::TrainerLost), 4), 1, AbortReason::Left));
+    let done = tick(&mut training(), leaves(leave::Reason::TrainerLost), 4);
+    assert!(evicts(&done, 1, AbortReason::TrainerLost));
 }
 
 #[test]

@@ -508,7 +508,7 @@ impl Session {
             let begun = (start.round, start.started) == (key.round, key.started);
             let open = flight.enter.as_ref().filter(|_| begun && flight.prepared.is_none());
             let verdict = open.map_or(Ok(()), |enter| judged(&start, enter, rules));
-            verdict.map_err(|detail| refused = Some((AbortReason::Mismatch, detail))).is_ok()
+            verdict.map_err(|detail| refused = Some((AbortReason::Mismatch, beginning(&detail).to_owned()))).is_ok()
         });
         self.left = refused.or(self.left.take());
     }

@@ -61,6 +61,14 @@ fn gives(start: &Start, samples: Vec<SampleRange>) -> Says {
     Says::Enter(Enter { operation, contribution, bandwidth: 0 })
 }
 
+/// The same, under another name.
+fn named(mut says: Says, tag: &str) -> Says {
+    if let Says::Enter(Enter { operation: Some(operation), .. }) = &mut says {
+        operation.key.as_mut().unwrap().tag = tag.to_owned();
+    }
+    says
+}
+
 #[tokio::test]
 async fn a_contributor_that_says_too_much_is_left_out_and_others_are_told_a_little_of_it() {
     let mut run = Run::start().await;
@@ -77,7 +85,15 @@ async fn a_contributor_that_says_too_much_is_left_out_and_others_are_told_a_litt
     drop(of_samples);
     run.goes_on_without_others().await;
 
-    let mut of_words = Contributor::new(&w9, &coordinator, Member { incarnation: 2, ..own }).await;
+    let mut of_names = Contributor::new(&w9, &coordinator, Member { incarnation: 2, ..own.clone() }).await;
+    let start = of_names.hears(started).await;
+    of_names.says(named(gives(&start, Vec::new()), &"x".repeat(1 << 20))).await;
+    let why = of_names.hears(|told| if let Told::Evict(evict) = told { Some(evict) } else { None }).await;
+    assert!(why.reason() == AbortReason::Mismatch && why.detail.len() < 600, "{} bytes", why.detail.len());
+    drop(of_names);
+    run.goes_on_without_others().await;
+
+    let mut of_words = Contributor::new(&w9, &coordinator, Member { incarnation: 3, ..own }).await;
     let start = of_words.hears(started).await;
     of_words.says(gives(&start, Vec::new())).await;
     let begin = of_words.hears(|told| if let Told::Begin(begin) = told { Some(begin) } else { None }).await;

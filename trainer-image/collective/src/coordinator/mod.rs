@@ -541,8 +541,15 @@ fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), String> {
     operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
     let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
     operation::check_samples(operation, samples)?;
-    if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
+    if !operation.ends_round || !rules.dealt_samples_count {
+        return Ok(());
+    }
+    if !ledger::covers(&start.samples, samples) {
         return Err("it contributed samples that it was not dealt".to_owned());
+    }
+    // Every hole between two ranges is dealt again, as a range: there are never more of them than were dealt.
+    if samples.len() > start.samples.len() {
+        return Err(format!("it contributed {} ranges of samples of {} that it was dealt", samples.len(), start.samples.len()));
     }
     Ok(())
 }

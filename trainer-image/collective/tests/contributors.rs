@@ -542,6 +542,25 @@ fn a_contributor_is_dealt_no_more_than_a_trusted_member_asks_for() {
     assert_eq!(dealt(&[(2, 4), (3, 8)]), [4, 8]);
 }
 
+#[test]
+fn what_a_contributor_brings_along_of_another_round_is_not_kept() {
+    let (round, contribution) = (u64::MAX, Some(Contribution { slot: 0, weight: 1, ..Contribution::default() }));
+    let mut operation = Operation { ends_round: false, ..operation::ends_round(round, 1, 8) };
+    for (tag, prepared, kept) in [("x", None, 0), (&*"x".repeat(1 << 20), Some(vote(9)), 0), ("x", Some(vote(9)), 1)] {
+        let mut coordinator = Coordinator::new(settings(), epoch(2, &[0, 2]), 0);
+        operation.key.as_mut().unwrap().tag = tag.to_owned();
+        let enter = Some(Enter { operation: Some(operation.clone()), contribution: contribution.clone(), bandwidth: 0 });
+        let flights = vec![Flight { enter, begin: None, prepared }];
+        connect(&mut coordinator, Hello { flights, ..hello(0) }, 0);
+        let flights = |coordinator: &Coordinator| {
+            serde_json::to_value(coordinator).unwrap()["sessions"]["0"]["flights"].as_object().unwrap().len()
+        };
+        assert_eq!(flights(&coordinator), kept, "before its vote is counted");
+        connect(&mut coordinator, hello(2), 0);
+        assert_eq!(flights(&coordinator), 0);
+    }
+}
+
 /// Slot 2 asks for four samples and has them, and slot 3, who asked for more, is lost with the coordinator: why slot 0, which says
 /// that it was dealt `samples`, has to begin the round again.
 fn recalled(committed: Option<&CommitRecord>, samples: Vec<SampleRange>) -> Option<String> {

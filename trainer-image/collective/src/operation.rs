@@ -230,6 +230,17 @@ pub fn check(operation: &Operation) -> Result<(), String> {
             "its members have no common number of elements",
         ),
         (!operation.ends_round || slots.is_empty(), "a round is ended by all members"),
+        (
+            !operation.ends_round
+                || operation.kind() == OperationKind::AllReduce
+                    && operation.data_type() == DataType::F32
+                    && operation.reduction() == Reduction::Mean,
+            "a round is ended by an all-reduce to a mean of f32",
+        ),
+        (
+            operation.ends_round == (key.tag.is_empty() && key.sequence == 0 && slots.is_empty()),
+            "the name without tag, sequence and slots is that of what ends the round, and of nothing else",
+        ),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         None => Ok(()),
@@ -298,8 +309,32 @@ mod tests {
     }
 
     #[test]
+    fn a_round_is_ended_by_a_mean_of_f32_under_the_empty_name_and_nothing_else_has_that_name() {
+        let named = |change: fn(&mut Operation)| {
+            let mut operation = ends_round(1, 1, 8);
+            change(&mut operation);
+            check(&operation)
+        };
+        let is_refused = |checked: Result<(), String>, why: &str| assert!(checked.clone().unwrap_err().contains(why), "{checked:?}");
+        let changes: [fn(&mut Operation); 4] = [
+            |operation| operation.set_reduction(Reduction::Sum),
+            |operation| operation.set_data_type(DataType::Bf16),
+            |operation| operation.set_kind(OperationKind::Reduce),
+            |operation| operation.set_kind(OperationKind::Broadcast),
+        ];
+        for change in changes {
+            is_refused(named(change), "an all-reduce to a mean of f32");
+        }
+        is_refused(named(|operation| operation.key.as_mut().unwrap().tag = "a".into()), "of what ends the round");
+        is_refused(named(|operation| operation.key.as_mut().unwrap().sequence = 1), "of what ends the round");
+        is_refused(named(|operation| operation.ends_round = false), "of what ends the round");
+        assert_eq!(named(|operation| (operation.group_size, operation.codec) = (2, Codec::Uint8.into())), Ok(()));
+    }
+
+    #[test]
     fn pairs_are_gathered_as_bytes_of_a_vector_whose_length_is_known() {
         let mut good = Operation { ends_round: false, elements: 10, ..ends_round(1, 1, 10) };
+        good.key.as_mut().unwrap().tag = "a".into();
         good.set_kind(OperationKind::AllGather);
         good.set_data_type(DataType::U8);
         for codec in [Codec::SparseF32, Codec::SparseBf16, Codec::Signs] {
@@ -312,16 +347,16 @@ mod tests {
             change(&mut operation);
             check(&operation).unwrap_err()
         };
-        assert_eq!(named(|operation| operation.codec = 99), "round 1: its codec is not known");
-        assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "round 1: pairs are gathered, as bytes");
-        assert_eq!(named(|operation| operation.set_kind(OperationKind::Broadcast)), "round 1: pairs are gathered, as bytes");
+        assert_eq!(named(|operation| operation.codec = 99), "operation a/0 of round 1: its codec is not known");
+        assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "operation a/0 of round 1: pairs are gathered, as bytes");
+        assert_eq!(named(|operation| operation.set_kind(OperationKind::Broadcast)), "operation a/0 of round 1: pairs are gathered, as bytes");
         for change in [(|operation| operation.elements = 0) as fn(&mut Operation), |operation| operation.elements = (1 << 32) + 1]
         {
-            assert_eq!(named(change), "round 1: pairs are of a vector of 1 to 2^32 elements");
+            assert_eq!(named(change), "operation a/0 of round 1: pairs are of a vector of 1 to 2^32 elements");
         }
-        assert_eq!(named(|operation| operation.set_codec(Codec::None)), "round 1: its members have no common number of elements");
+        assert_eq!(named(|operation| operation.set_codec(Codec::None)), "operation a/0 of round 1: its members have no common number of elements");
         let too_many = check_length(&good, 11 * 2 + 2);
-        assert_eq!(too_many, Err("round 1: its payload: 11 pairs for 10 elements".to_owned()));
+        assert_eq!(too_many, Err("operation a/0 of round 1: its payload: 11 pairs for 10 elements".to_owned()));
         assert_eq!(check_length(&good, 10 * 2 + 2), Ok(()));
     }
 

@@ -428,6 +428,7 @@ fn gather() -> Operation {
     let mut operation = Operation { ends_round: false, elements: 0, ..operation::ends_round(ROUND, 1, 8) };
     operation.set_kind(OperationKind::AllGather);
     operation.set_data_type(DataType::U8);
+    operation.key.as_mut().unwrap().sequence = 1;
     operation
 }
 

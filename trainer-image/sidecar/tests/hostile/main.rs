@@ -15,7 +15,9 @@ use atoll_collective::framing::{Header, Kind, LARGEST};
 use atoll_collective::operation;
 use atoll_collective::v1::coordinator_message::Body as Told;
 use atoll_collective::v1::peer_message::Body as Says;
-use atoll_collective::v1::{AbortReason, Contribution, Enter, Failed, Hello, Member, OperateRequest, SampleRange, Slice, Start};
+use atoll_collective::v1::{
+    AbortReason, Contribution, Enter, Failed, Hello, Member, OperateRequest, Operation, Reduction, SampleRange, Slice, Start,
+};
 use attacker::{Attacker, Contributor, Trainer};
 use run::Run;
 use tonic::Code;
@@ -227,6 +229,11 @@ async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_distur
     }
     let slice = |region: &str, offset, length| Some(Slice { region: region.into(), offset, length });
     let good = OperateRequest { incarnation: run::INCARNATION, deadline_milliseconds: 1_000, ..OperateRequest::default() };
+    let ends_round = |change: fn(&mut Operation)| {
+        let mut operation = operation::ends_round(1, 0, 8);
+        change(&mut operation);
+        OperateRequest { operation: Some(operation), ..good.clone() }
+    };
     for (request, code, told) in [
         (OperateRequest { incarnation: 1, ..good.clone() }, Code::Unavailable, "not attached"),
         (OperateRequest { rank: 64, ..good.clone() }, Code::Unavailable, "not attached"),
@@ -240,6 +247,8 @@ async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_distur
         (OperateRequest { output: slice("6/0/input", 0, 8), ..good.clone() }, Code::InvalidArgument, "not part of a region"),
         (OperateRequest { deadline_milliseconds: u64::MAX, ..good.clone() }, Code::InvalidArgument, "longer than a day"),
         (good.clone(), Code::InvalidArgument, "no operation is named"),
+        (ends_round(|operation| operation.set_reduction(Reduction::Sum)), Code::InvalidArgument, "to a mean of f32"),
+        (ends_round(|operation| operation.ends_round = false), Code::InvalidArgument, "of what ends the round"),
     ] {
         let (found, said) = trainer.operate(request).await;
         assert!(found == code && said.contains(told), "{found:?} {said}");

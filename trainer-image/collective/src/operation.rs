@@ -258,6 +258,14 @@ pub fn check_length(operation: &Operation, elements: u64) -> Result<(), String> 
     pairs.check_length(usize::try_from(elements).unwrap_or(usize::MAX)).map_err(refused)
 }
 
+/// Checks the loss that is said to be behind a contribution: all members' mean is made of it.
+///
+/// # Errors
+/// That it is no number.
+pub fn check_loss(operation: &Operation, loss: f64) -> Result<(), String> {
+    loss.is_finite().then_some(()).ok_or_else(|| format!("{}: its loss is {loss}, which is not finite", key(Some(operation))))
+}
+
 /// Checks the samples that are said to be behind a contribution, by themselves: all members are told them.
 ///
 /// # Errors
@@ -374,6 +382,14 @@ mod tests {
         assert!(check(single(MOST_RANGES as u64 + 1)).unwrap_err().contains("at most 4096 ranges"));
         let other = Operation { ends_round: false, ..ends_round(1, 1, 8) };
         assert_eq!(check_samples(&other, &single(1)), Err("round 1: only what ends a round has samples".to_owned()));
+    }
+
+    #[test]
+    fn a_loss_is_finite() {
+        assert_eq!(check_loss(&ends_round(1, 1, 8), -2.5), Ok(()));
+        for loss in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(check_loss(&ends_round(1, 1, 8), loss), Err(format!("round 1: its loss is {loss}, which is not finite")));
+        }
     }
 
     #[test]

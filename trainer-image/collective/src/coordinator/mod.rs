@@ -545,6 +545,7 @@ fn acceptable(enter: &Enter) -> Result<(), String> {
     let Some(operation) = &enter.operation else { return Ok(()) };
     operation::check(operation)?;
     operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
+    operation::check_loss(operation, enter.contribution.as_ref().map_or(0.0, |given| given.loss))?;
     operation::check_samples(operation, samples(enter))
 }
 

@@ -60,6 +60,16 @@ fn a_contribution_of_more_ranges_than_were_dealt_is_refused_and_one_of_fewer_sam
     }
 }
 
+#[test]
+fn a_loss_that_is_not_finite_is_refused() {
+    for loss in [f64::NAN, f64::INFINITY] {
+        let mut enter = enter(1, range(4, 8));
+        enter.contribution.as_mut().unwrap().loss = loss;
+        let done = tick(&mut training(), message(1, peer_message::Body::Enter(enter)), 3);
+        assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+    }
+}
+
 /// Slot 1 brings an operation to a new coordinator whose other member has not entered it.
 fn brings(flight: Flight, start: Option<Start>) -> (Coordinator, Vec<Action>) {
     let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);

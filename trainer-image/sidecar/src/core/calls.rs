@@ -240,6 +240,7 @@ impl Core {
         }
         if let Some(operation) = operation {
             operation::check(operation).map_err(Status::invalid_argument)?;
+            operation::check_loss(operation, request.loss).map_err(Status::invalid_argument)?;
             operation::check_samples(operation, &request.samples).map_err(Status::invalid_argument)?;
         }
         let part = |slice: &Option<Slice>| {

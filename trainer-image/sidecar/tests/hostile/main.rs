@@ -248,6 +248,7 @@ async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_distur
         (OperateRequest { deadline_milliseconds: u64::MAX, ..good.clone() }, Code::InvalidArgument, "longer than a day"),
         (good.clone(), Code::InvalidArgument, "no operation is named"),
         (ends_round(|operation| operation.set_reduction(Reduction::Sum)), Code::InvalidArgument, "to a mean of f32"),
+        (OperateRequest { loss: f64::NAN, ..ends_round(|_| ()) }, Code::InvalidArgument, "its loss is NaN"),
         (ends_round(|operation| operation.ends_round = false), Code::InvalidArgument, "of what ends the round"),
     ] {
         let (found, said) = trainer.operate(request).await;

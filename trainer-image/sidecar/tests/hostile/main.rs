@@ -131,10 +131,12 @@ async fn strangers_and_replays_are_refused_and_told_why() {
     let own = own("127.0.0.1:1");
     let hello = |run: &str, member: &Member| Hello { run: run.into(), member: Some(member.clone()), ..Hello::default() };
     let coordinator = run.coordinator();
+    let long = Member { worker: "w".repeat(3 << 20), ..own.clone() };
     for (hello, told) in [
         (hello("other", &own), "this is run run, not other"),
         (hello(run::RUN, &Member { slot: 0, ..own.clone() }), "slot 0 is worker w0's"),
-        (hello(run::RUN, &run.member(1)), "the certificate is not that of worker w1"),
+        (hello(run::RUN, &run.member(1)), "the certificate is that of worker w9, who"),
+        (hello(run::RUN, &long), "the certificate is that of worker w9, who"),
         (hello(run::RUN, &Member { address: "a".repeat(3 << 20), ..own.clone() }), "worker w9: its address: "),
     ] {
         let (code, said) = w9.session(&coordinator, hello).await;

@@ -59,7 +59,8 @@ fn begin(kind: OperationKind, codec: Codec, elements: u64) -> Begin {
     let part = if kind == OperationKind::AllGather { elements } else { 0 };
     let given = |slot| Contribution { slot, weight: 1, elements: part, ..Contribution::default() };
     let elements = if kind == OperationKind::AllGather { 0 } else { elements };
-    let (key, ends) = (Some(OperationKey { round: 1, sequence: 1, ..OperationKey::default() }), operation::ends_round(1, 1, elements));
+    let (key, ends) =
+        (Some(OperationKey { round: 1, sequence: 1, ..OperationKey::default() }), operation::ends_round(1, 1, elements));
     let all = Operation { key, kind: kind.into(), codec: codec.into(), root: 1, ends_round: false, ..ends };
     let contributions = [0, 1, 2].map(given).to_vec();
     Begin { operation: Some(all), number: 1, record: Some(record), contributions, bandwidths: vec![] }

@@ -323,7 +323,8 @@ mod tests {
             change(&mut operation);
             check(&operation)
         };
-        let is_refused = |checked: Result<(), String>, why: &str| assert!(checked.clone().unwrap_err().contains(why), "{checked:?}");
+        let is_refused =
+            |checked: Result<(), String>, why: &str| assert!(checked.clone().unwrap_err().contains(why), "{checked:?}");
         let changes: [fn(&mut Operation); 4] = [
             |operation| operation.set_reduction(Reduction::Sum),
             |operation| operation.set_data_type(DataType::Bf16),
@@ -356,13 +357,22 @@ mod tests {
             check(&operation).unwrap_err()
         };
         assert_eq!(named(|operation| operation.codec = 99), "operation a/0 of round 1: its codec is not known");
-        assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "operation a/0 of round 1: pairs are gathered, as bytes");
-        assert_eq!(named(|operation| operation.set_kind(OperationKind::Broadcast)), "operation a/0 of round 1: pairs are gathered, as bytes");
+        assert_eq!(
+            named(|operation| operation.set_data_type(DataType::F32)),
+            "operation a/0 of round 1: pairs are gathered, as bytes"
+        );
+        assert_eq!(
+            named(|operation| operation.set_kind(OperationKind::Broadcast)),
+            "operation a/0 of round 1: pairs are gathered, as bytes"
+        );
         for change in [(|operation| operation.elements = 0) as fn(&mut Operation), |operation| operation.elements = (1 << 32) + 1]
         {
             assert_eq!(named(change), "operation a/0 of round 1: pairs are of a vector of 1 to 2^32 elements");
         }
-        assert_eq!(named(|operation| operation.set_codec(Codec::None)), "operation a/0 of round 1: its members have no common number of elements");
+        assert_eq!(
+            named(|operation| operation.set_codec(Codec::None)),
+            "operation a/0 of round 1: its members have no common number of elements"
+        );
         let too_many = check_length(&good, 11 * 2 + 2);
         assert_eq!(too_many, Err("operation a/0 of round 1: its payload: 11 pairs for 10 elements".to_owned()));
         assert_eq!(check_length(&good, 10 * 2 + 2), Ok(()));

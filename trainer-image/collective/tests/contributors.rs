@@ -4,8 +4,8 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
-    Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKind, Prepared, Ruling, SampleRange, Start, coordinator_message, leave,
-    peer_message,
+    Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKind, Prepared, Ruling, SampleRange, Start, coordinator_message,
+    leave, peer_message,
 };
 use atoll_collective::{Notice, chain, ledger, operation};
 

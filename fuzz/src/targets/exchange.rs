@@ -5,7 +5,7 @@ use std::sync::Arc;
 use atoll_collective::exchange::{Exchange, Memory, Plan, Sender};
 use atoll_collective::framing::{self, Kind};
 use atoll_collective::operation;
-use atoll_collective::v1::{Begin, Codec, Contribution, DataType, EpochRecord, Member, Operation, OperationKind};
+use atoll_collective::v1::{Begin, Codec, Contribution, DataType, EpochRecord, Member, Operation, OperationKey, OperationKind};
 use bytes::Bytes;
 use prost::Message;
 
@@ -59,7 +59,9 @@ fn begin(kind: OperationKind, codec: Codec, elements: u64) -> Begin {
     let part = if kind == OperationKind::AllGather { elements } else { 0 };
     let given = |slot| Contribution { slot, weight: 1, elements: part, ..Contribution::default() };
     let elements = if kind == OperationKind::AllGather { 0 } else { elements };
-    let all = Operation { kind: kind.into(), codec: codec.into(), root: 1, ..operation::ends_round(1, 1, elements) };
+    let (key, ends) =
+        (Some(OperationKey { round: 1, sequence: 1, ..OperationKey::default() }), operation::ends_round(1, 1, elements));
+    let all = Operation { key, kind: kind.into(), codec: codec.into(), root: 1, ends_round: false, ..ends };
     let contributions = [0, 1, 2].map(given).to_vec();
     Begin { operation: Some(all), number: 1, record: Some(record), contributions, bandwidths: vec![] }
 }

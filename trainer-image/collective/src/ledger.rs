@@ -15,7 +15,7 @@ pub const MOST_RANGES: usize = 4_096;
 pub fn deal(ledger: &Ledger, held: &[SampleRange], wanted: u64) -> Vec<SampleRange> {
     let mut left = wanted;
     let mut dealt = Vec::new();
-    for free in without(&open(ledger, u64::MAX), held).into_iter().take(MOST_RANGES) {
+    for free in free(ledger, held).into_iter().take(MOST_RANGES) {
         if left == 0 {
             break;
         }
@@ -24,6 +24,11 @@ pub fn deal(ledger: &Ledger, held: &[SampleRange], wanted: u64) -> Vec<SampleRan
         left -= take;
     }
     dealt
+}
+
+/// All positions that are neither committed nor in `held`, as ascending disjoint ranges.
+pub(crate) fn free(ledger: &Ledger, held: &[SampleRange]) -> Vec<SampleRange> {
+    without(&open(ledger, u64::MAX), held)
 }
 
 /// The ledger after `delivered` was committed.

@@ -230,6 +230,17 @@ pub fn check(operation: &Operation) -> Result<(), String> {
             "its members have no common number of elements",
         ),
         (!operation.ends_round || slots.is_empty(), "a round is ended by all members"),
+        (
+            !operation.ends_round
+                || operation.kind() == OperationKind::AllReduce
+                    && operation.data_type() == DataType::F32
+                    && operation.reduction() == Reduction::Mean,
+            "a round is ended by an all-reduce to a mean of f32",
+        ),
+        (
+            operation.ends_round == (key.tag.is_empty() && key.sequence == 0 && slots.is_empty()),
+            "the name without tag, sequence and slots is that of what ends the round, and of nothing else",
+        ),
     ];
     match rules.iter().find(|(holds, _)| !holds) {
         None => Ok(()),
@@ -245,6 +256,14 @@ pub fn check_length(operation: &Operation, elements: u64) -> Result<(), String> 
     let Some(pairs) = pairs(operation) else { return Ok(()) };
     let refused = |error: codec::PairsError| format!("{}: its payload: {error}", key(Some(operation)));
     pairs.check_length(usize::try_from(elements).unwrap_or(usize::MAX)).map_err(refused)
+}
+
+/// Checks the loss that is said to be behind a contribution: all members' mean is made of it.
+///
+/// # Errors
+/// That it is no number.
+pub fn check_loss(operation: &Operation, loss: f64) -> Result<(), String> {
+    loss.is_finite().then_some(()).ok_or_else(|| format!("{}: its loss is {loss}, which is not finite", key(Some(operation))))
 }
 
 /// Checks the samples that are said to be behind a contribution, by themselves: all members are told them.
@@ -298,8 +317,33 @@ mod tests {
     }
 
     #[test]
+    fn a_round_is_ended_by_a_mean_of_f32_under_the_empty_name_and_nothing_else_has_that_name() {
+        let named = |change: fn(&mut Operation)| {
+            let mut operation = ends_round(1, 1, 8);
+            change(&mut operation);
+            check(&operation)
+        };
+        let is_refused =
+            |checked: Result<(), String>, why: &str| assert!(checked.clone().unwrap_err().contains(why), "{checked:?}");
+        let changes: [fn(&mut Operation); 4] = [
+            |operation| operation.set_reduction(Reduction::Sum),
+            |operation| operation.set_data_type(DataType::Bf16),
+            |operation| operation.set_kind(OperationKind::Reduce),
+            |operation| operation.set_kind(OperationKind::Broadcast),
+        ];
+        for change in changes {
+            is_refused(named(change), "an all-reduce to a mean of f32");
+        }
+        is_refused(named(|operation| operation.key.as_mut().unwrap().tag = "a".into()), "of what ends the round");
+        is_refused(named(|operation| operation.key.as_mut().unwrap().sequence = 1), "of what ends the round");
+        is_refused(named(|operation| operation.ends_round = false), "of what ends the round");
+        assert_eq!(named(|operation| (operation.group_size, operation.codec) = (2, Codec::Uint8.into())), Ok(()));
+    }
+
+    #[test]
     fn pairs_are_gathered_as_bytes_of_a_vector_whose_length_is_known() {
         let mut good = Operation { ends_round: false, elements: 10, ..ends_round(1, 1, 10) };
+        good.key.as_mut().unwrap().tag = "a".into();
         good.set_kind(OperationKind::AllGather);
         good.set_data_type(DataType::U8);
         for codec in [Codec::SparseF32, Codec::SparseBf16, Codec::Signs] {
@@ -312,16 +356,25 @@ mod tests {
             change(&mut operation);
             check(&operation).unwrap_err()
         };
-        assert_eq!(named(|operation| operation.codec = 99), "round 1: its codec is not known");
-        assert_eq!(named(|operation| operation.set_data_type(DataType::F32)), "round 1: pairs are gathered, as bytes");
-        assert_eq!(named(|operation| operation.set_kind(OperationKind::Broadcast)), "round 1: pairs are gathered, as bytes");
+        assert_eq!(named(|operation| operation.codec = 99), "operation a/0 of round 1: its codec is not known");
+        assert_eq!(
+            named(|operation| operation.set_data_type(DataType::F32)),
+            "operation a/0 of round 1: pairs are gathered, as bytes"
+        );
+        assert_eq!(
+            named(|operation| operation.set_kind(OperationKind::Broadcast)),
+            "operation a/0 of round 1: pairs are gathered, as bytes"
+        );
         for change in [(|operation| operation.elements = 0) as fn(&mut Operation), |operation| operation.elements = (1 << 32) + 1]
         {
-            assert_eq!(named(change), "round 1: pairs are of a vector of 1 to 2^32 elements");
+            assert_eq!(named(change), "operation a/0 of round 1: pairs are of a vector of 1 to 2^32 elements");
         }
-        assert_eq!(named(|operation| operation.set_codec(Codec::None)), "round 1: its members have no common number of elements");
+        assert_eq!(
+            named(|operation| operation.set_codec(Codec::None)),
+            "operation a/0 of round 1: its members have no common number of elements"
+        );
         let too_many = check_length(&good, 11 * 2 + 2);
-        assert_eq!(too_many, Err("round 1: its payload: 11 pairs for 10 elements".to_owned()));
+        assert_eq!(too_many, Err("operation a/0 of round 1: its payload: 11 pairs for 10 elements".to_owned()));
         assert_eq!(check_length(&good, 10 * 2 + 2), Ok(()));
     }
 
@@ -339,6 +392,14 @@ mod tests {
         assert!(check(single(MOST_RANGES as u64 + 1)).unwrap_err().contains("at most 4096 ranges"));
         let other = Operation { ends_round: false, ..ends_round(1, 1, 8) };
         assert_eq!(check_samples(&other, &single(1)), Err("round 1: only what ends a round has samples".to_owned()));
+    }
+
+    #[test]
+    fn a_loss_is_finite() {
+        assert_eq!(check_loss(&ends_round(1, 1, 8), -2.5), Ok(()));
+        for loss in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(check_loss(&ends_round(1, 1, 8), loss), Err(format!("round 1: its loss is {loss}, which is not finite")));
+        }
     }
 
     #[test]

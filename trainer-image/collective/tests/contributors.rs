@@ -4,8 +4,8 @@
 use atoll_collective::coordinator::{Action, Coordinator, Event, Settings};
 use atoll_collective::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, Contribution, DataType, Enter, EpochRecord, Failed, Flight,
-    Heartbeat, Hello, Leave, Member, Operation, OperationKind, Prepared, Ruling, SampleRange, Start, coordinator_message, leave,
-    peer_message,
+    Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKind, Prepared, Ruling, SampleRange, Start, coordinator_message,
+    leave, peer_message,
 };
 use atoll_collective::{Notice, chain, ledger, operation};
 
@@ -428,6 +428,7 @@ fn gather() -> Operation {
     let mut operation = Operation { ends_round: false, elements: 0, ..operation::ends_round(ROUND, 1, 8) };
     operation.set_kind(OperationKind::AllGather);
     operation.set_data_type(DataType::U8);
+    operation.key.as_mut().unwrap().sequence = 1;
     operation
 }
 
@@ -543,18 +544,71 @@ fn a_contributor_is_dealt_no_more_than_a_trusted_member_asks_for() {
 }
 
 #[test]
-fn a_contributor_that_tells_a_new_coordinator_of_more_samples_begins_the_round_again() {
-    let recalled = |end: u64| {
+fn what_a_contributor_brings_along_of_another_round_is_not_kept() {
+    let (round, contribution) = (u64::MAX, Some(Contribution { slot: 0, weight: 1, ..Contribution::default() }));
+    let mut operation = Operation { ends_round: false, ..operation::ends_round(round, 1, 8) };
+    for (tag, prepared, kept) in [("x", None, 0), (&*"x".repeat(1 << 20), Some(vote(9)), 0), ("x", Some(vote(9)), 1)] {
         let mut coordinator = Coordinator::new(settings(), epoch(2, &[0, 2]), 0);
-        let here = |slot, start, end| {
-            let (samples, arrive) = (vec![SampleRange { start, end }], Arrive { samples_wanted: 4, ..arrive(7) });
-            let (state_root, state_shape) = (arrive.state_root.clone(), arrive.state_shape.clone());
-            let start = Start { round: ROUND, samples, state_root, state_shape, attempt: 1, started: 1, ..Start::default() };
-            Hello { start: Some(start), arrive: Some(arrive), ..hello(slot) }
+        operation.key.as_mut().unwrap().tag = tag.to_owned();
+        let enter = Some(Enter { operation: Some(operation.clone()), contribution: contribution.clone(), bandwidth: 0 });
+        let flights = vec![Flight { enter, begin: None, prepared }];
+        connect(&mut coordinator, Hello { flights, ..hello(0) }, 0);
+        let flights = |coordinator: &Coordinator| {
+            serde_json::to_value(coordinator).unwrap()["sessions"]["0"]["flights"].as_object().unwrap().len()
         };
-        connect(&mut coordinator, here(0, 4, end), 0);
-        let done = connect(&mut coordinator, here(2, 0, 4), 0);
-        count(&done, |body| matches!(body, coordinator_message::Body::Evict(_)))
+        assert_eq!(flights(&coordinator), kept, "before its vote is counted");
+        connect(&mut coordinator, hello(2), 0);
+        assert_eq!(flights(&coordinator), 0);
+    }
+}
+
+/// Slot 2 asks for four samples and has them, and slot 3, who asked for more, is lost with the coordinator: why slot 0, which says
+/// that it was dealt `samples`, has to begin the round again.
+fn recalled(committed: Option<&CommitRecord>, samples: Vec<SampleRange>) -> Option<String> {
+    let round = committed.map_or(0, |record| record.round) + 1;
+    let record = EpochRecord { rounds: round - 1, ..epoch(2, &[0, 2, 3]) };
+    let mut coordinator = Coordinator::new(settings(), record.clone(), 0);
+    let here = |slot, samples| {
+        let arrive = Arrive { round, samples_wanted: 4, ..arrive(7) };
+        let (state_root, state_shape, record) = (arrive.state_root.clone(), arrive.state_shape.clone(), Some(record.clone()));
+        let start = Start { round, record, samples, state_root, state_shape, attempt: 1, started: 1, ..Start::default() };
+        Hello { start: Some(start), arrive: Some(arrive), committed: committed.cloned(), ..hello(slot) }
     };
-    assert_eq!((recalled(8), recalled(9), recalled(u64::MAX)), (0, 1, 1));
+    let own = vec![SampleRange { start: 1 << 20, end: (1 << 20) + 4 }];
+    connect(&mut coordinator, here(0, samples), 0);
+    let mut done = connect(&mut coordinator, here(2, own), 0);
+    done.extend(pass(&mut coordinator, &[0, 2], 2_500));
+    done.iter().find_map(|action| match action {
+        Action::Send { slot: 0, message } => match &message.body {
+            Some(coordinator_message::Body::Evict(evict)) => Some(evict.detail.clone()),
+            _ => None,
+        },
+        _ => None,
+    })
+}
+
+#[test]
+fn a_contributor_that_tells_a_new_coordinator_of_more_samples_begins_the_round_again() {
+    let recalled = |end| recalled(None, vec![SampleRange { start: 4, end }]);
+    assert_eq!(recalled(8), None);
+    for end in [9, u64::MAX] {
+        assert_eq!(recalled(end).as_deref(), Some("nobody can confirm that it was dealt its samples"), "{end}");
+    }
+}
+
+#[test]
+fn what_a_lost_member_gave_before_says_what_a_contributor_was_dealt_and_any_position_that_is_free_may_be_its() {
+    let gave = |slot, start, end| Contribution { slot, samples: vec![SampleRange { start, end }], ..Contribution::default() };
+    let holes = (0..2 * ledger::MOST_RANGES as u64).map(|index| SampleRange { start: 2 * index, end: 2 * index + 1 }).collect();
+    let committed = CommitRecord {
+        round: ROUND,
+        contributions: vec![gave(0, 0, 100), gave(3, 0, 8)],
+        result_hash: vec![9; chain::HASH],
+        ledger: Some(Ledger { next: 1 << 15, holes }),
+        ..CommitRecord::default()
+    };
+    let recalled = |start: u64, end| recalled(Some(&committed), vec![SampleRange { start, end }]);
+    assert_eq!(recalled(1 << 15, (1 << 15) + 8), None);
+    assert!(recalled(1 << 15, (1 << 15) + 9).is_some(), "what a contributor gave before says nothing");
+    assert!(recalled(1 << 14, (1 << 14) + 8).is_some(), "they are committed");
 }

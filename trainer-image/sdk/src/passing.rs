@@ -52,9 +52,9 @@ pub(crate) fn pass(socket: &mut UnixStream, name: &str, region: &Region) -> Resu
 /// False when the other side is done.
 ///
 /// # Errors
-/// [`SdkError::Passing`] for a message without exactly one descriptor, or a name that is too long or not UTF-8; what
-/// [`Region::open`] says of a region that it refuses. The other side is told.
-pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region)) -> Result<bool, SdkError> {
+/// [`SdkError::Passing`] for a message without exactly one descriptor, a name that is too long or not UTF-8, or what `keep` does
+/// not keep; what [`Region::open`] says of a region that it refuses. The other side is told.
+pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region) -> std::io::Result<()>) -> Result<bool, SdkError> {
     let mut message = [0; 8 + LONGEST_NAME + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -78,7 +78,8 @@ pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region)) -> Re
     let opened = parse(&message[..received.bytes]).filter(|_| whole).zip(descriptor);
     let result = match opened {
         Some(((length, name), [descriptor])) => {
-            Region::open(&name, File::from(descriptor), length).map(|region| keep(name, region))
+            let kept = |region| keep(name.clone(), region).map_err(|source| SdkError::Passing { name: name.clone(), source });
+            Region::open(&name, File::from(descriptor), length).and_then(kept)
         }
         None => Err(failed(std::io::ErrorKind::InvalidData.into())),
     };
@@ -104,7 +105,11 @@ mod tests {
         let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
         let receiver = std::thread::spawn(move || {
             let mut received = None;
-            assert!(receive(&mut sidecar, |name, region| received = Some((name, region))).unwrap());
+            let keep = |name, region| {
+                received = Some((name, region));
+                Ok(())
+            };
+            assert!(receive(&mut sidecar, keep).unwrap());
             received.unwrap()
         });
         let region = Region::create("1/state", 32).unwrap();
@@ -113,6 +118,16 @@ mod tests {
         let (name, received) = receiver.join().unwrap();
         assert_eq!(name, "1/state");
         assert_eq!(received.bytes(0..5).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn what_is_not_kept_is_refused_and_the_sender_told() {
+        let (mut trainer, mut sidecar) = UnixStream::pair().unwrap();
+        let receiver =
+            std::thread::spawn(move || receive(&mut sidecar, |_, _| Err(std::io::Error::other("too many"))).unwrap_err());
+        assert!(pass(&mut trainer, "1/0/state", &Region::create("state", 32).unwrap()).is_err());
+        let error = receiver.join().unwrap();
+        assert_eq!(error.to_string(), "passing region 1/0/state to the sidecar: too many");
     }
 
     /// Why a message with these descriptors, for a region of so many bytes, is refused; the sender is told.

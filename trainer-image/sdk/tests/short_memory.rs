@@ -4,7 +4,7 @@
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use atoll_sdk::{Options, SdkError, Session, State, receive, regions_socket};
+use atoll_sdk::{Options, Region, SdkError, Session, State, receive, regions_socket};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,7 +33,11 @@ fn a_region_that_finds_no_room_is_refused_with_what_was_asked_for_and_the_sessio
     let passed = std::thread::spawn(move || {
         let (mut trainer, _) = regions.accept().unwrap();
         let mut passed = Vec::new();
-        while receive(&mut trainer, |name, region| passed.push((name, region.bytes(0..6).unwrap().to_vec()))).unwrap() {}
+        let mut keep = |name, region: Region| {
+            passed.push((name, region.bytes(0..6).unwrap().to_vec()));
+            Ok(())
+        };
+        while receive(&mut trainer, &mut keep).unwrap() {}
         passed
     });
     let nobody = session.begin_round(1, &State::default(), 0).unwrap_err();

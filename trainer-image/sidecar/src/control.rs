@@ -71,8 +71,11 @@ async fn introduction(messages: &mut Streaming<PeerMessage>, name: Option<PeerNa
     };
     let member = hello.member.clone().ok_or_else(|| Status::invalid_argument("the introduction names no member"))?;
     // A peer speaks for itself alone.
-    if name.is_some_and(|name| (name.worker(), name.island()) != (&member.worker, &member.island)) {
-        return Err(Status::permission_denied(format!("the certificate is not that of worker {}", member.worker)));
+    if let Some(name) = name.filter(|name| (name.worker(), name.island()) != (&member.worker, &member.island)) {
+        return Err(Status::permission_denied(format!(
+            "the certificate is that of worker {}, who introduces another",
+            name.worker()
+        )));
     }
     Ok(Introduction { term, hello, member })
 }

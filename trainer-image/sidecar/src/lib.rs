@@ -48,7 +48,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
-pub use regions::Regions;
+pub use regions::{RegionRefused, Regions};
 use report::Reporter;
 pub use report::Tell;
 

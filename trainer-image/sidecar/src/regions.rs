@@ -10,11 +10,74 @@ use atoll_sdk::{Region, SdkError};
 use bytes::Bytes;
 
 use crate::SidecarError;
+use crate::core::MOST_RANKS;
+
+/// Most regions of one rank: each is a descriptor and a mapping.
+const MOST_OF_A_RANK: usize = 64;
+/// Longest `NAME`, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// Why a region is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RegionRefused {
+    /// Its name is not `INCARNATION/RANK/NAME`.
+    #[error(
+        "its name is not INCARNATION/RANK/NAME, the first two in decimal, the rank less than {MOST_RANKS}, \
+         the last of 1 to {LONGEST_NAME} bytes"
+    )]
+    Name,
+    /// The rank has as many as it may have.
+    #[error("its rank has {MOST_OF_A_RANK} regions already")]
+    TooMany,
+}
 
 /// All regions that a sidecar was passed, by name; a name begins with the incarnation of the trainer that made it.
 #[derive(Clone, Default)]
 pub struct Regions {
-    regions: Arc<Mutex<BTreeMap<String, Region>>>,
+    taken: Arc<Mutex<Taken>>,
+}
+
+#[derive(Default)]
+struct Taken {
+    /// The incarnation that attached last.
+    attached: Option<u64>,
+    regions: BTreeMap<String, Region>,
+}
+
+/// Incarnation and rank of whoever made the region of this name; none where it is no name.
+fn maker(name: &str) -> Option<(u64, u32)> {
+    fn number<T: std::str::FromStr + ToString>(text: &str) -> Option<T> {
+        text.parse().ok().filter(|number: &T| number.to_string() == text)
+    }
+    let mut parts = name.splitn(3, '/');
+    let (incarnation, rank, own) = (number(parts.next()?)?, number(parts.next()?)?, parts.next()?);
+    (rank < MOST_RANKS && (1..=LONGEST_NAME).contains(&own.len())).then_some((incarnation, rank))
+}
+
+/// Whether the region of this name was made by this incarnation.
+fn belongs(name: &str, incarnation: u64) -> bool {
+    name.strip_prefix(&incarnation.to_string()).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Taken {
+    /// Of trainers that are not attached, the one that passed last is the one that will be: those of earlier ones are forgotten.
+    fn take(&mut self, name: String, region: Region) -> Result<(), RegionRefused> {
+        let (incarnation, rank) = maker(&name).ok_or(RegionRefused::Name)?;
+        if self.attached != Some(incarnation) {
+            self.keep(&[Some(incarnation), self.attached]);
+        }
+        let prefix = format!("{incarnation}/{rank}/");
+        let others = self.regions.keys().filter(|other| other.starts_with(&prefix) && **other != name).count();
+        if others >= MOST_OF_A_RANK {
+            return Err(RegionRefused::TooMany);
+        }
+        self.regions.insert(name, region);
+        Ok(())
+    }
+
+    fn keep(&mut self, incarnations: &[Option<u64>]) {
+        self.regions.retain(|name, _| incarnations.iter().flatten().any(|incarnation| belongs(name, *incarnation)));
+    }
 }
 
 impl Regions {
@@ -34,14 +97,17 @@ impl Regions {
         Ok(regions)
     }
 
-    /// Takes a region.
-    pub fn take(&self, name: String, region: Region) {
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).insert(name, region);
+    /// Takes a region, in place of the one that has its name.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub fn take(&self, name: String, region: Region) -> Result<(), RegionRefused> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take(name, region)
     }
 
     fn receive(&self, mut socket: UnixStream) {
         loop {
-            match atoll_sdk::receive(&mut socket, |name, region| self.take(name, region)) {
+            match atoll_sdk::receive(&mut socket, |name, region| self.take(name, region).map_err(std::io::Error::other)) {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => {
@@ -52,10 +118,11 @@ impl Regions {
         }
     }
 
-    /// Forgets the regions of all trainers but this incarnation.
+    /// This incarnation attaches: forgets the regions of all others.
     pub(crate) fn keep(&self, incarnation: u64) {
-        let prefix = format!("{incarnation}/");
-        self.regions.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| name.starts_with(&prefix));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.attached = Some(incarnation);
+        taken.keep(&[Some(incarnation)]);
     }
 
     /// A part of a region of this incarnation; none when there is no such region or part.
@@ -63,10 +130,10 @@ impl Regions {
         let slice = slice?;
         let start = usize::try_from(slice.offset).ok()?;
         let end = start.checked_add(usize::try_from(slice.length).ok()?)?;
-        if !slice.region.starts_with(&format!("{incarnation}/")) {
+        if !belongs(&slice.region, incarnation) {
             return None;
         }
-        let region = self.regions.lock().unwrap_or_else(PoisonError::into_inner).get(&slice.region)?.clone();
+        let region = self.taken.lock().unwrap_or_else(PoisonError::into_inner).regions.get(&slice.region)?.clone();
         region.bytes(start..end)?;
         Some(Part { region, range: start..end })
     }
@@ -136,5 +203,58 @@ impl Part {
 impl AsRef<[u8]> for Part {
     fn as_ref(&self) -> &[u8] {
         self.region.bytes(self.range.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(regions: &Regions, name: &str) -> Result<(), RegionRefused> {
+        regions.take(name.to_owned(), Region::create("test", 1).unwrap())
+    }
+
+    fn has(regions: &Regions, incarnation: u64, name: &str) -> bool {
+        regions.part(incarnation, Some(&Slice { region: name.to_owned(), offset: 0, length: 1 })).is_some()
+    }
+
+    #[test]
+    fn a_name_says_who_made_the_region() {
+        let regions = Regions::default();
+        for name in ["7/0/state", "7/63/x", "7/0/a/b", &format!("{}/0/{}", u64::MAX, "x".repeat(64))] {
+            assert_eq!(take(&regions, name), Ok(()), "{name}");
+        }
+        let long = format!("7/0/{}", "x".repeat(65));
+        for name in
+            ["x", "", "7/0", "7/0/", "-1/0/x", "+7/0/x", "07/0/x", "7/64/x", "7//x", "/0/x", "18446744073709551616/0/x", &long]
+        {
+            assert_eq!(take(&regions, name), Err(RegionRefused::Name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_rank_has_so_many_regions_and_no_more_whatever_others_have() {
+        let regions = Regions::default();
+        for index in 0..MOST_OF_A_RANK {
+            assert_eq!(take(&regions, &format!("7/1/{index}")), Ok(()));
+        }
+        assert_eq!(take(&regions, "7/1/x"), Err(RegionRefused::TooMany));
+        assert_eq!(take(&regions, "7/1/5"), Ok(()), "it takes the place of the earlier one");
+        assert_eq!((take(&regions, "7/2/x"), take(&regions, "7/11/x")), (Ok(()), Ok(())));
+    }
+
+    #[test]
+    fn only_the_trainer_that_is_attached_and_the_one_that_passed_last_have_regions() {
+        let regions = Regions::default();
+        take(&regions, "7/0/x").unwrap();
+        regions.keep(7);
+        for incarnation in 8..20 {
+            take(&regions, &format!("{incarnation}/0/x")).unwrap();
+        }
+        take(&regions, "7/0/y").unwrap();
+        assert!(has(&regions, 7, "7/0/x") && has(&regions, 7, "7/0/y"));
+        assert!(has(&regions, 19, "19/0/x") && !has(&regions, 18, "18/0/x"));
+        regions.keep(19);
+        assert!(has(&regions, 19, "19/0/x") && !has(&regions, 7, "7/0/x") && !has(&regions, 1, "19/0/x"));
     }
 }

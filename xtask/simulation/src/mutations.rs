@@ -39,7 +39,7 @@ const KNOWN: &[(&str, Kind, u64)] = &[
     ("last_record_names_voters", Kind::Arbiters, 5),
     ("voters_are_processes", Kind::Arbiters, 1_414),
     ("promises_bind", Kind::Arbiters, 5),
-    ("accepted_is_adopted", Kind::Arbiters, 2),
+    ("accepted_is_adopted", Kind::Run, 7),
     ("ballots_differ", Kind::Arbiters, 1_776),
     ("unanimous", Kind::Run, 1),
     ("votes_of_this_epoch", Kind::Run, 13),

@@ -135,7 +135,7 @@ impl Trainer {
         let regions = self.ground.worker(self.slot).regions.lock().unwrap().clone();
         let vectors = self.within.iter().chain([&self.ends]).flat_map(|vectors| [&vectors.input, &vectors.output]);
         for shared in vectors.chain([&self.state]) {
-            regions.take(shared.name.clone(), shared.region.clone());
+            regions.take(shared.name.clone(), shared.region.clone())?;
         }
         let incarnation = self.incarnation;
         let request = AttachRequest {

@@ -58,6 +58,17 @@ impl Coordinator {
         trusted.filter_map(|session| session.arrive.as_ref()).map(|arrive| arrive.samples_wanted).max().unwrap_or(0)
     }
 
+    /// What [`Coordinator::most_wanted`] was when the round began, as far as trusted members say: they themselves, and of those that
+    /// were lost what they gave to the round before. A contributor's own word must not be believed, or it could have any position.
+    fn most_dealt(&self) -> u64 {
+        let records = self.trusted().filter_map(|session| session.start.as_ref()?.record.as_ref());
+        let members = records.flat_map(|record| &record.members).filter(|member| !member.contributor);
+        let trusted: BTreeSet<u32> = members.map(|member| member.slot).collect();
+        let given = self.committed.iter().flat_map(|record| &record.contributions);
+        let given = given.filter(|given| trusted.contains(&given.slot)).map(|given| ledger::count(&given.samples));
+        given.fold(self.most_wanted(), u64::max)
+    }
+
     /// Evicts contributors for whom the others have waited longer than a round may take, whatever is done about late trusted
     /// members.
     pub(super) fn drop_late_contributors(&mut self, now: Millis) {
@@ -146,26 +157,27 @@ impl Coordinator {
     }
 
     /// After a recovery, contributors go on in the round that the trusted members have begun, with samples that are nobody
-    /// else's and no more than they would be dealt; whoever says otherwise begins again.
+    /// else's and no more than they can have been dealt; whoever says otherwise begins again, and keeps its place.
     pub(super) fn recall_contributors(&mut self, actions: &mut Vec<Action>) {
         let begun = |start: &Start| Revision::of(start).map(|state| (start.round, state, start.started));
         let starts = || self.trusted().filter_map(|session| session.start.as_ref());
         let round = starts().find(|start| start.round == self.round()).and_then(begun);
         let mut held: Vec<_> = starts().flat_map(|start| start.samples.clone()).collect();
         let ledger = chain::ledger(self.committed.as_ref());
-        let (most, mut recalled) = (self.most_wanted(), Vec::new());
+        let (most, mut recalled) = (self.most_dealt(), Vec::new());
         for session in self.contributors() {
             let Some(start) = &session.start else { continue };
-            let open = ledger::deal(&ledger, &held, u64::MAX);
-            let dealt = ledger::count(&start.samples) <= most && ledger::covers(&open, &start.samples);
-            if begun(start) == round && dealt {
-                held.extend(start.samples.iter().copied());
+            let free = ledger::free(&ledger, &held);
+            if begun(start) != round {
+                recalled.push((session.member.slot, "its round is not that of the trusted members"));
+            } else if ledger::count(&start.samples) > most || !ledger::covers(&free, &start.samples) {
+                recalled.push((session.member.slot, "nobody can confirm that it was dealt its samples"));
             } else {
-                recalled.push(session.member.slot);
+                held.extend(start.samples.iter().copied());
             }
         }
-        for slot in recalled {
-            actions.push(self.send(slot, evict(AbortReason::PeerLost, "its round is not that of the trusted members")));
+        for (slot, why) in recalled {
+            actions.push(self.send(slot, evict(AbortReason::PeerLost, why)));
             if let Some(session) = self.sessions.get_mut(&slot) {
                 session.leave_round();
             }

@@ -10,8 +10,9 @@ use crate::v1::{Hello, Member};
 pub const MOST_SESSIONS: usize = 4096;
 
 impl Coordinator {
-    /// Judges an introduction. What all others are told of a member is a name and an address; a slot belongs to one worker and a worker has one slot, as long as the epoch or a session knows
-    /// them; a later process of a worker is not replaced by an earlier one; and who is a contributor is no trusted member.
+    /// Judges an introduction. What all others are told of a member is a name and an address; a slot belongs to one worker and a
+    /// worker has one slot, as long as the epoch or a session knows them; a later process of a worker is not replaced by an earlier
+    /// one; and who is a contributor is no trusted member.
     ///
     /// # Errors
     /// Why the session is to be closed. Nothing has changed then, for nobody.

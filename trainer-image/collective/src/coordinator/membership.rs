@@ -1,6 +1,6 @@
 //! Changes of membership: who is lost, who may come in, and the one proposal that waits for the arbiter.
 
-use super::{Action, Coordinator, Phase, SUSPICION, Session, evict};
+use super::{Action, Coordinator, Phase, SUSPICION, Session, beginning, evict};
 use crate::v1::{AbortReason, ArbiterKind, EpochRecord, Flight, Member, Operation, Ruling};
 use crate::{Millis, Notice, Refusal, chain, operation};
 
@@ -34,7 +34,7 @@ impl Coordinator {
         if !self.is_member(slot) {
             return;
         }
-        let why = || (reason, detail.to_owned());
+        let why = || (reason, beginning(detail).to_owned());
         if !matches!(self.phase, Phase::Recovering { .. }) {
             self.evicting.entry(slot).or_insert_with(why);
         } else if let Some(session) = self.sessions.get_mut(&slot) {

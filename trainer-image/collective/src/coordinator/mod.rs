@@ -19,7 +19,7 @@ use crate::rules::Rules;
 use crate::state::election::{Revision, Standing};
 use crate::v1::{
     Abort, AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Evict, Flight, Heartbeat,
-    Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
+    Hello, Hub, Member, Ruling, SampleRange, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, Refusal, chain, ledger};
 pub use introduction::MOST_SESSIONS;
@@ -347,7 +347,7 @@ impl Coordinator {
                 actions.push(self.send(slot, evict(AbortReason::PeerLost, "came back after it was lost")));
             }
         }
-        session.drop_unacceptable(self.rules);
+        session.drop_unacceptable(decides, self.rules);
         self.sessions.insert(slot, session);
     }
 
@@ -499,20 +499,22 @@ impl Session {
         self.recalled = false;
     }
 
-    /// What it brings along and nobody has judged is judged now; what it is prepared for, once its vote is counted. It is evicted
-    /// with the next epoch.
-    fn drop_unacceptable(&mut self, rules: Rules) {
-        let Some(start) = self.start.clone() else {
-            // Nobody can say what it was dealt.
-            self.flights.retain(|_, flight| flight.prepared.is_some());
-            return;
-        };
+    /// What it brings along and nobody has judged is judged now; what it is prepared for, once its vote is counted, where that
+    /// `decides`. It is evicted with the next epoch. What is of another round than its own, and it is not prepared for, is nothing.
+    fn drop_unacceptable(&mut self, decides: bool, rules: Rules) {
+        let start = self.start.clone();
         let mut refused = None;
         self.flights.retain(|key, flight| {
-            let begun = (start.round, start.started) == (key.round, key.started);
-            let open = flight.enter.as_ref().filter(|_| begun && flight.prepared.is_none());
-            let verdict = open.map_or(Ok(()), |enter| judged(&start, enter, rules));
-            verdict.map_err(|detail| refused = Some((AbortReason::Mismatch, detail))).is_ok()
+            let start = start.as_ref().filter(|start| (start.round, start.started) == (key.round, key.started));
+            let prepared = flight.prepared.is_some();
+            let verdict = match (start, &flight.enter) {
+                // Nobody can say what it was dealt.
+                (None, _) if !prepared => return false,
+                (Some(start), Some(enter)) if !(prepared && decides) => judged(start, enter, rules),
+                (None, Some(enter)) if !decides => acceptable(enter),
+                _ => Ok(()),
+            };
+            verdict.map_err(|detail| refused = Some((AbortReason::Mismatch, beginning(&detail).to_owned()))).is_ok()
         });
         self.left = refused.or(self.left.take());
     }
@@ -538,15 +540,33 @@ fn says_a_state(arrive: &Arrive) -> bool {
     Standing::of(arrive).is_some()
 }
 
-/// Whether what a member gives, by its own start, can count; otherwise in what it differs.
-fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), String> {
+fn samples(enter: &Enter) -> &[SampleRange] {
+    enter.contribution.as_ref().map_or(&[], |given| &given.samples)
+}
+
+/// Whether what a member gives can count, whatever it was dealt; otherwise why not.
+fn acceptable(enter: &Enter) -> Result<(), String> {
     let Some(operation) = &enter.operation else { return Ok(()) };
     operation::check(operation)?;
     operation::check_length(operation, enter.contribution.as_ref().map_or(0, |given| given.elements))?;
-    let samples = enter.contribution.as_ref().map_or(&[][..], |given| &given.samples);
-    operation::check_samples(operation, samples)?;
-    if operation.ends_round && rules.dealt_samples_count && !ledger::covers(&start.samples, samples) {
+    operation::check_loss(operation, enter.contribution.as_ref().map_or(0.0, |given| given.loss))?;
+    operation::check_samples(operation, samples(enter))
+}
+
+/// Whether what a member gives, by its own start, can count; otherwise in what it differs.
+fn judged(start: &Start, enter: &Enter, rules: Rules) -> Result<(), String> {
+    acceptable(enter)?;
+    let samples = samples(enter);
+    let ends_round = enter.operation.as_ref().is_some_and(|operation| operation.ends_round);
+    if !ends_round || !rules.dealt_samples_count {
+        return Ok(());
+    }
+    if !ledger::covers(&start.samples, samples) {
         return Err("it contributed samples that it was not dealt".to_owned());
+    }
+    // Every hole between two ranges is dealt again, as a range: there are never more of them than were dealt.
+    if samples.len() > start.samples.len() {
+        return Err(format!("it contributed {} ranges of samples of {} that it was dealt", samples.len(), start.samples.len()));
     }
     Ok(())
 }

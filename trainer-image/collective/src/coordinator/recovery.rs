@@ -122,7 +122,7 @@ impl Coordinator {
             let is_new = |key: &Key| new.iter().any(|commit| commit.key.clone().map(Key::from).as_ref() == Some(key));
             let in_vain = |(key, flight): (&Key, &Flight)| (flight.prepared.is_some() && !is_new(key)).then(|| key.clone());
             let in_vain: Vec<Key> = session.flights.iter().filter_map(in_vain).collect();
-            let left_out = self.is_left_out(session);
+            let (left_out, decides) = (self.is_left_out(session), self.decides(&session.member));
             actions.extend(new.iter().map(|commit| self.send(slot, told(commit))));
             for key in in_vain.iter().filter(|_| !left_out) {
                 let detail = "it had not committed".to_owned();
@@ -142,7 +142,7 @@ impl Coordinator {
                     session.flights.remove(&commit.key.clone().unwrap_or_default().into());
                 }
                 session.settle(rounds);
-                session.drop_unacceptable(self.rules);
+                session.drop_unacceptable(decides, self.rules);
                 if left_out {
                     session.leave_round();
                 }

@@ -351,6 +351,7 @@ mod tests {
     fn kind(kind: OperationKind, elements: u64) -> Operation {
         let mut operation = Operation { elements, root: 1, ends_round: false, ..operation::ends_round(1, 1, elements) };
         operation.set_kind(kind);
+        operation.key.as_mut().unwrap().sequence = 1;
         operation
     }
 

@@ -133,6 +133,7 @@ fn values(slot: usize, elements: usize) -> Vec<f32> {
 fn asked(kind: OperationKind, elements: usize, root: u32) -> Operation {
     let mut operation = Operation { ends_round: false, root, ..operation::ends_round(1, 1, elements as u64) };
     operation.set_kind(kind);
+    operation.key.as_mut().unwrap().sequence = 1;
     operation
 }
 

@@ -50,6 +50,26 @@ fn a_contribution_of_the_same_samples_over_and_over_is_refused() {
     }
 }
 
+#[test]
+fn a_contribution_of_more_ranges_than_were_dealt_is_refused_and_one_of_fewer_samples_is_not() {
+    for (samples, refused) in [(vec![range(4, 5), range(6, 7)], true), (vec![range(5, 7)], false), (Vec::new(), false)] {
+        let mut enter = enter(1, range(4, 8));
+        enter.contribution.as_mut().unwrap().samples = samples;
+        let done = tick(&mut training(), message(1, peer_message::Body::Enter(enter)), 3);
+        assert_eq!(evicts(&done, 1, AbortReason::Mismatch), refused, "{done:?}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_refused() {
+    for loss in [f64::NAN, f64::INFINITY] {
+        let mut enter = enter(1, range(4, 8));
+        enter.contribution.as_mut().unwrap().loss = loss;
+        let done = tick(&mut training(), message(1, peer_message::Body::Enter(enter)), 3);
+        assert!(evicts(&done, 1, AbortReason::Mismatch), "{done:?}");
+    }
+}
+
 /// Slot 1 brings an operation to a new coordinator whose other member has not entered it.
 fn brings(flight: Flight, start: Option<Start>) -> (Coordinator, Vec<Action>) {
     let mut coordinator = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);

@@ -241,7 +241,28 @@ fn others_are_told_the_beginning_of_what_a_member_says() {
     let (key, detail) = (together().key, "\u{e4}".repeat(1 << 20));
     let failed = Failed { epoch: 1, key, reason: AbortReason::LaneFailed.into(), culprit: 1, detail };
     let done = tick(&mut coordinator, message(1, peer_message::Body::Failed(failed)), 4);
-    assert_eq!(reported(&done).2, format!("w1: reported by slot 1: {}", "\u{e4}".repeat(512)));
+    assert_eq!(reported(&done).2, format!("w1: reported by slot 1: {}", "\u{e4}".repeat(512 - 20)));
+}
+
+#[test]
+fn others_are_told_the_beginning_of_the_name_of_what_a_member_asks_for() {
+    let mut named = together();
+    named.key.as_mut().unwrap().tag = "\u{e4}".repeat(1 << 20);
+    let done = tick(&mut training(), message(1, enters(1, named.clone())), 3);
+    assert!(evicts(&done, 1, AbortReason::Mismatch) && said(&done) < 8_000, "{} bytes", said(&done));
+
+    let mut next = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
+    let brings = |slot, flights| Hello { start: Some(start(slot, 1)), flights, ..hello(slot) };
+    tick(&mut next, Event::Connected(Box::new(brings(0, Vec::new()))), 1);
+    let peer_message::Body::Enter(enter) = enters(1, named) else { unreachable!() };
+    let flight = Flight { enter: Some(enter), ..Flight::default() };
+    let done = tick(&mut next, Event::Connected(Box::new(brings(1, vec![flight]))), 2);
+    assert!(evicts(&done, 1, AbortReason::Mismatch) && said(&done) < 8_000, "{} bytes", said(&done));
+}
+
+/// Bytes of all that is said and reported.
+fn said(actions: &[Action]) -> usize {
+    actions.iter().map(|action| serde_json::to_string(action).unwrap().len()).sum()
 }
 
 #[test]

@@ -239,6 +239,8 @@ impl Core {
             check_residual(residual, request.input.as_ref(), operation.map_or(0, |operation| operation.group_size))?;
         }
         if let Some(operation) = operation {
+            operation::check(operation).map_err(Status::invalid_argument)?;
+            operation::check_loss(operation, request.loss).map_err(Status::invalid_argument)?;
             operation::check_samples(operation, &request.samples).map_err(Status::invalid_argument)?;
         }
         let part = |slice: &Option<Slice>| {

@@ -43,6 +43,7 @@ pub(crate) use calls::Given;
 use calls::{Attempt, Call};
 use observation::Observation;
 use sessions::{Local, Served, Session};
+pub(crate) use trainer::MOST_RANKS;
 use trainer::Trainer;
 
 /// How often time passes for the state machines.

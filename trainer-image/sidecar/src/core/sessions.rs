@@ -104,8 +104,9 @@ impl Core {
         // Dropping the sender ends the session: the peer looks for the coordinator again.
         let Some(judged) = serving.map(|coordinator| coordinator.admits(&hello)) else { return };
         match (judged, &hello.member) {
+            // Who it says that it is may be anything: the refusal names what is a name.
             (Err(refusal), _) => {
-                tracing::warn!(worker = hello.member.map(|member| member.worker), refusal, "a session was refused");
+                tracing::warn!(refusal, "a session was refused");
                 let _gone = sender.try_send(Err(Status::permission_denied(refusal)));
             }
             (Ok(()), Some(member)) => {

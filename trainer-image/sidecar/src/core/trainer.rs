@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::trainer::{Answer, Pulse};
 
 /// Most ranks of one trainer.
-const MOST_RANKS: u32 = 64;
+pub(crate) const MOST_RANKS: u32 = 64;
 
 /// One process of the trainer.
 #[derive(Default)]

@@ -15,7 +15,9 @@ use atoll_collective::framing::{Header, Kind, LARGEST};
 use atoll_collective::operation;
 use atoll_collective::v1::coordinator_message::Body as Told;
 use atoll_collective::v1::peer_message::Body as Says;
-use atoll_collective::v1::{AbortReason, Contribution, Enter, Failed, Hello, Member, OperateRequest, SampleRange, Slice, Start};
+use atoll_collective::v1::{
+    AbortReason, Contribution, Enter, Failed, Hello, Member, OperateRequest, Operation, Reduction, SampleRange, Slice, Start,
+};
 use attacker::{Attacker, Contributor, Trainer};
 use run::Run;
 use tonic::Code;
@@ -61,6 +63,14 @@ fn gives(start: &Start, samples: Vec<SampleRange>) -> Says {
     Says::Enter(Enter { operation, contribution, bandwidth: 0 })
 }
 
+/// The same, under another name.
+fn named(mut says: Says, tag: &str) -> Says {
+    if let Says::Enter(Enter { operation: Some(operation), .. }) = &mut says {
+        operation.key.as_mut().unwrap().tag = tag.to_owned();
+    }
+    says
+}
+
 #[tokio::test]
 async fn a_contributor_that_says_too_much_is_left_out_and_others_are_told_a_little_of_it() {
     let mut run = Run::start().await;
@@ -77,7 +87,15 @@ async fn a_contributor_that_says_too_much_is_left_out_and_others_are_told_a_litt
     drop(of_samples);
     run.goes_on_without_others().await;
 
-    let mut of_words = Contributor::new(&w9, &coordinator, Member { incarnation: 2, ..own }).await;
+    let mut of_names = Contributor::new(&w9, &coordinator, Member { incarnation: 2, ..own.clone() }).await;
+    let start = of_names.hears(started).await;
+    of_names.says(named(gives(&start, Vec::new()), &"x".repeat(1 << 20))).await;
+    let why = of_names.hears(|told| if let Told::Evict(evict) = told { Some(evict) } else { None }).await;
+    assert!(why.reason() == AbortReason::Mismatch && why.detail.len() < 600, "{} bytes", why.detail.len());
+    drop(of_names);
+    run.goes_on_without_others().await;
+
+    let mut of_words = Contributor::new(&w9, &coordinator, Member { incarnation: 3, ..own }).await;
     let start = of_words.hears(started).await;
     of_words.says(gives(&start, Vec::new())).await;
     let begin = of_words.hears(|told| if let Told::Begin(begin) = told { Some(begin) } else { None }).await;
@@ -113,10 +131,12 @@ async fn strangers_and_replays_are_refused_and_told_why() {
     let own = own("127.0.0.1:1");
     let hello = |run: &str, member: &Member| Hello { run: run.into(), member: Some(member.clone()), ..Hello::default() };
     let coordinator = run.coordinator();
+    let long = Member { worker: "w".repeat(3 << 20), ..own.clone() };
     for (hello, told) in [
         (hello("other", &own), "this is run run, not other"),
         (hello(run::RUN, &Member { slot: 0, ..own.clone() }), "slot 0 is worker w0's"),
-        (hello(run::RUN, &run.member(1)), "the certificate is not that of worker w1"),
+        (hello(run::RUN, &run.member(1)), "the certificate is that of worker w9, who"),
+        (hello(run::RUN, &long), "the certificate is that of worker w9, who"),
         (hello(run::RUN, &Member { address: "a".repeat(3 << 20), ..own.clone() }), "worker w9: its address: "),
     ] {
         let (code, said) = w9.session(&coordinator, hello).await;
@@ -211,6 +231,11 @@ async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_distur
     }
     let slice = |region: &str, offset, length| Some(Slice { region: region.into(), offset, length });
     let good = OperateRequest { incarnation: run::INCARNATION, deadline_milliseconds: 1_000, ..OperateRequest::default() };
+    let ends_round = |change: fn(&mut Operation)| {
+        let mut operation = operation::ends_round(1, 0, 8);
+        change(&mut operation);
+        OperateRequest { operation: Some(operation), ..good.clone() }
+    };
     for (request, code, told) in [
         (OperateRequest { incarnation: 1, ..good.clone() }, Code::Unavailable, "not attached"),
         (OperateRequest { rank: 64, ..good.clone() }, Code::Unavailable, "not attached"),
@@ -224,6 +249,9 @@ async fn a_hostile_trainer_is_refused_and_the_one_that_is_attached_is_not_distur
         (OperateRequest { output: slice("6/0/input", 0, 8), ..good.clone() }, Code::InvalidArgument, "not part of a region"),
         (OperateRequest { deadline_milliseconds: u64::MAX, ..good.clone() }, Code::InvalidArgument, "longer than a day"),
         (good.clone(), Code::InvalidArgument, "no operation is named"),
+        (ends_round(|operation| operation.set_reduction(Reduction::Sum)), Code::InvalidArgument, "to a mean of f32"),
+        (OperateRequest { loss: f64::NAN, ..ends_round(|_| ()) }, Code::InvalidArgument, "its loss is NaN"),
+        (ends_round(|operation| operation.ends_round = false), Code::InvalidArgument, "of what ends the round"),
     ] {
         let (found, said) = trainer.operate(request).await;
         assert!(found == code && said.contains(told), "{found:?} {said}");

@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     liveness: u64,
     /// Who grants terms and changes of membership
-    #[arg(long, value_enum, default_value = "single", hide = true)]
+    #[arg(long, value_enum, default_value = "single")]
     arbiter: Wanted,
     /// Workers, by index, that listen on no port and are reached through a relay, as in `--behind-relay 1,2`
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]

@@ -123,7 +123,7 @@ fn bad_input_is_refused_with_what_would_be_right() {
 /// A benchmark that would take long, and the ids of its processes once all of them have started.
 fn under_way() -> (Child, Vec<i32>) {
     let mut long = command(&["--bytes", "4KiB", "--iterations", "10000"]);
-    let child = long.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let child = long.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let pids = all_children(child.id());
     (child, pids)
 }
@@ -187,5 +187,17 @@ fn a_lost_peer_ends_the_benchmark() {
     kill_process(Pid::from_raw(pids[0]).unwrap(), Signal::KILL).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
+    assert_gone(&pids);
+}
+
+#[test]
+fn a_stopped_peer_ends_the_benchmark_and_is_named() {
+    let (child, pids) = under_way();
+    // The sidecar of peer 0: the process that was started first.
+    kill_process(Pid::from_raw(pids[0]).unwrap(), Signal::STOP).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the sidecar of peer 0 was stopped by a signal"), "{text}");
     assert_gone(&pids);
 }

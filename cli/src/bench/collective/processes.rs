@@ -5,19 +5,24 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use atoll_sdk::events::Event;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::kernel::is_stopped;
 use crate::supervision::child::{Child, Role, Told, What, last_words};
 use crate::supervision::processors::{self, Processors};
 use crate::supervision::{socket_folder, socket_name};
 
 /// Longest silence of a rank that has been told to iterate.
 const PATIENCE: Duration = Duration::from_mins(15);
+/// Pause between two looks for processes that were stopped.
+const WATCH: Duration = Duration::from_secs(1);
+/// Looks in a row that find a process stopped, after which it is taken for lost. A slow one is never stopped.
+const STOPPED: u32 = 5;
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 /// How long a sidecar may take to listen.
@@ -43,6 +48,8 @@ pub(crate) struct Iterated {
 struct Logged {
     child: Child,
     log: File,
+    /// Looks in a row that found it stopped.
+    stopped: u32,
 }
 
 /// All processes of a case.
@@ -100,7 +107,7 @@ impl Processes {
         let who = (slot as u32, role, 1);
         let child = Child::start(who, program, config, log.try_clone()?, processors, self.teller.clone()).await;
         let child = child.with_context(|| format!("cannot start the {} of peer {slot}", what(role)))?;
-        Ok(Logged { child, log })
+        Ok(Logged { child, log, stopped: 0 })
     }
 
     /// Waits until every sidecar listens.
@@ -124,9 +131,8 @@ impl Processes {
     /// When a process ends instead, with its last words, or all are silent for too long.
     pub(crate) async fn event(&mut self, name: &str) -> Result<Event> {
         loop {
-            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
-            let told = told.map_err(|_| anyhow!("no {name} for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
-            self.hear(&told)?;
+            let silent = || format!("no {name} for {} s", PATIENCE.as_secs());
+            let told = self.next().await?.with_context(silent)?;
             if let What::Event(event) = told.what
                 && event.event == name
             {
@@ -135,9 +141,48 @@ impl Processes {
         }
     }
 
+    /// What a process says next; none when all are silent for too long.
+    ///
+    /// # Errors
+    /// When one ends, is stopped, or is lost to the others.
+    async fn next(&mut self) -> Result<Option<Told>> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < until {
+            let Ok(told) = tokio::time::timeout(WATCH, self.told.recv()).await else {
+                self.watch()?;
+                continue;
+            };
+            let told = told.context(NOBODY)?;
+            self.hear(&told)?;
+            return Ok(Some(told));
+        }
+        Ok(None)
+    }
+
+    /// Looks for processes that were stopped: the others would wait for them, or go on without.
+    fn watch(&mut self) -> Result<()> {
+        let sidecars = self.sidecars.iter_mut().enumerate().map(|(slot, process)| (Role::Sidecar, slot, process));
+        let ranks = self.ranks.iter_mut().enumerate().map(|(slot, process)| (Role::Trainer, slot, process));
+        for (role, slot, process) in sidecars.chain(ranks) {
+            let Some(process) = process else { continue };
+            process.stopped = if is_stopped(process.child.pid) { process.stopped + 1 } else { 0 };
+            ensure!(
+                process.stopped < STOPPED,
+                "the {} of peer {slot} was stopped by a signal, and not continued within {} s",
+                what(role),
+                (STOPPED * WATCH).as_secs()
+            );
+        }
+        Ok(())
+    }
+
     /// Takes note of what a process said.
     fn hear(&mut self, told: &Told) -> Result<()> {
-        let What::Ended(status) = &told.what else { return Ok(()) };
+        let status = match &told.what {
+            What::Event(event) if event.event == "Evicted" => bail!("{}", lost(event)),
+            What::Event(_) => return Ok(()),
+            What::Ended(status) => status,
+        };
         let children = if told.role == Role::Sidecar { &mut self.sidecars } else { &mut self.ranks };
         let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let words = children[told.slot as usize].take().map(|ended| last_words(&ended.log)).transpose()?.unwrap_or_default();
@@ -164,9 +209,8 @@ impl Processes {
         }
         let mut said: Vec<Option<Iterated>> = self.ranks.iter().map(|_| None).collect();
         while said.iter().any(Option::is_none) {
-            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
-            let told = told.map_err(|_| anyhow!("the ranks are silent for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
-            self.hear(&told)?;
+            let silent = || format!("the ranks are silent for {} s", PATIENCE.as_secs());
+            let told = self.next().await?.with_context(silent)?;
             if let (Role::Trainer, What::Event(event)) = (told.role, told.what)
                 && event.event == "Iterated"
             {
@@ -193,6 +237,12 @@ impl Processes {
             self.sidecars.iter().flatten().for_each(|sidecar| sidecar.child.signal(Signal::KILL));
         }
     }
+}
+
+/// What a coordinator says of a peer that the others go on without.
+fn lost(event: &Event) -> String {
+    let said = |field: &str| event.more.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    format!("peer {} was lost to the others: {}: {}", event.worker.trim_start_matches('w'), said("reason"), said("detail"))
 }
 
 fn what(role: Role) -> &'static str {

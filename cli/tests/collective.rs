@@ -98,10 +98,11 @@ fn gloo_is_measured_or_what_to_install_is_said() {
 
 #[test]
 fn bad_input_is_refused_with_what_would_be_right() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--peers", "1"], "give 2 to 64"),
         (&["--bytes", "64MB"], "64MiB"),
         (&["--bytes", "6"], "multiple of 4"),
+        (&["--bytes", "4", "--concurrent", "0"], "--concurrent 0: give 1 to 256"),
         (&["--rates", "fast"], "200mbit"),
         (&["--rates", "1mbit,2mbit,3mbit"], "one for all peers, or 2"),
         (&["--rtt", "1"], "100ms"),
@@ -200,4 +201,12 @@ fn a_stopped_peer_ends_the_benchmark_and_is_named() {
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("the sidecar of peer 0 was stopped by a signal"), "{text}");
     assert_gone(&pids);
+}
+
+#[test]
+fn a_temporary_folder_that_is_not_there_is_named() {
+    let output = command(&["--bytes", "4KiB"]).env("TMPDIR", "/nonexistent").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.starts_with("TMPDIR /nonexistent: "), "{text}");
 }

@@ -34,6 +34,7 @@ use self::page::Page;
 use self::processes::Processes;
 use self::suite::Comparison;
 use self::units::{Bytes, Loss, Rate, RoundTrip};
+use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, print, printed};
 
@@ -135,6 +136,9 @@ struct Plan {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
+    if let Err(problem) = check_temporary_files() {
+        return Ending::BadInput(problem);
+    }
     let shaped = arguments.suite || !arguments.rates.is_empty() || arguments.loss.is_some();
     let isolation = if shaped && !arguments.isolated { Isolation::find() } else { None };
     let may_isolate = arguments.isolated || isolation.is_some();
@@ -224,7 +228,7 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     }
     let links = links::kind(&case, may_isolate);
     let missing = || if implementation == Implementation::Gloo { gloo::missing() } else { None };
-    let impossible = || links::impossible(links, may_isolate).map(str::to_owned);
+    let impossible = || links::impossible(links, may_isolate);
     if let Some(refusal) = refusal(&case, implementation, links).or_else(impossible).or_else(missing) {
         return Err(refusal);
     }

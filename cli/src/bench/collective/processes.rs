@@ -242,7 +242,7 @@ impl Processes {
 /// What a coordinator says of a peer that the others go on without.
 fn lost(event: &Event) -> String {
     let said = |field: &str| event.more.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-    format!("peer {} was lost to the others: {}: {}", event.worker.trim_start_matches('w'), said("reason"), said("detail"))
+    format!("peer {} was lost to the others: {} ({})", event.worker.trim_start_matches('w'), said("detail"), said("reason"))
 }
 
 fn what(role: Role) -> &'static str {

@@ -22,6 +22,7 @@ use super::links::{self, Isolation, Kind, Links, Network};
 use super::processes::Processes;
 use super::theory::FRAMING;
 use super::units::{Bytes, Rate};
+use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, printed};
 
@@ -53,7 +54,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
-    if let Err(problem) = check_memory(arguments.bytes.0 * (DONORS as u64 + 2)) {
+    if let Err(problem) = check_temporary_files().and_then(|()| check_memory(arguments.bytes.0 * (DONORS as u64 + 2))) {
         return Ending::BadInput(problem);
     }
     let isolation = if arguments.isolated { None } else { Isolation::find() };

@@ -31,7 +31,7 @@ use self::case::{Case, Codec, Lane, Path, Wanted};
 use self::figures::{Implementation, Line, Other};
 use self::links::{Isolation, Kind, Links, Network};
 use self::page::Page;
-use self::processes::Processes;
+use self::processes::{Beside, Processes};
 use self::suite::Comparison;
 use self::units::{Bytes, Loss, Rate, RoundTrip};
 use crate::supervision::check_temporary_files;
@@ -266,7 +266,12 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
 /// Measures one case; none when the user ended it. Whatever happens, nothing is left running.
 async fn measured(plan: &Plan, interrupts: &mut Interrupts) -> Result<Option<Line>> {
     let links = Links::build(&plan.case, plan.links)?;
-    let mut processes = Processes::new(plan.case.peers, plan.case.path == Path::Shm)?;
+    let beside = match (plan.implementation, plan.case.path) {
+        (Implementation::Reference | Implementation::Gloo, _) => Beside::None,
+        (Implementation::Atoll, Path::Shm) => Beside::One,
+        (Implementation::Atoll, Path::Tcp) => Beside::Each,
+    };
+    let mut processes = Processes::new(plan.case.peers, beside)?;
     let measuring = async {
         match plan.implementation {
             Implementation::Atoll => engine::run(&mut processes, &plan.case, &links, plan.iterations).await,

@@ -52,10 +52,21 @@ struct Logged {
     stopped: u32,
 }
 
+/// Who has a sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// No rank.
+    None,
+    /// All ranks together.
+    One,
+    /// Each rank.
+    Each,
+}
+
 /// All processes of a case.
 pub(crate) struct Processes {
-    /// Of the sockets.
-    folder: TempDir,
+    /// Of the sockets; none where there are no sidecars.
+    folder: Option<TempDir>,
     /// By slot; none once it has ended.
     sidecars: Vec<Option<Logged>>,
     ranks: Vec<Option<Logged>>,
@@ -66,25 +77,26 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// For so many ranks, all beside one sidecar where that is `shared`, and beside one each otherwise.
-    pub(crate) fn new(ranks: usize, shared: bool) -> Result<Self> {
-        let folder = socket_folder().context("no folder for sockets can be made")?;
+    /// For so many ranks, and sidecars beside them.
+    pub(crate) fn new(ranks: usize, beside: Beside) -> Result<Self> {
+        let folder =
+            (beside != Beside::None).then(|| socket_folder().context("no folder for sockets can be made")).transpose()?;
         let (teller, told) = mpsc::channel(4096);
         let available = processors::available();
         let each = processors::divide(&available, ranks, 1);
-        let sidecars = if shared { processors::divide(&available, 1, ranks) } else { each.clone() };
+        let sidecars = if beside == Beside::One { processors::divide(&available, 1, ranks) } else { each.clone() };
         let processors = [each, sidecars];
         Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), processors, teller, told })
     }
 
     /// The folder of the sockets, removed with the last of them where this process cannot do it.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.path().to_owned())
     }
 
     /// Path of a sidecar's socket.
     pub(crate) fn socket(&self, slot: usize) -> PathBuf {
-        self.folder.path().join(socket_name(slot as u32))
+        self.folder().unwrap_or_default().join(socket_name(slot as u32))
     }
 
     /// Starts the next sidecar.

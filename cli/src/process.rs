@@ -49,8 +49,10 @@ fn end_with_supervisor(config: &atoll_sidecar::Config) {
         let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::thread::sleep(ORPHANED);
         if getppid() != supervisor {
-            sockets.iter().for_each(|socket| drop(std::fs::remove_file(socket)));
-            folder.iter().for_each(|folder| drop(std::fs::remove_dir(folder)));
+            for socket in &sockets {
+                let _gone_already = std::fs::remove_file(socket);
+            }
+            let _others_are_left = folder.map(std::fs::remove_dir);
             std::process::exit(1);
         }
     });

@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_mins(15);
 const WATCH: Duration = Duration::from_secs(1);
 /// Looks in a row that find a process stopped, after which it is taken for lost. A slow one is never stopped.
 const STOPPED: u32 = 5;
+/// How long after a rank its sidecar's end may be heard of.
+const CAUSE: Duration = Duration::from_millis(200);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 /// How long a sidecar may take to listen.
@@ -164,11 +166,27 @@ impl Processes {
                 self.watch()?;
                 continue;
             };
-            let told = told.context(NOBODY)?;
+            let told = self.cause(told.context(NOBODY)?).await;
             self.hear(&told)?;
             return Ok(Some(told));
         }
         Ok(None)
+    }
+
+    /// What was behind it: a rank whose sidecar ends does so too, and may be the first of the two that is heard of.
+    async fn cause(&mut self, told: Told) -> Told {
+        if told.role != Role::Trainer || !matches!(told.what, What::Ended(_)) {
+            return told;
+        }
+        let until = tokio::time::Instant::now() + CAUSE;
+        while let Ok(Some(other)) = tokio::time::timeout_at(until, self.told.recv()).await {
+            if other.role == Role::Sidecar && matches!(other.what, What::Ended(_)) {
+                let _less_to_the_point = self.hear(&told);
+                return other;
+            }
+            let _less_to_the_point = self.hear(&other);
+        }
+        told
     }
 
     /// Looks for processes that were stopped: the others would wait for them, or go on without.

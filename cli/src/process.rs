@@ -4,13 +4,18 @@
 //! environment. They end when their supervisor does, however it ends.
 
 use std::io::BufRead;
+use std::time::Duration;
 
+use atoll_sdk::regions_socket;
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::{Ending, logging};
+
+/// How long a sidecar whose supervisor is gone may take to end in good order.
+const ORPHANED: Duration = Duration::from_secs(2);
 
 /// What every process of a run is started with.
 #[derive(Debug, Serialize, Deserialize)]
@@ -26,9 +31,31 @@ pub(crate) struct Started<C> {
 pub(crate) fn sidecar() -> Ending {
     // Told to stop, it removes its sockets.
     match start::<atoll_sidecar::Config>(Signal::TERM) {
-        Ok(config) => atoll_sidecar::run(config).map_or_else(|error| Ending::Failed(error.to_string()), |()| Ending::Done),
+        Ok(config) => {
+            end_with_supervisor(&config);
+            atoll_sidecar::run(config).map_or_else(|error| Ending::Failed(error.to_string()), |()| Ending::Done)
+        }
         Err(ending) => ending,
     }
+}
+
+/// Ends this sidecar soon after its supervisor. Where the links ended too, a coordinator would wait until the others are lost to
+/// it, though nobody is left who could take over.
+fn end_with_supervisor(config: &atoll_sidecar::Config) {
+    let (sockets, folder) = ([config.socket.clone(), regions_socket(&config.socket)], config.temporary_folder.clone());
+    let supervisor = getppid();
+    std::thread::spawn(move || {
+        // Supervisors write nothing more; the pipe ends with them.
+        let _ended = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::thread::sleep(ORPHANED);
+        if getppid() != supervisor {
+            for socket in &sockets {
+                let _gone_already = std::fs::remove_file(socket);
+            }
+            let _others_are_left = folder.map(std::fs::remove_dir);
+            std::process::exit(1);
+        }
+    });
 }
 
 pub(crate) fn trainer() -> Ending {

@@ -1,5 +1,6 @@
 //! `atoll recover`: a human's word that the voters of a run that do not answer are lost for ever.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,11 +30,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn recover(arguments: &Arguments) -> Ending {
+    if let Err(problem) = checked(&arguments.sockets) {
+        return Ending::BadInput(problem);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime.context("no runtime").and_then(|runtime| runtime.block_on(force(&arguments.sockets))) {
         Ok(line) => printed(&line),
         Err(error) => Ending::failed(&error),
     }
+}
+
+/// Somebody listens at each socket.
+fn checked(sockets: &[PathBuf]) -> Result<(), String> {
+    sockets.iter().try_for_each(|socket| match UnixStream::connect(socket) {
+        Ok(_listens) => Ok(()),
+        Err(error) => Err(format!("{}: no sidecar listens there: {error}; name those that are left", socket.display())),
+    })
 }
 
 async fn force(sockets: &[PathBuf]) -> Result<String> {

@@ -27,6 +27,9 @@ pub(crate) fn replay(arguments: &Arguments) -> Ending {
         let opened = File::open(path).map_err(|error| Malformed { line: 1, problem: Problem::Unreadable(error) });
         let replayed = match opened.and_then(|file| feed(BufReader::new(file))) {
             Ok(replayed) => replayed,
+            Err(Malformed { problem: problem @ Problem::Unreadable(_), .. }) => {
+                return Ending::BadInput(format!("{}: {problem}", path.display()));
+            }
             Err(Malformed { line, problem }) => {
                 return Ending::BadInput(format!("{}:{line}: {problem}", path.display()));
             }

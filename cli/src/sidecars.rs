@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use atoll_collective::coordinator::Settings;
+use atoll_collective::identity::PeerName;
 use atoll_collective::lane::Bounds;
 use atoll_sdk::events::Event;
 use atoll_sdk::regions_socket;
@@ -53,7 +54,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     liveness: u64,
     /// Who grants terms and changes of membership
-    #[arg(long, value_enum, default_value = "single", hide = true)]
+    #[arg(long, value_enum, default_value = "single")]
     arbiter: Wanted,
     /// Workers, by index, that listen on no port and are reached through a relay, as in `--behind-relay 1,2`
     #[arg(long, value_name = "INDEX", value_delimiter = ',')]
@@ -80,9 +81,10 @@ pub(crate) fn sidecars(arguments: &Arguments) -> Ending {
     }
 }
 
-/// Who is named is one of the workers, and one of them at least is no contributor.
+/// The run has a name, who is named is one of the workers, and one of them at least is no contributor.
 fn checked(arguments: &Arguments) -> Result<(), String> {
     let workers = arguments.workers;
+    PeerName::new(&arguments.run, ISLAND, &name(0)).map_err(|error| format!("--run: {error}"))?;
     for (option, slots) in [("--behind-relay", &arguments.behind_relay), ("--contributors", &arguments.contributors)] {
         if let Some(slot) = slots.iter().find(|slot| **slot >= workers) {
             return Err(format!("{option} {slot}: there are {workers} workers; give 0 to {}", workers - 1));

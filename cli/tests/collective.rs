@@ -98,10 +98,11 @@ fn gloo_is_measured_or_what_to_install_is_said() {
 
 #[test]
 fn bad_input_is_refused_with_what_would_be_right() {
-    let cases: [(&[&str], &str); 12] = [
+    let cases: [(&[&str], &str); 13] = [
         (&["--peers", "1"], "give 2 to 64"),
         (&["--bytes", "64MB"], "64MiB"),
         (&["--bytes", "6"], "multiple of 4"),
+        (&["--bytes", "4", "--concurrent", "0"], "--concurrent 0: give 1 to 256"),
         (&["--rates", "fast"], "200mbit"),
         (&["--rates", "1mbit,2mbit,3mbit"], "one for all peers, or 2"),
         (&["--rtt", "1"], "100ms"),
@@ -123,17 +124,18 @@ fn bad_input_is_refused_with_what_would_be_right() {
 /// A benchmark that would take long, and the ids of its processes once all of them have started.
 fn under_way() -> (Child, Vec<i32>) {
     let mut long = command(&["--bytes", "4KiB", "--iterations", "10000"]);
-    let child = long.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let pids = all_children(child.id());
+    let child = long.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // Two sidecars and two ranks.
+    let pids = all_children(child.id(), 4);
     (child, pids)
 }
 
-/// Two sidecars and two ranks.
-fn all_children(parent: u32) -> Vec<i32> {
+/// The children of this process, once they are so many.
+fn all_children(parent: u32, count: usize) -> Vec<i32> {
     let until = Instant::now() + PATIENCE;
     loop {
         let children = children(parent);
-        if children.len() == 4 {
+        if children.len() == count {
             return children;
         }
         assert!(Instant::now() < until, "{children:?}");
@@ -155,7 +157,10 @@ fn status(pid: i32) -> Option<(String, u32)> {
 }
 
 fn assert_gone(pids: &[i32]) {
-    let until = Instant::now() + PATIENCE;
+    assert_gone_until(pids, Instant::now() + PATIENCE);
+}
+
+fn assert_gone_until(pids: &[i32], until: Instant) {
     for pid in pids {
         // A zombie waits for whoever adopts it.
         while status(*pid).is_some_and(|(state, _)| state != "Z") {
@@ -188,4 +193,45 @@ fn a_lost_peer_ends_the_benchmark() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_gone(&pids);
+}
+
+#[test]
+fn a_stopped_peer_ends_the_benchmark_and_is_named() {
+    let (child, pids) = under_way();
+    // The sidecar of peer 0: the process that was started first.
+    kill_process(Pid::from_raw(pids[0]).unwrap(), Signal::STOP).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the sidecar of peer 0 was stopped by a signal"), "{text}");
+    assert_gone(&pids);
+}
+
+#[test]
+fn a_temporary_folder_that_is_not_there_is_named() {
+    let output = command(&["--bytes", "4KiB"]).env("TMPDIR", "/nonexistent").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.starts_with("TMPDIR /nonexistent: "), "{text}");
+}
+
+#[test]
+fn killed_benchmarks_of_other_kinds_leave_neither_process_nor_folder_for_long() {
+    let lossy = ["--loss", "0%"];
+    let may_lose = run(&[&["--bytes", "4KiB", "--iterations", "1"], &lossy[..]].concat()).status.code() != Some(2);
+    // Two ranks; and where packets are lost two sidecars, and who keeps the namespaces.
+    let kinds = [(Some(&["--reference"][..]), 2), (may_lose.then_some(&lossy[..]), 6)];
+    for (arguments, count) in kinds.into_iter().filter_map(|(arguments, count)| Some((arguments?, count))) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut long = command(&["--bytes", "4KiB", "--iterations", "10000"]);
+        long.args(arguments).env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = long.spawn().unwrap();
+        let pids = all_children(child.id(), count);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        assert_gone_until(&pids, until);
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path()).collect();
+        assert!(left.is_empty(), "{arguments:?}: {left:?}");
+    }
 }

@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
     /// Who grants terms and changes of membership
-    #[arg(long, value_enum, default_value = "single", hide = true)]
+    #[arg(long, value_enum, default_value = "single")]
     arbiter: Wanted,
 }
 

@@ -54,7 +54,7 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
         for slot in 0..file.spec.workers.target {
             let wanted = u32::from(port) + slot;
             let free = u16::try_from(wanted)
-                .map_err(|error| error.to_string())
+                .map_err(|_| "the last port there is is 65535".to_owned())
                 .and_then(|port| TcpListener::bind(loopback(port)).map(drop).map_err(|error| error.to_string()));
             free.map_err(|error| {
                 Ending::BadInput(format!("--port {port}: port {wanted} of worker w{slot}: {error}; give another port, or none"))

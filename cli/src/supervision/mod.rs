@@ -41,6 +41,13 @@ pub(crate) fn socket_name(slot: u32) -> String {
     format!("w{slot}.sock")
 }
 
+/// Says so where no temporary file can be made.
+pub(crate) fn check_temporary_files() -> Result<(), String> {
+    let folder = std::env::temp_dir();
+    let refused = |error| format!("TMPDIR {}: no file can be made there: {error}; set another", folder.display());
+    tempfile::tempfile().map(drop).map_err(refused)
+}
+
 /// A new folder whose path leaves room for the names of sockets.
 pub(crate) fn socket_folder() -> std::io::Result<TempDir> {
     let made = tempfile::Builder::new().prefix("atoll-").tempdir()?;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
 
 use crate::laboratory::Laboratory;
 
@@ -62,6 +63,8 @@ fn a_port_or_socket_in_use_is_named() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
     assert!(refused(&laboratory, &["--port", &port]).contains(&port));
+    let beyond = refused(&laboratory, &["--port", "65535"]);
+    assert!(beyond.contains("port 65536 of worker w1: the last port there is is 65535"), "{beyond}");
     let _socket = UnixListener::bind(laboratory.path().join("w1.sock")).unwrap();
     let text = refused(&laboratory, &["--socket-dir", "."]);
     assert!(text.contains("w1.sock: in use"), "{text}");
@@ -81,4 +84,19 @@ fn a_missing_run_file_is_named() {
     let laboratory = laboratory();
     fs::remove_file(laboratory.path().join("run.yaml")).unwrap();
     assert!(refused(&laboratory, &[]).starts_with("run.yaml: cannot be read"));
+}
+
+#[test]
+fn a_name_a_socket_and_a_recording_that_are_none_are_named() {
+    let cases: [(&[&str], &str); 3] = [
+        (&["sidecars", "--run", "BAD"], "--run: the run name \"BAD\" is not a DNS label"),
+        (&["recover", "nope.sock"], "nope.sock: no sidecar listens there: No such file"),
+        (&["replay", "nope.jsonl"], "nope.jsonl: cannot be read: No such file"),
+    ];
+    for (arguments, expected) in cases {
+        let output = Command::new(env!("CARGO_BIN_EXE_atoll")).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.starts_with(expected) && text.matches("os error").count() <= 1, "{text}");
+    }
 }

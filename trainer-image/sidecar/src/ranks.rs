@@ -412,7 +412,7 @@ pub(crate) mod tests {
         let floats = |plan: &Plan| plan.operation.data_type() == DataType::F32;
         for plan in plans(1000).into_iter().filter(floats) {
             let given = ranks_for(&plan, 1000);
-            let rank = if plan.operation.kind() == OperationKind::Broadcast { 0 } else { 1 };
+            let rank = usize::from(plan.operation.kind() != OperationKind::Broadcast);
             assert!(given[rank].input.as_ref().unwrap().write(4 * 700, &f32::NAN.to_le_bytes()));
             let (reason, detail) = prepare_now(&plan, &given, true, &Turn::default()).unwrap_err();
             assert_eq!(reason, AbortReason::NotFinite, "{:?}", plan.operation);

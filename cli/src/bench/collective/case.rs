@@ -116,12 +116,12 @@ pub(crate) enum CaseError {
     #[error("--tensors {0}: give 1 to {MOST_TENSORS}")]
     Tensors(usize),
     /// More operations at once than there are.
-    #[error("--concurrent {concurrent}: give 1 to {tensors}, the number of --tensors")]
+    #[error("--concurrent {concurrent}: give 1 to {}", most_at_once(*tensors))]
     Concurrent {
         /// Asked for.
         concurrent: usize,
-        /// Operations there are.
-        tensors: usize,
+        /// Operations there are; none where they follow from this.
+        tensors: Option<usize>,
     },
     /// The bytes are not whole elements of so many tensors.
     #[error("--bytes {bytes}: not {tensors} tensors of whole f32 values; give a multiple of {}", ELEMENT * *tensors as u64)]
@@ -148,6 +148,10 @@ pub(crate) enum CaseError {
     /// Links of peers that share memory.
     #[error("{0} is for --path tcp: ranks that share memory have no link")]
     NoLink(&'static str),
+}
+
+fn most_at_once(tensors: Option<usize>) -> String {
+    tensors.map_or(MOST_TENSORS.to_string(), |tensors| format!("{tensors}, the number of --tensors"))
 }
 
 /// What a person asks for; unset figures follow the others.
@@ -178,11 +182,11 @@ impl Case {
         if !(2..=MOST_PEERS).contains(&peers) {
             return Err(CaseError::Peers(peers));
         }
-        if !(1..=MOST_TENSORS).contains(&tensors) {
+        if wanted.tensors.is_some_and(|tensors| !(1..=MOST_TENSORS).contains(&tensors)) {
             return Err(CaseError::Tensors(tensors));
         }
-        if !(1..=tensors).contains(&concurrent) {
-            return Err(CaseError::Concurrent { concurrent, tensors });
+        if !(1..=wanted.tensors.unwrap_or(MOST_TENSORS)).contains(&concurrent) {
+            return Err(CaseError::Concurrent { concurrent, tensors: wanted.tensors });
         }
         if !bytes.0.is_multiple_of(ELEMENT * tensors as u64) {
             return Err(CaseError::Bytes { bytes, tensors });
@@ -297,6 +301,10 @@ pub(crate) mod tests {
         assert_eq!(refused(three), "--bytes 4KiB: not 3 tensors of whole f32 values; give a multiple of 12");
         let busy = Wanted { tensors: Some(2), concurrent: Some(3), ..wanted() };
         assert_eq!(refused(busy), "--concurrent 3: give 1 to 2, the number of --tensors");
+        for concurrent in [0, 257] {
+            let alone = Wanted { concurrent: Some(concurrent), ..wanted() };
+            assert_eq!(refused(alone), format!("--concurrent {concurrent}: give 1 to 256"));
+        }
         let round_trip = Some("1ms".parse().unwrap());
         let together = Wanted { path: Path::Shm, round_trip, ..wanted() };
         assert_eq!(refused(together), "--rtt is for --path tcp: ranks that share memory have no link");

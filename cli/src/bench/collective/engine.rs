@@ -57,7 +57,7 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
             announce: links.announce(slot),
             arbiter: serving.address().to_owned(),
             socket: processes.socket(slot),
-            temporary_folder: Some(processes.folder()),
+            temporary_folder: processes.folder(),
             settings: settings.clone(),
             progress: PATIENCE,
             bounds,

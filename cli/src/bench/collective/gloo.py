@@ -1,14 +1,20 @@
 """One rank of Gloo: its configuration and its commands come on standard input, figures go to standard output."""
 
 import collections
+import ctypes
 import json
 import os
 import queue
+import signal
 import sys
 import threading
 import time
 
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 started = json.loads(sys.stdin.readline())
+if os.getppid() != started["supervisor"]:
+    sys.exit("the benchmark is gone")
 config = started["config"]
 if config["crowded"] and started["processors"]:
     os.sched_setaffinity(0, started["processors"])
@@ -22,7 +28,7 @@ commands = queue.Queue()
 
 
 def listen():
-    """The end of standard input is the end of the benchmark, also within an operation that hangs."""
+    """Takes commands, also within an operation that hangs; their end is the end of the benchmark."""
     for line in sys.stdin:
         commands.put(line)
     os._exit(0)

@@ -21,6 +21,12 @@ pub(crate) fn peak_rss_bytes(pid: u32) -> Result<u64> {
     field(pid, "status", "VmHWM:")
 }
 
+/// Whether a signal has stopped it, and none has continued it.
+pub(crate) fn is_stopped(pid: u32) -> bool {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(')').next().is_some_and(|state| state.trim_start().starts_with('T'))
+}
+
 /// Says so where fewer than `needed` bytes of memory are left.
 pub(crate) fn check_memory(needed: u64) -> Result<(), String> {
     let text = read_to_string("/proc/meminfo").unwrap_or_default();

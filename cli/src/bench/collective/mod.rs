@@ -31,9 +31,10 @@ use self::case::{Case, Codec, Lane, Path, Wanted};
 use self::figures::{Implementation, Line, Other};
 use self::links::{Isolation, Kind, Links, Network};
 use self::page::Page;
-use self::processes::Processes;
+use self::processes::{Beside, Processes};
 use self::suite::Comparison;
 use self::units::{Bytes, Loss, Rate, RoundTrip};
+use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, print, printed};
 
@@ -135,6 +136,9 @@ struct Plan {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
+    if let Err(problem) = check_temporary_files() {
+        return Ending::BadInput(problem);
+    }
     let shaped = arguments.suite || !arguments.rates.is_empty() || arguments.loss.is_some();
     let isolation = if shaped && !arguments.isolated { Isolation::find() } else { None };
     let may_isolate = arguments.isolated || isolation.is_some();
@@ -224,7 +228,7 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     }
     let links = links::kind(&case, may_isolate);
     let missing = || if implementation == Implementation::Gloo { gloo::missing() } else { None };
-    let impossible = || links::impossible(links, may_isolate).map(str::to_owned);
+    let impossible = || links::impossible(links, may_isolate);
     if let Some(refusal) = refusal(&case, implementation, links).or_else(impossible).or_else(missing) {
         return Err(refusal);
     }
@@ -262,7 +266,12 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
 /// Measures one case; none when the user ended it. Whatever happens, nothing is left running.
 async fn measured(plan: &Plan, interrupts: &mut Interrupts) -> Result<Option<Line>> {
     let links = Links::build(&plan.case, plan.links)?;
-    let mut processes = Processes::new(plan.case.peers, plan.case.path == Path::Shm)?;
+    let beside = match (plan.implementation, plan.case.path) {
+        (Implementation::Reference | Implementation::Gloo, _) => Beside::None,
+        (Implementation::Atoll, Path::Shm) => Beside::One,
+        (Implementation::Atoll, Path::Tcp) => Beside::Each,
+    };
+    let mut processes = Processes::new(plan.case.peers, beside)?;
     let measuring = async {
         match plan.implementation {
             Implementation::Atoll => engine::run(&mut processes, &plan.case, &links, plan.iterations).await,

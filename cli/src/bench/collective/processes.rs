@@ -5,19 +5,26 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use atoll_sdk::events::Event;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use super::kernel::is_stopped;
 use crate::supervision::child::{Child, Role, Told, What, last_words};
 use crate::supervision::processors::{self, Processors};
 use crate::supervision::{socket_folder, socket_name};
 
 /// Longest silence of a rank that has been told to iterate.
 const PATIENCE: Duration = Duration::from_mins(15);
+/// Pause between two looks for processes that were stopped.
+const WATCH: Duration = Duration::from_secs(1);
+/// Looks in a row that find a process stopped, after which it is taken for lost. A slow one is never stopped.
+const STOPPED: u32 = 5;
+/// How long after a rank its sidecar's end may be heard of.
+const CAUSE: Duration = Duration::from_millis(200);
 /// How long processes may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 /// How long a sidecar may take to listen.
@@ -43,12 +50,25 @@ pub(crate) struct Iterated {
 struct Logged {
     child: Child,
     log: File,
+    /// Looks in a row that found it stopped.
+    stopped: u32,
+}
+
+/// Who has a sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beside {
+    /// No rank.
+    None,
+    /// All ranks together.
+    One,
+    /// Each rank.
+    Each,
 }
 
 /// All processes of a case.
 pub(crate) struct Processes {
-    /// Of the sockets.
-    folder: TempDir,
+    /// Of the sockets; none where there are no sidecars.
+    folder: Option<TempDir>,
     /// By slot; none once it has ended.
     sidecars: Vec<Option<Logged>>,
     ranks: Vec<Option<Logged>>,
@@ -59,25 +79,26 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// For so many ranks, all beside one sidecar where that is `shared`, and beside one each otherwise.
-    pub(crate) fn new(ranks: usize, shared: bool) -> Result<Self> {
-        let folder = socket_folder().context("no folder for sockets can be made")?;
+    /// For so many ranks, and sidecars beside them.
+    pub(crate) fn new(ranks: usize, beside: Beside) -> Result<Self> {
+        let folder =
+            (beside != Beside::None).then(|| socket_folder().context("no folder for sockets can be made")).transpose()?;
         let (teller, told) = mpsc::channel(4096);
         let available = processors::available();
         let each = processors::divide(&available, ranks, 1);
-        let sidecars = if shared { processors::divide(&available, 1, ranks) } else { each.clone() };
+        let sidecars = if beside == Beside::One { processors::divide(&available, 1, ranks) } else { each.clone() };
         let processors = [each, sidecars];
         Ok(Self { folder, sidecars: Vec::new(), ranks: Vec::new(), processors, teller, told })
     }
 
     /// The folder of the sockets, removed with the last of them where this process cannot do it.
-    pub(crate) fn folder(&self) -> PathBuf {
-        self.folder.path().to_owned()
+    pub(crate) fn folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.path().to_owned())
     }
 
     /// Path of a sidecar's socket.
     pub(crate) fn socket(&self, slot: usize) -> PathBuf {
-        self.folder.path().join(socket_name(slot as u32))
+        self.folder().unwrap_or_default().join(socket_name(slot as u32))
     }
 
     /// Starts the next sidecar.
@@ -100,7 +121,7 @@ impl Processes {
         let who = (slot as u32, role, 1);
         let child = Child::start(who, program, config, log.try_clone()?, processors, self.teller.clone()).await;
         let child = child.with_context(|| format!("cannot start the {} of peer {slot}", what(role)))?;
-        Ok(Logged { child, log })
+        Ok(Logged { child, log, stopped: 0 })
     }
 
     /// Waits until every sidecar listens.
@@ -124,9 +145,8 @@ impl Processes {
     /// When a process ends instead, with its last words, or all are silent for too long.
     pub(crate) async fn event(&mut self, name: &str) -> Result<Event> {
         loop {
-            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
-            let told = told.map_err(|_| anyhow!("no {name} for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
-            self.hear(&told)?;
+            let silent = || format!("no {name} for {} s", PATIENCE.as_secs());
+            let told = self.next().await?.with_context(silent)?;
             if let What::Event(event) = told.what
                 && event.event == name
             {
@@ -135,9 +155,64 @@ impl Processes {
         }
     }
 
+    /// What a process says next; none when all are silent for too long.
+    ///
+    /// # Errors
+    /// When one ends, is stopped, or is lost to the others.
+    async fn next(&mut self) -> Result<Option<Told>> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        while tokio::time::Instant::now() < until {
+            let Ok(told) = tokio::time::timeout(WATCH, self.told.recv()).await else {
+                self.watch()?;
+                continue;
+            };
+            let told = self.cause(told.context(NOBODY)?).await;
+            self.hear(&told)?;
+            return Ok(Some(told));
+        }
+        Ok(None)
+    }
+
+    /// What was behind it: a rank whose sidecar ends does so too, and may be the first of the two that is heard of.
+    async fn cause(&mut self, told: Told) -> Told {
+        if told.role != Role::Trainer || !matches!(told.what, What::Ended(_)) {
+            return told;
+        }
+        let until = tokio::time::Instant::now() + CAUSE;
+        while let Ok(Some(other)) = tokio::time::timeout_at(until, self.told.recv()).await {
+            if other.role == Role::Sidecar && matches!(other.what, What::Ended(_)) {
+                let _less_to_the_point = self.hear(&told);
+                return other;
+            }
+            let _less_to_the_point = self.hear(&other);
+        }
+        told
+    }
+
+    /// Looks for processes that were stopped: the others would wait for them, or go on without.
+    fn watch(&mut self) -> Result<()> {
+        let sidecars = self.sidecars.iter_mut().enumerate().map(|(slot, process)| (Role::Sidecar, slot, process));
+        let ranks = self.ranks.iter_mut().enumerate().map(|(slot, process)| (Role::Trainer, slot, process));
+        for (role, slot, process) in sidecars.chain(ranks) {
+            let Some(process) = process else { continue };
+            process.stopped = if is_stopped(process.child.pid) { process.stopped + 1 } else { 0 };
+            ensure!(
+                process.stopped < STOPPED,
+                "the {} of peer {slot} was stopped by a signal, and not continued within {} s",
+                what(role),
+                (STOPPED * WATCH).as_secs()
+            );
+        }
+        Ok(())
+    }
+
     /// Takes note of what a process said.
     fn hear(&mut self, told: &Told) -> Result<()> {
-        let What::Ended(status) = &told.what else { return Ok(()) };
+        let status = match &told.what {
+            What::Event(event) if event.event == "Evicted" => bail!("{}", lost(event)),
+            What::Event(_) => return Ok(()),
+            What::Ended(status) => status,
+        };
         let children = if told.role == Role::Sidecar { &mut self.sidecars } else { &mut self.ranks };
         let status = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let words = children[told.slot as usize].take().map(|ended| last_words(&ended.log)).transpose()?.unwrap_or_default();
@@ -164,9 +239,8 @@ impl Processes {
         }
         let mut said: Vec<Option<Iterated>> = self.ranks.iter().map(|_| None).collect();
         while said.iter().any(Option::is_none) {
-            let told = tokio::time::timeout(PATIENCE, self.told.recv()).await;
-            let told = told.map_err(|_| anyhow!("the ranks are silent for {} s", PATIENCE.as_secs()))?.context(NOBODY)?;
-            self.hear(&told)?;
+            let silent = || format!("the ranks are silent for {} s", PATIENCE.as_secs());
+            let told = self.next().await?.with_context(silent)?;
             if let (Role::Trainer, What::Event(event)) = (told.role, told.what)
                 && event.event == "Iterated"
             {
@@ -193,6 +267,12 @@ impl Processes {
             self.sidecars.iter().flatten().for_each(|sidecar| sidecar.child.signal(Signal::KILL));
         }
     }
+}
+
+/// What a coordinator says of a peer that the others go on without.
+fn lost(event: &Event) -> String {
+    let said = |field: &str| event.more.get(field).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+    format!("peer {} was lost to the others: {} ({})", event.worker.trim_start_matches('w'), said("detail"), said("reason"))
 }
 
 fn what(role: Role) -> &'static str {

@@ -182,7 +182,10 @@ impl AtollRank {
                 self.control_messages = control_messages;
                 Ok(())
             }
-            Outcome::Aborted { reason, culprit, detail } => bail!("aborted: {reason:?} by {culprit:?}: {detail}"),
+            Outcome::Aborted { reason, culprit, detail } => {
+                let because = culprit.map_or(String::new(), |slot| format!(" because of peer {slot}"));
+                bail!("the operation was aborted{because}: {detail} ({reason:?})")
+            }
             Outcome::InDoubt => bail!("rank {} was cut off from the others", self.rank),
         }
     }

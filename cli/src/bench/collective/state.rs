@@ -19,9 +19,10 @@ use super::case::{Case, Codec, Lane, Path, Wanted};
 use super::engine::{RUN, start_sidecars};
 use super::kernel::check_memory;
 use super::links::{self, Isolation, Kind, Links, Network};
-use super::processes::Processes;
+use super::processes::{Beside, Processes};
 use super::theory::FRAMING;
 use super::units::{Bytes, Rate};
+use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
 use crate::{Ending, printed};
 
@@ -53,7 +54,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
-    if let Err(problem) = check_memory(arguments.bytes.0 * (DONORS as u64 + 2)) {
+    if let Err(problem) = check_temporary_files().and_then(|()| check_memory(arguments.bytes.0 * (DONORS as u64 + 2))) {
         return Ending::BadInput(problem);
     }
     let isolation = if arguments.isolated { None } else { Isolation::find() };
@@ -80,7 +81,7 @@ async fn perform(arguments: &Arguments) -> Result<Ending> {
         let case = case(donors, arguments)?;
         kind = links::kind(&case, arguments.isolated);
         let links = Links::build(&case, kind)?;
-        let mut processes = Processes::new(case.peers, false)?;
+        let mut processes = Processes::new(case.peers, Beside::Each)?;
         let repaired = tokio::select! {
             repaired = repair(&mut processes, &case, &links, flipped) => Some(repaired),
             () = interrupts.next() => None,

@@ -178,7 +178,7 @@ pub(crate) fn able(comparisons: Vec<Comparison>, isolated: bool, missing: Option
     let mut able = |comparison: &Comparison, implementation: Implementation| {
         let kind = links::kind(&comparison.case, isolated);
         let missing = || missing.filter(|_| implementation == Implementation::Gloo).map(str::to_owned);
-        let impossible = || links::impossible(kind, isolated).map(str::to_owned);
+        let impossible = || links::impossible(kind, isolated);
         let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing) else {
             return true;
         };

@@ -199,8 +199,8 @@ impl Core {
     pub(super) fn attach(&mut self, request: &AttachRequest, protocol: u32, answer: Answer<AttachReply>) {
         let incarnation = request.incarnation;
         let ranks = request.ranks.max(1);
-        if ranks > MOST_RANKS || request.rank >= ranks {
-            let _gone = answer.send(Err(Status::invalid_argument(format!("rank {} of {ranks}: at most 64", request.rank))));
+        if let Err(problem) = placed(request.rank, ranks) {
+            let _gone = answer.send(Err(Status::invalid_argument(problem)));
             return;
         }
         if self.trainer.as_ref().is_some_and(|trainer| trainer.incarnation > incarnation) {
@@ -330,6 +330,17 @@ fn reply(start: &Start, synchronised: bool) -> BeginRoundReply {
     }
 }
 
+/// Whether one may be this rank of so many.
+fn placed(rank: u32, ranks: u32) -> Result<(), String> {
+    if ranks > MOST_RANKS {
+        return Err(format!("ranks {ranks}: a worker has at most {MOST_RANKS}"));
+    }
+    if rank >= ranks {
+        return Err(format!("rank {rank} of {ranks} ranks: they count from 0; give a rank below {ranks}"));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,6 +356,13 @@ mod tests {
             trainer.hear(pulse);
         }
         trainer
+    }
+
+    #[test]
+    fn a_rank_is_below_their_number_and_that_is_bounded() {
+        assert_eq!((placed(0, 1), placed(1, 2), placed(63, 64)), (Ok(()), Ok(()), Ok(())));
+        assert!(placed(3, 2).unwrap_err().contains("give a rank below 2"));
+        assert!(placed(0, 65).unwrap_err().contains("at most 64"));
     }
 
     #[test]

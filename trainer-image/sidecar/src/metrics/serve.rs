@@ -1,5 +1,6 @@
 //! One plain page for Prometheus, and one for whoever asks whether this process lives: HTTP/1.1, without TLS, nothing secret.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +14,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::Metrics;
 
-/// Most connections at a time; more wait.
+/// Most connections at a time; the oldest gives way to one more. Answers are there at once, so it is idle.
 const CONNECTIONS: usize = 16;
 /// Bytes of a request's head.
 const HEAD: usize = 8 << 10;
 /// How long a connection may take to ask, also for the next time.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted: file descriptors may be short.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -31,22 +32,27 @@ const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Serves until the sidecar ends.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, lanes: Lanes) {
-    let free = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open = VecDeque::<AbortHandle>::new();
     loop {
-        let Ok(place) = Arc::clone(&free).acquire_owned().await else { return };
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
         let (metrics, lanes) = (Arc::clone(&metrics), lanes.clone());
-        tokio::spawn(async move {
+        open.retain(|connection| !connection.is_finished());
+        if open.len() >= CONNECTIONS
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.abort();
+        }
+        let serving = tokio::spawn(async move {
             let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, &lanes))));
             let mut connection = http1::Builder::new();
             connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD);
             // Whoever speaks something else is hung up on.
             let _ended = connection.serve_connection(TokioIo::new(stream), answer).await;
-            drop(place);
         });
+        open.push_back(serving.abort_handle());
     }
 }
 
@@ -74,6 +80,8 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics, lanes: &Lanes) -> Response
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use atoll_collective::lane::Meter;
     use atoll_collective::secret::Secret;
     use atoll_collective::transport::Transport;
@@ -82,18 +90,29 @@ mod tests {
 
     use super::*;
 
-    /// What the server answers to `request`, until it hangs up.
-    async fn ask(request: &str) -> String {
+    /// A server, and where it listens.
+    async fn server() -> (SocketAddr, AbortHandle) {
         let transport = Transport::new(None, Arc::new(Meter::default()));
         let lanes = Lanes::new("kjv", 0, Secret::new("secret"), transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let serving = tokio::spawn(serve(listener, Arc::new(Metrics::new("kjv", "w0").unwrap()), lanes));
+        (address, serving.abort_handle())
+    }
+
+    /// What a server answers to `request`, until it hangs up.
+    async fn ask(request: &str) -> String {
+        let (address, serving) = server().await;
+        let answer = ask_at(address, request).await;
+        serving.abort();
+        answer
+    }
+
+    async fn ask_at(address: SocketAddr, request: &str) -> String {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let _reset_by_a_server_that_hung_up = stream.read_to_end(&mut answer).await;
-        serving.abort();
         String::from_utf8(answer).unwrap()
     }
 
@@ -115,6 +134,22 @@ mod tests {
         assert!(ask(&get("/")).await.starts_with("HTTP/1.1 404 "));
         let post = ask("POST /metrics HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").await;
         assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD"), "{post}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_answered_whoever_asks_nothing() {
+        let (address, _serving) = server().await;
+        let mut idle = Vec::new();
+        for _ in 0..2 * CONNECTIONS {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let answer = tokio::time::timeout(PATIENCE / 2, ask_at(address, &get("/healthz"))).await.unwrap();
+        assert!(answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        let closed = tokio::time::timeout(PATIENCE / 2, idle[0].read(&mut [0])).await;
+        assert!(matches!(closed, Ok(Ok(0) | Err(_))), "the oldest gave way");
+        let newest = idle.last_mut().unwrap();
+        newest.write_all(get("/healthz").as_bytes()).await.unwrap();
+        assert_ne!(newest.read(&mut [0]).await.unwrap(), 0, "the newest did not");
     }
 
     #[tokio::test]

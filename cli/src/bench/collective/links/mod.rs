@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::case::Case;
@@ -54,9 +54,15 @@ pub(crate) fn kind(case: &Case, may_isolate: bool) -> Kind {
 }
 
 /// Why links cannot be shaped in this way; none where they can.
-pub(crate) fn impossible(kind: Kind, may_isolate: bool) -> Option<&'static str> {
-    let needs = "--loss: packets are lost between network namespaces, which this user may not make; run it as root";
-    (kind == Kind::Tunnels && !may_isolate).then_some(needs)
+pub(crate) fn impossible(kind: Kind, may_isolate: bool) -> Option<String> {
+    if kind != Kind::Tunnels {
+        return None;
+    }
+    if !may_isolate {
+        return Some("--loss: packets are lost between network namespaces, which this user may not make; run it as root".into());
+    }
+    let refused = tunnel::openable().err()?;
+    Some(format!("--loss: packets are lost by TUN devices, and {} cannot be opened: {refused}; run it as root", tunnel::DEVICES))
 }
 
 /// The links of one case, as long as it lives.
@@ -74,7 +80,9 @@ impl Links {
         Ok(match kind {
             Kind::None => Self::Plain,
             Kind::Namespaces => Self::Namespaces(Network::bridged(&case.rates)?),
-            Kind::Tunnels => Self::Namespaces(Network::tunnelled(case)?),
+            Kind::Tunnels => {
+                Self::Namespaces(Network::tunnelled(case).context("--loss: the links cannot be made; run it as root")?)
+            }
             Kind::Proxy => {
                 let link = |slot: usize| Proxy::start(case.rates.get(slot).copied(), case.round_trip);
                 Self::Proxies((0..case.peers).map(link).collect::<Result<_>>()?)

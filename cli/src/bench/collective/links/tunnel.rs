@@ -216,12 +216,20 @@ struct InterfaceRequest {
     rest: [u8; 22],
 }
 
+/// Where the kernel makes TUN devices.
+pub(super) const DEVICES: &str = "/dev/net/tun";
+
+/// A TUN device to be, where this user may open any.
+pub(super) fn openable() -> std::io::Result<File> {
+    File::options().read(true).write(true).open(DEVICES)
+}
+
 /// A new TUN device in the calling thread's network; its interface is deleted with the file at the latest.
 ///
 /// # Errors
 /// When the kernel has no such devices, or this user may not make them.
 pub(super) fn device(interface: &str) -> Result<File> {
-    let file = File::options().read(true).write(true).open("/dev/net/tun").context("cannot open /dev/net/tun")?;
+    let file = openable().with_context(|| format!("cannot open {DEVICES}"))?;
     let mut request = InterfaceRequest { name: [0; 16], flags: IFF_TUN_NO_PI, rest: [0; 22] };
     request.name.iter_mut().zip(interface.bytes().take(15)).for_each(|(place, byte)| *place = byte);
     // SAFETY: of this code the kernel reads one `ifreq`, which has this layout, and keeps no reference to it.

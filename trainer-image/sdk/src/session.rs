@@ -93,7 +93,7 @@ pub struct Contribution {
     pub weight: u32,
     /// Samples behind it: of those that were dealt, ascending and disjoint.
     pub samples: Vec<SampleRange>,
-    /// Mean training loss over them, nats per token.
+    /// Mean training loss over them, nats per token; one that is not finite is refused.
     pub loss: f64,
     /// Time for all attempts together.
     pub deadline: Duration,
@@ -150,8 +150,8 @@ impl Session {
         Ok(region)
     }
 
-    /// Waits for `round` to begin, from a state in which every round before it is; `samples` is how many to be dealt. While
-    /// it waits, the state may be overwritten; it holds the round's when the call returns.
+    /// Waits for `round` to begin, from a state in which every round before it is; `samples` is how many to be dealt at
+    /// most. While it waits, the state may be overwritten; it holds the round's when the call returns.
     ///
     /// # Errors
     /// [`SdkError::Again`] when the worker was left out meanwhile: call again, with the state as it is then, whole or not.

@@ -105,7 +105,10 @@ fn passes(bytes: &[u8]) {
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     sendmsg(&trainer, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("a message");
     let mut kept = None;
-    let received = atoll_sdk::receive(&mut sidecar, |name, region| kept = Some((region.len() as u64, name)));
+    let received = atoll_sdk::receive(&mut sidecar, |name, region| {
+        kept = Some((region.len() as u64, name));
+        Ok(())
+    });
     assert!(matches!(received, Ok(true)), "{received:?}");
     assert_eq!(kept, Some((REGION.0, REGION.1.to_owned())));
 }

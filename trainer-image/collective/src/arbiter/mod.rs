@@ -4,15 +4,17 @@
 //! and decides alone; under `Peers` every place of the chain is agreed among the voters that the record before it names
 //! ([`Acceptor`], [`Petition`]). The [`Hub`] is both. A sidecar asks through its [`Petition`], whichever is in force.
 
+mod asking;
 mod hub;
 mod peers;
 mod petition;
 mod service;
 mod single;
 
+pub use asking::{Action, Event, ForceError, Question};
 pub use hub::Hub;
 pub use peers::Acceptor;
-pub use petition::{Action, Event, ForceError, Petition, Question};
+pub use petition::Petition;
 pub use service::{Answers, Service};
 pub use single::Single;
 

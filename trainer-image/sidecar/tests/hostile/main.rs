@@ -66,7 +66,7 @@ fn gives(start: &Start, samples: Vec<SampleRange>) -> Says {
 /// The same, under another name.
 fn named(mut says: Says, tag: &str) -> Says {
     if let Says::Enter(Enter { operation: Some(operation), .. }) = &mut says {
-        operation.key.as_mut().unwrap().tag = tag.to_owned();
+        tag.clone_into(&mut operation.key.as_mut().unwrap().tag);
     }
     says
 }

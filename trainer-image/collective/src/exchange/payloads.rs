@@ -27,7 +27,9 @@ impl Exchange {
     pub(super) async fn judge(self: &Arc<Self>, mut members: Vec<usize>) -> Result<(), Failure> {
         let Some(carried) = self.carried() else { return Ok(()) };
         members.retain(|member| self.plan.gives(*member, *member));
-        let bytes: usize = members.iter().map(|member| self.plan.shard(*member).len()).sum();
+        // Of what it gives to all, its own shard is a part.
+        let length = |member: &usize| if *member == self.plan.me { self.input.len() } else { self.plan.shard(*member).len() };
+        let bytes: usize = members.iter().map(length).sum();
         if bytes < HASHED_AT_ONCE {
             return self.judge_now(carried, &members);
         }

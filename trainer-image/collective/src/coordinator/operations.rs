@@ -83,8 +83,8 @@ impl Coordinator {
             self.give_up(key, &Refusal { reason: AbortReason::TooFewPeers, culprit: None, detail }, actions);
             return Begun::Settled;
         }
-        let Some(operation) = self.agreed_request(key, now, actions) else { return Begun::Settled };
-        let present = self.present_for(&operation);
+        let present = self.present_for(key);
+        let Some(operation) = self.agreed_request(key, &present, now, actions) else { return Begun::Settled };
         let participants: Vec<&Member> = operation::participants(&operation, &present).collect();
         let slots: Vec<u32> = participants.iter().map(|member| member.slot).collect();
         if let Err(missing) = operation::possible(&operation, &present) {
@@ -129,8 +129,8 @@ impl Coordinator {
     }
 
     /// What is to be done under this name, where nobody wants anything else. Who asks for something else than most is left out.
-    fn agreed_request(&mut self, key: &Key, now: Millis, actions: &mut Vec<Action>) -> Option<Operation> {
-        let (operation, decided) = match self.wanted(key) {
+    fn agreed_request(&mut self, key: &Key, present: &EpochRecord, now: Millis, actions: &mut Vec<Action>) -> Option<Operation> {
+        let (operation, decided) = match self.wanted(key, present) {
             Wanted::Nothing | Wanted::Open => return None,
             Wanted::Tied(requests) => {
                 // Nobody can say which of them is wrong.
@@ -170,13 +170,13 @@ impl Coordinator {
     }
 
     /// The members that can take part: one that came into the round late knows nothing of its groups, and enters none.
-    pub(super) fn present_for(&self, operation: &Operation) -> EpochRecord {
+    fn present_for(&self, key: &Key) -> EpochRecord {
         let in_time = |member: &Member| {
             let start = self.sessions.get(&member.slot).and_then(|session| session.start.as_ref());
             start.is_none_or(|start| start.record.as_ref().is_none_or(|record| record.epoch == start.started))
         };
         let mut present = self.record.clone();
-        if !operation::slots(operation).is_empty() {
+        if !key.slots.is_empty() {
             present.members.retain(in_time);
         }
         present

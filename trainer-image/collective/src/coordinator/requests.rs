@@ -2,7 +2,7 @@
 
 use super::Coordinator;
 use crate::operation::{self, Key};
-use crate::v1::Operation;
+use crate::v1::{EpochRecord, Operation};
 
 /// What becomes of a name.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,11 +22,11 @@ pub(super) enum Wanted {
 }
 
 impl Coordinator {
-    pub(super) fn wanted(&self, key: &Key) -> Wanted {
+    /// `present`: the members that can take part.
+    pub(super) fn wanted(&self, key: &Key, present: &EpochRecord) -> Wanted {
         let asked: Vec<&Operation> = self.trusted().filter_map(|session| session.enter(key)?.operation.as_ref()).collect();
         let Some(first) = asked.first() else { return Wanted::Nothing };
-        let present = self.present_for(first);
-        let voters = operation::participants(first, &present).filter(|member| self.decides(member)).count();
+        let voters = operation::participants(first, present).filter(|member| self.decides(member)).count();
         decide(&asked, voters)
     }
 }

@@ -87,6 +87,11 @@ pub fn key(operation: Option<&Operation>) -> Key {
     operation.and_then(|operation| operation.key.clone()).unwrap_or_default().into()
 }
 
+/// What a trainer is told that uses a name for the second time.
+pub(crate) fn used(key: &Key) -> String {
+    format!("the name was used before: {key} is committed")
+}
+
 /// The reduction that ends `round`, which was begun in the epoch `started`: the weighted mean of all members' f32 vectors.
 #[must_use]
 pub fn ends_round(round: u64, started: u64, elements: u64) -> Operation {

@@ -75,6 +75,8 @@ rules! {
     prepared_waits,
     /// Peer: a commit counts for what it is prepared for with the same hash.
     commits_what_is_prepared,
+    /// Peer: what was committed under a name stays its only operation: the history knows operations by their names.
+    names_are_used_once,
     /// Peer: a start counts when it answers the newest arrival.
     starts_answer_arrivals,
 }

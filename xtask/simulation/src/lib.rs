@@ -90,6 +90,9 @@ pub struct Schedule {
     pub patient: bool,
     /// Trainers take part in several operations at once before the one that ends a round.
     pub operations: bool,
+    /// In every other round trainers use a name again that is committed. Where nobody knows that any more, they wait in vain, until
+    /// their deadline.
+    pub careless: bool,
     /// Trainers start with states of their own: the first round elects one.
     pub unlike: bool,
     /// The last worker takes states and never gives its own.
@@ -115,6 +118,7 @@ impl Schedule {
             joiners: 0,
             patient: false,
             operations: false,
+            careless: false,
             unlike: false,
             receiver: false,
             contributors: 0,
@@ -160,6 +164,7 @@ impl Schedule {
             joiners: if faults.ambushes > 0 { 1 } else { (seed / 3 % 2) as u32 },
             patient: seed.is_multiple_of(2),
             operations: seed % 3 == 1,
+            careless: seed % 24 == 19,
             unlike: seed / 3 % 4 == 1,
             receiver: seed / 4 % 6 == 1,
             against_the_coordinator: kind == 1,

@@ -53,6 +53,7 @@ const KNOWN: &[(&str, Kind, u64)] = &[
     ("terms_fence", Kind::Run, 222),
     ("prepared_waits", Kind::Run, 432),
     ("commits_what_is_prepared", Kind::Run, 6),
+    ("names_are_used_once", Kind::Run, 19),
     ("starts_answer_arrivals", Kind::Run, 5),
 ];
 

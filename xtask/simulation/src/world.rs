@@ -119,6 +119,8 @@ struct Trainer {
     trains: Option<Start>,
     /// The round that it is in, and what it has learned from the operations within it.
     start: Option<Start>,
+    /// The last round in which it was careless.
+    careless_in: u64,
     committed: Option<CommitRecord>,
 }
 

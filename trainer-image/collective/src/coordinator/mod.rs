@@ -361,7 +361,7 @@ impl Coordinator {
         let Some(session) = self.sessions.get_mut(&slot) else { return };
         match body {
             peer_message::Body::Arrive(arrive) => session.arrived(arrive),
-            peer_message::Body::Enter(enter) => self.entered(slot, enter),
+            peer_message::Body::Enter(enter) => self.entered(slot, enter, actions),
             peer_message::Body::Prepared(prepared) => {
                 let key: Key = prepared.key.clone().unwrap_or_default().into();
                 // Without a flight it is of a round that is over: its outcome is on its way to the peer.
@@ -375,9 +375,13 @@ impl Coordinator {
         }
     }
 
-    fn entered(&mut self, slot: u32, enter: Enter) {
-        let Some(session) = self.sessions.get_mut(&slot) else { return };
+    fn entered(&mut self, slot: u32, enter: Enter, actions: &mut Vec<Action>) {
         let key = operation::key(enter.operation.as_ref());
+        if self.rules.names_are_used_once && self.is_used(&key, slot) {
+            let used = Refusal { reason: AbortReason::Mismatch, culprit: Some(slot), detail: operation::used(&key) };
+            return actions.push(self.send(slot, coordinator_message::Body::Abort(Abort { over: true, ..abort(&key, &used) })));
+        }
+        let Some(session) = self.sessions.get_mut(&slot) else { return };
         // Judged by its own start: a coordinator that recovers does not know the round yet.
         let begun = |start: &&Start| (start.round, start.started) == (key.round, key.started);
         let Some(start) = session.start.as_ref().filter(begun) else { return };
@@ -388,6 +392,12 @@ impl Coordinator {
         } else {
             session.flights.entry(key).or_default().enter = Some(enter);
         }
+    }
+
+    /// This member took part in an operation of that name, and it was committed, not long ago.
+    fn is_used(&self, key: &Key, slot: u32) -> bool {
+        let name = Some(key.clone().into());
+        self.history.iter().any(|commit| commit.key == name && commit.slots.contains(&slot))
     }
 
     fn left(&mut self, slot: u32, reason: LeaveReason) {

@@ -71,6 +71,10 @@ impl Peer {
         if !operation::includes(operation, self.me.slot) {
             return Err(mismatch("this worker is not one of the operation's slots"));
         }
+        let used = |commit: &Commit| commit.key == operation.key;
+        if self.rules.names_are_used_once && self.commits.iter().any(used) {
+            return Err(mismatch(&operation::used(key)));
+        }
         if self.flights.len() >= MOST_IN_FLIGHT {
             return Err(mismatch("more operations are in flight than are allowed"));
         }

@@ -30,6 +30,11 @@ fn no_room(slot: u32, begin: &Begin) -> Option<Failure> {
     gathers.then(|| Plan::new(begin, slot).unwrap().check_output(room).err())?
 }
 
+/// The name that careless trainers use again.
+fn used_again(key: &Key) -> bool {
+    (key.tag.as_str(), key.sequence) == ("all", 0) && key.round.is_multiple_of(2)
+}
+
 impl World {
     /// The last worker of a schedule that has one which never gives its state.
     pub(super) fn only_receives(&self, slot: u32) -> bool {
@@ -200,13 +205,7 @@ impl World {
         match outcome {
             Outcome::Committed(commit) => {
                 self.check_outcome(slot, &commit);
-                let Some(record) = &commit.record else {
-                    let trainer = &mut self.node(slot).trainer;
-                    if trainer.waits.is_empty() && trainer.start.is_some() {
-                        self.end_round(slot);
-                    }
-                    return;
-                };
+                let Some(record) = &commit.record else { return self.go_on(slot, waited.map(|(enter, _)| enter)) };
                 self.check_commit(slot, record);
                 let trainer = &mut self.node(slot).trainer;
                 trainer.rounds = record.round;
@@ -229,6 +228,10 @@ impl World {
                 if let Some((enter, _)) = waited.filter(|_| !left_out) {
                     self.give_up(slot, key, number(&enter));
                 }
+                if refusal.reason == AbortReason::Mismatch && self.node(slot).trainer.careless_in == key.round && used_again(key)
+                {
+                    return self.go_on(slot, None);
+                }
                 self.node(slot).trainer.start = None;
                 self.soon(20, Happening::ArriveAgain { slot, trainer });
             }
@@ -239,6 +242,20 @@ impl World {
                 self.node(slot).trainer.waits.insert(asked, (enter.clone(), deadline));
                 self.peer_event(slot, peer::Event::Entered(enter, deadline));
             }
+        }
+    }
+
+    /// An operation within the round is over; the end of the round follows the last. Who is careless uses one of the names again.
+    fn go_on(&mut self, slot: u32, done: Option<Enter>) {
+        let careless = self.schedule.careless;
+        let trainer = &mut self.node(slot).trainer;
+        let Some(start) = &trainer.start else { return };
+        let again = done.and_then(|enter| enter.operation).filter(|operation| used_again(&operation::key(Some(operation))));
+        if let Some(operation) = again.filter(|_| careless && trainer.careless_in != start.round) {
+            trainer.careless_in = start.round;
+            self.enter(slot, operation, Vec::new());
+        } else if trainer.waits.is_empty() {
+            self.end_round(slot);
         }
     }
 

@@ -7,7 +7,7 @@ use atoll_collective::peer::Outcome;
 /// A sum for everybody, in the round of this start.
 fn sum(started: u64) -> Operation {
     let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, started, 8) };
-    operation.key.as_mut().unwrap().tag = "sum".to_owned();
+    "sum".clone_into(&mut operation.key.as_mut().unwrap().tag);
     operation
 }
 

@@ -27,6 +27,8 @@ use crate::{ElementType, Operation, Outcome, Region, SdkError, State, passing};
 const PULSE: Duration = Duration::from_millis(200);
 /// Pause between two attempts to reach the sidecar.
 const RETRY: Duration = Duration::from_millis(20);
+/// Pause between two questions whether the sidecar is still there, while it has a call to answer.
+const ASKED: Duration = Duration::from_secs(1);
 
 /// How to find the sidecar.
 #[derive(Debug, Clone)]
@@ -41,7 +43,7 @@ pub struct Options {
     pub rank: u32,
     /// How many it has: 1, or one per GPU.
     pub ranks: u32,
-    /// How long to wait for a sidecar that does not answer.
+    /// How long to wait for a sidecar that is not there, or stands still.
     pub patience: Duration,
 }
 
@@ -371,7 +373,9 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
         async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
     });
     // The address is not used: the connector knows the socket.
-    let channel = Endpoint::from_static("http://sidecar").connect_with_connector(connector).await.map_err(again)?;
+    // A call may wait for others as long as it likes, and for a sidecar that stands still no longer than that.
+    let endpoint = Endpoint::from_static("http://sidecar").http2_keep_alive_interval(ASKED).keep_alive_timeout(options.patience);
+    let channel = endpoint.connect_with_connector(connector).await.map_err(again)?;
     let mut client = SidecarClient::new(channel);
     let request = AttachRequest {
         run: options.run.clone(),
@@ -382,7 +386,7 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
         ranks: options.ranks,
     };
     let attached = client.attach(request).await.map_err(|status| match status.code() {
-        Code::FailedPrecondition => SdkError::Refused(status.message().to_owned()),
+        Code::FailedPrecondition | Code::InvalidArgument => SdkError::Refused(status.message().to_owned()),
         _ => SdkError::Again(status.message().to_owned()),
     })?;
     let mut pulses = client.clone();

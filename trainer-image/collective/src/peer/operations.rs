@@ -231,7 +231,8 @@ impl Peer {
     fn give_up(&mut self, which: impl Fn(&Flight) -> bool, refusal: &Refusal, actions: &mut Vec<Action>) {
         self.flights.retain(|key, flight| {
             let gone = which(flight);
-            if gone && flight.begin.is_some() {
+            // What nobody asked for again is still held by whoever moved it.
+            if gone && (flight.begin.is_some() || flight.outcome.is_some()) {
                 actions.push(Action::Halt(key.clone()));
             }
             if gone && flight.waits.is_some() {

@@ -13,6 +13,7 @@ use atoll_collective::{Notice, chain, operation};
 mod clocks;
 mod contributors;
 mod culprits;
+mod doubt;
 mod names;
 
 const ROUND: u64 = 1;

@@ -5,13 +5,13 @@ use atoll_collective::Refusal;
 use atoll_collective::peer::Outcome;
 
 /// A sum for everybody, in the round of this start.
-fn sum(started: u64) -> Operation {
+pub(super) fn sum(started: u64) -> Operation {
     let mut operation = Operation { ends_round: false, ..operation::ends_round(ROUND, started, 8) };
     "sum".clone_into(&mut operation.key.as_mut().unwrap().tag);
     operation
 }
 
-fn enters(slot: u32, operation: Operation) -> Enter {
+pub(super) fn enters(slot: u32, operation: Operation) -> Enter {
     let contribution = Contribution { slot, weight: 1, ..Contribution::default() };
     Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 }
 }
@@ -61,28 +61,27 @@ fn ended(actions: &[peer::Action]) -> Option<Outcome> {
     })
 }
 
+/// It begins among both.
+pub(super) fn begin_sum() -> Begin {
+    let contributions = (0..2).map(|slot| Contribution { slot, weight: 1, ..Contribution::default() }).collect();
+    Begin { operation: Some(sum(1)), record: Some(epoch(1, 1, &[0, 1])), contributions, number: 1, ..Begin::default() }
+}
+
+/// It is committed, with a result of ones.
+pub(super) fn commit_sum() -> Commit {
+    let result_hash = vec![1; chain::HASH];
+    Commit { index: 1, key: sum(1).key, term: 1, epoch: 1, slots: vec![0, 1], result_hash, record: None }
+}
+
 #[test]
 fn a_worker_refuses_the_name_of_a_commit_that_another_may_not_have_learned() {
     let mut peer = peer(1);
     told(&mut peer, coordinator_message::Body::Start(start(1, 1)));
     let enter = || peer::Event::Entered(enters(1, sum(0)), 60_000);
-    let contributions = (0..2).map(|slot| Contribution { slot, weight: 1, ..Contribution::default() }).collect();
-    let record = Some(epoch(1, 1, &[0, 1]));
-    let begin = Begin { operation: Some(sum(1)), record, contributions, number: 1, ..Begin::default() };
-    let result_hash = vec![1; chain::HASH];
-    let commit = Commit {
-        index: 1,
-        key: sum(1).key,
-        term: 1,
-        epoch: 1,
-        slots: vec![0, 1],
-        result_hash: result_hash.clone(),
-        record: None,
-    };
     peer.tick(enter(), 4);
-    told(&mut peer, coordinator_message::Body::Begin(begin));
-    peer.tick(peer::Event::Moved(operation::key(Some(&sum(1))), (1, 1), Ok(result_hash)), 5);
-    assert!(matches!(ended(&told(&mut peer, coordinator_message::Body::Commit(commit))), Some(Outcome::Committed(_))));
+    told(&mut peer, coordinator_message::Body::Begin(begin_sum()));
+    peer.tick(peer::Event::Moved(operation::key(Some(&sum(1))), (1, 1), Ok(vec![1; chain::HASH])), 5);
+    assert!(matches!(ended(&told(&mut peer, coordinator_message::Body::Commit(commit_sum()))), Some(Outcome::Committed(_))));
     let again = peer.tick(enter(), 7);
     let Some(Outcome::Aborted(Refusal { reason, culprit, detail })) = ended(&again) else { unreachable!("{again:?}") };
     assert_eq!((reason, culprit), (AbortReason::Mismatch, Some(1)));

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use atoll_collective::coordinator::Settings;
@@ -37,6 +37,9 @@ const PROGRESS: Duration = Duration::from_secs(30);
 const LISTENING: Duration = Duration::from_secs(20);
 /// Pause between two looks at the sockets.
 const LOOK: Duration = Duration::from_millis(5);
+/// A sidecar that is killed within this time of its start, so many times one after the other, is not started again.
+const SHORT_LIFE: Duration = Duration::from_secs(1);
+const MOST_SHORT_LIVES: u32 = 20;
 /// How long sidecars may take to end in good order.
 const ENDING: Duration = Duration::from_secs(1);
 
@@ -126,6 +129,8 @@ struct Sidecars {
     contributors: Vec<u32>,
     /// By slot; none once it has ended.
     children: Vec<Option<Child>>,
+    /// By slot: when it was started last, and how many of its lives were short since the last one that was not.
+    lives: Vec<(Instant, u32)>,
     teller: mpsc::Sender<Told>,
     told: mpsc::Receiver<Told>,
 }
@@ -153,8 +158,23 @@ impl Sidecars {
         let (behind, contributors) = (arguments.behind_relay.clone(), arguments.contributors.clone());
         let relay = if behind.is_empty() { None } else { Some(Relay::start().await?) };
         let children = (0..arguments.workers).map(|_| None).collect();
+        let lives = vec![(Instant::now(), 0); arguments.workers as usize];
         let (teller, told) = mpsc::channel(4096);
-        Ok(Self { settings, sockets, token, authority, arbiter, serving, relay, behind, contributors, children, teller, told })
+        Ok(Self {
+            settings,
+            sockets,
+            token,
+            authority,
+            arbiter,
+            serving,
+            relay,
+            behind,
+            contributors,
+            children,
+            lives,
+            teller,
+            told,
+        })
     }
 
     fn config(&self, slot: u32, incarnation: u64) -> Result<atoll_sidecar::Config> {
@@ -223,6 +243,7 @@ impl Sidecars {
         let child = child.with_context(failed)?;
         let started = Event::now(&name(slot), "ProcessStarted").with("process", Role::Sidecar.name()).with("pid", child.pid);
         self.children[slot as usize] = Some(child);
+        self.lives[slot as usize].0 = Instant::now();
         say(&serde_json::to_string(&started.with("incarnation", incarnation))?);
         Ok(())
     }
@@ -257,6 +278,13 @@ impl Sidecars {
                 self.arbiter.ended(slot, incarnation);
                 let status = status.with_context(|| format!("the sidecar of {} is lost", name(slot)))?;
                 ensure!(status.success() || status.code().is_none(), "the sidecar of {} ended with {status}", name(slot));
+                let (since, short) = &mut self.lives[slot as usize];
+                *short = if since.elapsed() < SHORT_LIFE { *short + 1 } else { 0 };
+                ensure!(
+                    *short < MOST_SHORT_LIVES,
+                    "the sidecar of {} ends at once, with {status}, whenever it is started",
+                    name(slot)
+                );
                 self.start(slot, incarnation + 1).await?;
                 say(&format!("the sidecar of {} ended with {status} and was started again", name(slot)));
             }

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -20,10 +21,10 @@ pub(crate) struct Arguments {
     #[arg(long)]
     threads: Option<usize>,
     /// Steps to time in each repeat
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     steps: usize,
     /// Repeats, alternating with the reference where its executable stands beside this one
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     repeats: usize,
     /// Print JSON alone
     #[arg(long)]

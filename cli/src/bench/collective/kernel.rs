@@ -1,14 +1,17 @@
 //! What the kernel knows: a process's CPU time and memory, and how much memory is left.
 
-use std::fs::{read_dir, read_to_string};
+use std::fs::read_to_string;
 
 use anyhow::{Context, Result};
+use nix::sys::time::TimeValLike;
+use nix::time::clock_getcpuclockid;
+use nix::unistd::Pid;
 
-/// CPU time of a process's threads so far, in nanoseconds: the scheduler's own count, finer than clock ticks.
+/// CPU time of a process so far, in nanoseconds, with that of its threads which have ended.
 pub(crate) fn cpu_nanoseconds(pid: u32) -> Result<u64> {
-    let threads = read_dir(format!("/proc/{pid}/task")).with_context(|| format!("process {pid} has ended"))?;
-    let time = |thread: std::fs::DirEntry| read_to_string(thread.path().join("schedstat")).ok();
-    Ok(threads.flatten().filter_map(time).filter_map(|text| first(&text)).sum())
+    let time =
+        i32::try_from(pid).map_err(anyhow::Error::from).and_then(|pid| Ok(clock_getcpuclockid(Pid::from_raw(pid))?.now()?));
+    Ok(time.with_context(|| format!("process {pid} has ended"))?.num_nanoseconds() as u64)
 }
 
 /// Its share of the memory that it uses, in bytes: pages that several processes map are divided among them.
@@ -78,5 +81,20 @@ mod tests {
             std::hint::black_box((0..100_000).fold(0_u64, u64::wrapping_add));
         }
         assert!(cpu_nanoseconds(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn what_a_thread_has_used_counts_when_it_has_ended() {
+        let me = std::process::id();
+        let before = cpu_nanoseconds(me).unwrap();
+        let used = std::thread::spawn(|| {
+            let mine = || std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+            while first(&mine()).unwrap() < 20_000_000 {
+                std::hint::black_box((0..100_000).fold(0_u64, u64::wrapping_add));
+            }
+            first(&mine()).unwrap()
+        });
+        let used = used.join().unwrap();
+        assert!(cpu_nanoseconds(me).unwrap() >= before + used);
     }
 }

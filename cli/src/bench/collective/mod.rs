@@ -256,6 +256,7 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
         (_, Case { codec: Codec::Bf16 | Codec::U8 | Codec::U4, .. }) => Some(format!("--codec: {name} reduces f32; give --codec f32")),
         (_, Case { tls: true, .. }) => Some(format!("--tls on: {name} has none; give --tls off")),
         (Implementation::Reference, Case { tensors: 2.., .. }) => Some("--tensors: the reference reduces one; give one tensor".into()),
+        (_, case) if case.lane != Lane::default() => Some(format!("--channels, --window: {name} has no lanes; leave them out")),
         (Implementation::Gloo, _) if links == Kind::Proxy => Some(
             "--peer gloo: its ranks cannot be led through the proxy; give --rates without --rtt, as a user who may make network namespaces".into(),
         ),

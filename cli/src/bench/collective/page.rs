@@ -47,13 +47,14 @@ impl Page {
         Ok(Self { path: path.to_owned(), before: before.to_owned(), after: after.to_owned() })
     }
 
-    /// Puts `tables` in their place.
+    /// Puts `tables` in their place, in the page as it is now.
     ///
     /// # Errors
-    /// [`PageError::File`].
+    /// [`PageError`].
     pub(crate) fn write(&self, tables: &str) -> Result<(), PageError> {
-        let page = format!("{}{BEGIN}\n{}\n\n{END}{}", self.before, tables.trim(), self.after);
-        fs::write(&self.path, page).map_err(|source| PageError::File { page: self.path.clone(), source })
+        let Self { path, before, after } = Self::open(&self.path)?;
+        let page = format!("{before}{BEGIN}\n{}\n\n{END}{after}", tables.trim());
+        fs::write(&path, page).map_err(|source| PageError::File { page: path, source })
     }
 }
 

@@ -15,7 +15,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
-use super::case::{Case, Codec, Lane, Path, Wanted};
+use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::engine::{RUN, start_sidecars};
 use super::kernel::check_memory;
 use super::links::{self, Isolation, Kind, Links, Network};
@@ -54,9 +54,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn bench(arguments: &Arguments) -> Ending {
-    if let Err(problem) = check_temporary_files().and_then(|()| check_memory(arguments.bytes.0 * (DONORS as u64 + 2))) {
-        return Ending::BadInput(problem);
-    }
+    let cases = match cases(arguments) {
+        Ok(cases) => cases,
+        Err(problem) => return Ending::BadInput(problem),
+    };
     let isolation = if arguments.isolated { None } else { Isolation::find() };
     if let Some(isolation) = isolation {
         let again = std::env::args_os().skip(1).chain(["--isolated".into()]);
@@ -67,18 +68,28 @@ pub(crate) fn bench(arguments: &Arguments) -> Ending {
     }
     // One thread: children ask to be told when the thread that started them ends.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(perform(arguments))) {
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(perform(arguments, cases))) {
         Ok(ending) => ending,
         Err(error) => Ending::failed(&error),
     }
 }
 
-async fn perform(arguments: &Arguments) -> Result<Ending> {
+/// What is measured in turn, and whether a bit of the state is wrong; or why that cannot be.
+fn cases(arguments: &Arguments) -> Result<Vec<(Case, bool)>, String> {
+    check_temporary_files()?;
+    check_memory(arguments.bytes.0 * (DONORS as u64 + 2))?;
+    if arguments.bytes.0 == 0 {
+        return Err("--bytes 0: there is no state to take; give some bytes".to_owned());
+    }
+    let wanted = [(1, false), (DONORS, false), (DONORS, true)].into_iter();
+    wanted.map(|(donors, flipped)| Ok((case(donors, arguments).map_err(|error| error.to_string())?, flipped))).collect()
+}
+
+async fn perform(arguments: &Arguments, cases: Vec<(Case, bool)>) -> Result<Ending> {
     let mut interrupts = Interrupts::new()?;
     let mut repairs = Vec::new();
     let mut kind = Kind::None;
-    for (donors, flipped) in [(1, false), (DONORS, false), (DONORS, true)] {
-        let case = case(donors, arguments)?;
+    for (case, flipped) in cases {
         kind = links::kind(&case, arguments.isolated);
         let links = Links::build(&case, kind)?;
         let mut processes = Processes::new(case.peers, Beside::Each)?;
@@ -97,12 +108,12 @@ async fn perform(arguments: &Arguments) -> Result<Ending> {
 }
 
 /// The workers of one measurement: donors, and who repairs.
-fn case(donors: usize, arguments: &Arguments) -> Result<Case> {
+fn case(donors: usize, arguments: &Arguments) -> Result<Case, CaseError> {
     let (bytes, rates) = (arguments.bytes, vec![arguments.rate]);
     let (path, codec, tls) = (Path::Tcp, Codec::F32, true);
     let (tensors, concurrent, round_trip) = (None, None, None);
     let (loss, lane) = (None, Lane::default());
-    Ok(Case::new(Wanted { peers: donors + 1, bytes, path, codec, tensors, concurrent, rates, round_trip, loss, lane, tls })?)
+    Case::new(Wanted { peers: donors + 1, bytes, path, codec, tensors, concurrent, rates, round_trip, loss, lane, tls })
 }
 
 /// What was measured of one repair.

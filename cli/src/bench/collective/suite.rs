@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::figures::{Implementation, Line};
+use super::kernel::check_memory;
 use super::links::{self, Kind};
 use super::units::{Bytes, Loss, Rate, RoundTrip};
 use super::{Plan, measure, measured, refusal};
@@ -179,7 +180,10 @@ pub(crate) fn able(comparisons: Vec<Comparison>, isolated: bool, missing: Option
         let kind = links::kind(&comparison.case, isolated);
         let missing = || missing.filter(|_| implementation == Implementation::Gloo).map(str::to_owned);
         let impossible = || links::impossible(kind, isolated);
-        let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing) else {
+        let needed = comparison.case.bytes * implementation.copies(comparison.case.peers);
+        let short = || check_memory(needed).err();
+        let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing).or_else(short)
+        else {
             return true;
         };
         if !said.contains(&reason) {

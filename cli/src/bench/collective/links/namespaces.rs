@@ -246,7 +246,9 @@ fn words(line: &str) -> Vec<OsString> {
 fn run(program: &[OsString]) -> Result<()> {
     let shown = program.join(OsStr::new(" "));
     let shown = shown.to_string_lossy();
-    let output = Command::new(&program[0]).args(&program[1..]).stdin(Stdio::null()).env("PATH", path()).output();
+    // What a terminal sends to this program when it is interrupted is not for those that clear up.
+    let mut command = Command::new(&program[0]);
+    let output = command.args(&program[1..]).stdin(Stdio::null()).env("PATH", path()).process_group(0).output();
     let output = output.with_context(|| format!("cannot run {shown}"))?;
     ensure!(output.status.success(), "{shown}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())

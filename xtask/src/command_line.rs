@@ -40,7 +40,7 @@ pub(crate) enum Task {
     },
     /// Run examples/kjv.yaml and check its loss, hashes, time, and cost of synchronising
     Example {
-        /// One repeat instead of ten
+        /// Two repeats instead of ten
         #[arg(long)]
         quick: bool,
     },

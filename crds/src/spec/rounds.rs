@@ -19,7 +19,8 @@ pub struct Rounds {
     /// Seconds that a round waits for workers that are about to join.
     #[schemars(range(min = 1, max = 86_400))]
     pub join_window_seconds: u32,
-    /// Seconds without a heartbeat after which a worker is lost; when unset, 2 in a local run and 10 in a cluster.
+    /// Seconds without a heartbeat after which a worker is lost; when unset, 10 in a cluster, and 2 in a local run, or more where it has more
+    /// than four workers per processor.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub liveness_seconds: Option<u32>,

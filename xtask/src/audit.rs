@@ -27,7 +27,7 @@ const RUNTIMES: [&str; 3] = ["tokio", "tonic", "hyper"];
 /// They bring a clock that tests turn.
 const SIMULATORS: [&str; 1] = ["turmoil"];
 /// Packages, and what must not be below them.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 12] = [
     ("atoll-trainer", &KUBERNETES),
     ("atoll-sidecar", &KUBERNETES),
     ("atoll-sdk", &KUBERNETES),
@@ -37,6 +37,8 @@ const EDGES: [(&str, &[&str]); 10] = [
     ("atoll-collective", &NUMERICS),
     ("atoll-methods", &NUMERICS),
     ("atoll-methods", &RUNTIMES),
+    ("atoll-checkpoint", &KUBERNETES),
+    ("atoll-checkpoint", &NUMERICS),
     ("atoll", &SIMULATORS),
 ];
 /// Words of unfinished work, and beginnings of paths of one person's machine. In pieces, so that this file has none.

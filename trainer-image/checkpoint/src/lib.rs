@@ -1,0 +1,14 @@
+//! Checkpoints of a run: what they are made of, and the rules by which they are written and removed.
+//!
+//! A checkpoint is one [`Manifest`] and the shards that it names. Shards are written first, the manifest last and only where none of
+//! that name exists, so a checkpoint exists completely or not at all. The format is described in `docs/src/checkpoint-format.md`.
+
+pub mod collect;
+pub mod intent;
+pub mod manifest;
+pub mod place;
+pub mod retention;
+pub mod shard;
+
+pub use manifest::Manifest;
+pub use place::Place;

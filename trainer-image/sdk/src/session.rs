@@ -372,8 +372,8 @@ async fn attach(options: &Options) -> Result<Link, SdkError> {
         let path = path.clone();
         async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
     });
-    // The address is not used: the connector knows the socket.
-    // A call may wait for others as long as it likes, and for a sidecar that stands still no longer than that.
+    // The address is not used: the connector knows the socket. Others may keep a call waiting for as long as they like, a sidecar that
+    // stands still for no longer than the trainer's patience.
     let endpoint = Endpoint::from_static("http://sidecar").http2_keep_alive_interval(ASKED).keep_alive_timeout(options.patience);
     let channel = endpoint.connect_with_connector(connector).await.map_err(again)?;
     let mut client = SidecarClient::new(channel);

@@ -51,7 +51,7 @@ pub(crate) async fn measure(processes: &mut Processes, peers: usize, iterations:
     let warm = processes.iterate((iterations / 5).clamp(2, 50)).await?;
     let before = sidecars_cpu(processes)?;
     let timed = processes.iterate(iterations).await?;
-    let sidecars = sidecars_cpu(processes)?.saturating_sub(before);
+    let sidecars = sidecars_cpu(processes)? - before;
     let ranks: u64 = timed.iter().map(|rank| rank.cpu_nanoseconds).sum();
     let times = slowest(&timed);
     let pss = if at_start.is_empty() { None } else { Some(look_at_memory(processes, &times, at_start).await?) };

@@ -229,10 +229,10 @@ fn plan(arguments: &Arguments, may_isolate: bool) -> Result<Plan, String> {
     let links = links::kind(&case, may_isolate);
     let missing = || if implementation == Implementation::Gloo { gloo::missing() } else { None };
     let impossible = || links::impossible(links, may_isolate);
-    if let Some(refusal) = refusal(&case, implementation, links).or_else(impossible).or_else(missing) {
+    let too_large = || too_large(&case, implementation);
+    if let Some(refusal) = refusal(&case, implementation, links).or_else(impossible).or_else(missing).or_else(too_large) {
         return Err(refusal);
     }
-    kernel::check_memory(case.bytes * implementation.copies(case.peers))?;
     Ok(Plan { case, implementation, links, iterations })
 }
 
@@ -262,6 +262,11 @@ fn refusal(case: &Case, implementation: Implementation, links: Kind) -> Option<S
         ),
         _ => None,
     }
+}
+
+/// Why the memory that is left is too little for a case.
+fn too_large(case: &Case, implementation: Implementation) -> Option<String> {
+    kernel::check_memory(case.bytes * implementation.copies(case.peers)).err()
 }
 
 /// Measures one case; none when the user ended it. Whatever happens, nothing is left running.

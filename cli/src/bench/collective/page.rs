@@ -33,18 +33,14 @@ pub(crate) enum PageError {
 #[derive(Debug)]
 pub(crate) struct Page {
     path: PathBuf,
-    before: String,
-    after: String,
 }
 
 impl Page {
     /// # Errors
     /// [`PageError`] when there is no such page, or it has no place for tables.
     pub(crate) fn open(path: &Path) -> Result<Self, PageError> {
-        let page = fs::read_to_string(path).map_err(|source| PageError::File { page: path.to_owned(), source })?;
-        let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
-        let (before, after) = parts.ok_or_else(|| PageError::NoPlace(path.to_owned()))?;
-        Ok(Self { path: path.to_owned(), before: before.to_owned(), after: after.to_owned() })
+        around(path)?;
+        Ok(Self { path: path.to_owned() })
     }
 
     /// Puts `tables` in their place, in the page as it is now.
@@ -52,10 +48,17 @@ impl Page {
     /// # Errors
     /// [`PageError`].
     pub(crate) fn write(&self, tables: &str) -> Result<(), PageError> {
-        let Self { path, before, after } = Self::open(&self.path)?;
+        let [before, after] = around(&self.path)?;
         let page = format!("{before}{BEGIN}\n{}\n\n{END}{after}", tables.trim());
-        fs::write(&path, page).map_err(|source| PageError::File { page: path, source })
+        fs::write(&self.path, page).map_err(|source| PageError::File { page: self.path.clone(), source })
     }
+}
+
+/// What stands before the place of the tables in the page at `path`, and after it.
+fn around(path: &Path) -> Result<[String; 2], PageError> {
+    let page = fs::read_to_string(path).map_err(|source| PageError::File { page: path.to_owned(), source })?;
+    let parts = page.split_once(BEGIN).and_then(|(before, rest)| Some([before, rest.split_once(END)?.1].map(str::to_owned)));
+    parts.ok_or_else(|| PageError::NoPlace(path.to_owned()))
 }
 
 /// All tables, a section each.

@@ -7,10 +7,9 @@ use anyhow::Result;
 
 use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::figures::{Implementation, Line};
-use super::kernel::check_memory;
 use super::links::{self, Kind};
 use super::units::{Bytes, Loss, Rate, RoundTrip};
-use super::{Plan, measure, measured, refusal};
+use super::{Plan, measure, measured, refusal, too_large};
 use crate::say;
 use crate::supervision::interrupts::Interrupts;
 
@@ -180,9 +179,9 @@ pub(crate) fn able(comparisons: Vec<Comparison>, isolated: bool, missing: Option
         let kind = links::kind(&comparison.case, isolated);
         let missing = || missing.filter(|_| implementation == Implementation::Gloo).map(str::to_owned);
         let impossible = || links::impossible(kind, isolated);
-        let needed = comparison.case.bytes * implementation.copies(comparison.case.peers);
-        let short = || check_memory(needed).err();
-        let Some(reason) = refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing).or_else(short)
+        let too_large = || too_large(&comparison.case, implementation);
+        let Some(reason) =
+            refusal(&comparison.case, implementation, kind).or_else(impossible).or_else(missing).or_else(too_large)
         else {
             return true;
         };

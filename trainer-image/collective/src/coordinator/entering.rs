@@ -1,15 +1,15 @@
 //! What members give to operations when they enter them: judged before it counts.
 
 use super::{Action, Coordinator, MOST_IN_FLIGHT, Session, abort, beginning};
-use crate::operation::{self, Key};
+use crate::operation;
 use crate::rules::Rules;
-use crate::v1::{Abort, AbortReason, Enter, SampleRange, Start, coordinator_message};
+use crate::v1::{Abort, AbortReason, Commit, Enter, SampleRange, Start, coordinator_message};
 use crate::{Refusal, ledger};
 
 impl Coordinator {
     pub(super) fn entered(&mut self, slot: u32, enter: Enter, actions: &mut Vec<Action>) {
         let key = operation::key(enter.operation.as_ref());
-        if self.rules.names_are_used_once && self.is_used(&key, slot) {
+        if self.rules.names_are_used_once && self.is_used(&enter, slot) {
             let used = Refusal { reason: AbortReason::Mismatch, culprit: Some(slot), detail: operation::used(&key) };
             return actions.push(self.send(slot, coordinator_message::Body::Abort(Abort { over: true, ..abort(&key, &used) })));
         }
@@ -27,9 +27,9 @@ impl Coordinator {
     }
 
     /// This member took part in an operation of that name, and it was committed, not long ago.
-    fn is_used(&self, key: &Key, slot: u32) -> bool {
-        let name = Some(key.clone().into());
-        self.history.iter().any(|commit| commit.key == name && commit.slots.contains(&slot))
+    fn is_used(&self, enter: &Enter, slot: u32) -> bool {
+        let same = |commit: &&Commit| enter.operation.as_ref().is_some_and(|operation| operation.key == commit.key);
+        self.history.iter().filter(same).any(|commit| commit.slots.contains(&slot))
     }
 }
 

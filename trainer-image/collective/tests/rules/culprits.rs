@@ -11,16 +11,11 @@ fn together() -> Operation {
     Operation { kind: OperationKind::Reduce.into(), root: 1, ..operation }
 }
 
-fn enters(slot: u32, operation: Operation) -> peer_message::Body {
-    let contribution = Contribution { slot, weight: 1, ..Contribution::default() };
-    peer_message::Body::Enter(Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 })
-}
-
 /// A coordinator whose two members move the data of `operation`.
 fn moving(operation: &Operation) -> Coordinator {
     let mut coordinator = training();
-    tick(&mut coordinator, message(0, enters(0, operation.clone())), 3);
-    assert!(begins(&tick(&mut coordinator, message(1, enters(1, operation.clone())), 3)));
+    tick(&mut coordinator, entered(0, operation.clone()), 3);
+    assert!(begins(&tick(&mut coordinator, entered(1, operation.clone()), 3)));
     coordinator
 }
 
@@ -29,18 +24,6 @@ fn failed(by: u32, operation: &Operation, reason: AbortReason) -> Event {
     let detail = "element 3".to_owned();
     let key = operation.key.clone();
     message(by, peer_message::Body::Failed(Failed { epoch: 1, key, reason: reason.into(), culprit: 1, detail }))
-}
-
-/// What `to` is told about aborts: why, who, and whether the operation is over.
-fn aborts(actions: &[Action], to: u32) -> Vec<(AbortReason, Option<u32>, bool)> {
-    let abort = |action: &Action| match action {
-        Action::Send { slot, message } if *slot == to => match &message.body {
-            Some(coordinator_message::Body::Abort(abort)) => Some((abort.reason(), abort.culprit, abort.over)),
-            _ => None,
-        },
-        _ => None,
-    };
-    actions.iter().filter_map(abort).collect()
 }
 
 /// Why `to` is told that it is left out.
@@ -83,7 +66,7 @@ fn who_is_lost_is_named_and_so_is_one_that_was_never_there() {
     assert_eq!(aborts(&done, 0).last(), Some(&(AbortReason::PeerLost, Some(1), true)));
 
     let for_another = Operation { root: 7, ..together() };
-    let done = tick(&mut training(), message(0, enters(0, for_another)), 3);
+    let done = tick(&mut training(), entered(0, for_another), 3);
     assert_eq!(aborts(&done, 0), [(AbortReason::PeerLost, Some(7), true)]);
 }
 
@@ -97,7 +80,7 @@ fn who_asks_for_another_operation_than_most_is_left_out_in_whatever_order_they_a
             let mut done = Vec::new();
             for slot in order {
                 let elements = if slot == odd { 9 } else { 8 };
-                done.extend(tick(&mut coordinator, message(slot, enters(slot, Operation { elements, ..asked.clone() })), 5));
+                done.extend(tick(&mut coordinator, entered(slot, Operation { elements, ..asked.clone() }), 5));
             }
             let left: Vec<u32> = (0..3).filter(|slot| evicts(&done, *slot, AbortReason::Mismatch)).collect();
             assert_eq!(left, [odd], "in the order {order:?}");
@@ -109,8 +92,8 @@ fn who_asks_for_another_operation_than_most_is_left_out_in_whatever_order_they_a
 #[test]
 fn where_as_many_ask_for_one_operation_as_for_another_nobody_is_blamed() {
     let mut coordinator = training();
-    tick(&mut coordinator, message(0, enters(0, together())), 3);
-    let done = tick(&mut coordinator, message(1, enters(1, Operation { elements: 9, ..together() })), 3);
+    tick(&mut coordinator, entered(0, together()), 3);
+    let done = tick(&mut coordinator, entered(1, Operation { elements: 9, ..together() }), 3);
     for slot in [0, 1] {
         assert_eq!(aborts(&done, slot), [(AbortReason::Mismatch, None, true)]);
         assert!(!evicts(&done, slot, AbortReason::Mismatch));
@@ -248,13 +231,13 @@ fn others_are_told_the_beginning_of_what_a_member_says() {
 fn others_are_told_the_beginning_of_the_name_of_what_a_member_asks_for() {
     let mut named = together();
     named.key.as_mut().unwrap().tag = "\u{e4}".repeat(1 << 20);
-    let done = tick(&mut training(), message(1, enters(1, named.clone())), 3);
+    let done = tick(&mut training(), entered(1, named.clone()), 3);
     assert!(evicts(&done, 1, AbortReason::Mismatch) && said(&done) < 8_000, "{} bytes", said(&done));
 
     let mut next = Coordinator::new(settings(), epoch(2, 1, &[0, 1]), 0);
     let brings = |slot, flights| Hello { start: Some(start(slot, 1)), flights, ..hello(slot) };
     tick(&mut next, Event::Connected(Box::new(brings(0, Vec::new()))), 1);
-    let peer_message::Body::Enter(enter) = enters(1, named) else { unreachable!() };
+    let enter = enters(1, named);
     let flight = Flight { enter: Some(enter), ..Flight::default() };
     let done = tick(&mut next, Event::Connected(Box::new(brings(1, vec![flight]))), 2);
     assert!(evicts(&done, 1, AbortReason::Mismatch) && said(&done) < 8_000, "{} bytes", said(&done));

@@ -1,6 +1,6 @@
 //! An operation whose trainer does not ask again what became of it.
 
-use super::names::{begin_sum, commit_sum, enters, sum};
+use super::names::{begin_sum, commit_sum, sum};
 use super::*;
 use atoll_collective::operation::Key;
 use atoll_collective::peer::Outcome;

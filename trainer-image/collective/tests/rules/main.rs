@@ -73,6 +73,29 @@ fn message(slot: u32, body: peer_message::Body) -> Event {
     Event::Message { slot, incarnation: 1, learned: 0, body: Box::new(body) }
 }
 
+/// What a member gives to an operation.
+fn enters(slot: u32, operation: Operation) -> Enter {
+    let contribution = Contribution { slot, weight: 1, ..Contribution::default() };
+    Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 }
+}
+
+/// Says so to the coordinator.
+fn entered(slot: u32, operation: Operation) -> Event {
+    message(slot, peer_message::Body::Enter(enters(slot, operation)))
+}
+
+/// What `to` is told about aborts: why, who, and whether the operation is over.
+fn aborts(actions: &[Action], to: u32) -> Vec<(AbortReason, Option<u32>, bool)> {
+    let abort = |action: &Action| match action {
+        Action::Send { slot, message } if *slot == to => match &message.body {
+            Some(coordinator_message::Body::Abort(abort)) => Some((abort.reason(), abort.culprit, abort.over)),
+            _ => None,
+        },
+        _ => None,
+    };
+    actions.iter().filter_map(abort).collect()
+}
+
 /// Grants what the actions propose, and gives everything that was done.
 fn granting(coordinator: &mut Coordinator, mut actions: Vec<Action>, now: u64) -> Vec<Action> {
     let mut done = Vec::new();

@@ -11,24 +11,8 @@ pub(super) fn sum(started: u64) -> Operation {
     operation
 }
 
-pub(super) fn enters(slot: u32, operation: Operation) -> Enter {
-    let contribution = Contribution { slot, weight: 1, ..Contribution::default() };
-    Enter { operation: Some(operation), contribution: Some(contribution), bandwidth: 0 }
-}
-
 fn enter_sum(slot: u32) -> Event {
-    message(slot, peer_message::Body::Enter(enters(slot, sum(1))))
-}
-
-/// Why slot 1 is told that its operation is over.
-fn ends(actions: &[Action]) -> Option<(AbortReason, Option<u32>)> {
-    actions.iter().find_map(|action| match action {
-        Action::Send { slot: 1, message } => match &message.body {
-            Some(coordinator_message::Body::Abort(abort)) if abort.over => Some((abort.reason(), abort.culprit)),
-            _ => None,
-        },
-        _ => None,
-    })
+    entered(slot, sum(1))
 }
 
 #[test]
@@ -41,16 +25,13 @@ fn a_coordinator_refuses_the_name_of_an_operation_that_it_has_committed_and_nobo
         tick(&mut coordinator, message(slot, peer_message::Body::Prepared(prepared)), 4);
     }
     let again = tick(&mut coordinator, enter_sum(1), 5);
-    assert_eq!(ends(&again), Some((AbortReason::Mismatch, Some(1))));
+    assert_eq!(aborts(&again, 1), [(AbortReason::Mismatch, Some(1), true)]);
     let other = tick(&mut coordinator, enter_sum(0), 5);
     assert!(!begins(&other) && !evicts(&[again, other].concat(), 1, AbortReason::Mismatch));
     let mut another = sum(1);
     another.key.as_mut().unwrap().sequence = 1;
-    tick(&mut coordinator, message(0, peer_message::Body::Enter(enters(0, another.clone()))), 6);
-    assert!(
-        begins(&tick(&mut coordinator, message(1, peer_message::Body::Enter(enters(1, another))), 6)),
-        "they are still in the round"
-    );
+    tick(&mut coordinator, entered(0, another.clone()), 6);
+    assert!(begins(&tick(&mut coordinator, entered(1, another), 6)), "they are still in the round");
 }
 
 /// What a peer ends for its trainer.

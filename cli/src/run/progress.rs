@@ -83,8 +83,12 @@ pub(crate) struct Point {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress {
     pub(crate) workers: BTreeMap<String, Worker>,
+    /// The newest that was committed, by the word of the coordinator or of a worker that took its result.
     pub(crate) round: u64,
+    /// The last of that round.
     pub(crate) step: u64,
+    /// The last of the newest round that a worker computed, committed or not.
+    computed: (u64, u64),
     pub(crate) epoch: u64,
     /// By step.
     pub(crate) curve: BTreeMap<u64, Point>,
@@ -108,11 +112,13 @@ impl Progress {
                 let reason = event.more.get("reason").and_then(serde_json::Value::as_str).unwrap_or("Unknown");
                 *self.aborts.entry(reason.to_owned()).or_default() += 1;
             }
+            "ComputeEnd" => self.take_compute(event),
+            "Committed" => self.take_commit(event),
             "SyncEnd" => self.take_sync(event),
             "Evaluated" | "Saved" => {
                 let step = event.step.unwrap_or(self.step);
                 let loss = event.more.get("heldOutLoss").and_then(serde_json::Value::as_f64);
-                self.point(step).held_out_loss = loss;
+                self.point(event, step).held_out_loss = loss;
             }
             _ => {}
         }
@@ -151,18 +157,36 @@ impl Progress {
         self.epoch = self.epoch.max(event.more.get("epoch").and_then(serde_json::Value::as_u64).unwrap_or(0));
     }
 
-    fn take_sync(&mut self, event: &Event) {
+    fn take_compute(&mut self, event: &Event) {
         let (Some(round), Some(step)) = (event.round, event.step) else { return };
-        if round > self.round {
-            (self.round, self.step) = (round, step);
-            let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
-            self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
-        }
-        self.point(step).train_loss = event.more.get("loss").and_then(serde_json::Value::as_f64);
+        self.computed = self.computed.max((round, step));
+        self.know_step();
     }
 
-    fn point(&mut self, step: u64) -> &mut Point {
-        let round = self.round;
+    fn take_commit(&mut self, event: &Event) {
+        let Some(round) = event.round.filter(|round| *round > self.round) else { return };
+        self.round = round;
+        let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
+        self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
+        self.know_step();
+    }
+
+    /// Processes tell of their part each by itself: a round may be known before its last step is.
+    fn know_step(&mut self) {
+        if self.computed.0 == self.round {
+            self.step = self.computed.1;
+        }
+    }
+
+    fn take_sync(&mut self, event: &Event) {
+        let Some(step) = event.step else { return };
+        self.take_compute(event);
+        self.take_commit(event);
+        self.point(event, step).train_loss = event.more.get("loss").and_then(serde_json::Value::as_f64);
+    }
+
+    fn point(&mut self, event: &Event, step: u64) -> &mut Point {
+        let round = event.round.unwrap_or(self.round);
         self.curve.entry(step).or_insert(Point { round, step, train_loss: None, held_out_loss: None })
     }
 
@@ -215,6 +239,24 @@ mod tests {
         assert_eq!((progress.round, progress.step, progress.samples), (1, 20, 160));
         assert_eq!(progress.curve.len(), 1);
         assert!((progress.sync_seconds() - 0.5).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_round_that_the_coordinator_committed_counts_before_a_worker_took_it() {
+        let mut progress = Progress::new(std::iter::once("w0".to_owned()));
+        let committed =
+            |round: u64| Event::now("", "Committed").round(round).with("committedSamples", serde_json::json!([[0, 80]]));
+        let computed = |round: u64| Event::now("w0", "ComputeEnd").round(round).step(round * 20);
+        let seen = |progress: &Progress| (progress.round, progress.step, progress.samples);
+        progress.take(&computed(1));
+        assert_eq!(seen(&progress), (0, 0, 0));
+        progress.take(&committed(1));
+        assert_eq!(seen(&progress), (1, 20, 80));
+        progress.take(&sync("w0", 1, 10));
+        progress.take(&committed(2));
+        assert_eq!(seen(&progress), (2, 20, 160));
+        progress.take(&computed(2));
+        assert_eq!(seen(&progress), (2, 40, 160));
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "lint",
         tier: Tier::Ci,
-        budget: Budget { cold: 420, warm: 180 },
+        budget: Budget { cold: 360, warm: 180 },
         needs: &[COMPILER, LINTER],
         commands: &[&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]],
     },
@@ -96,7 +96,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 780, warm: 240 },
+        budget: Budget { cold: 900, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },
@@ -142,7 +142,7 @@ pub(crate) const SUITES: [Suite; 16] = [
     Suite {
         name: "acceptance",
         tier: Tier::Ci,
-        budget: Budget { cold: 180, warm: 180 },
+        budget: Budget { cold: 120, warm: 120 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "acceptance", "diloco", "--quick"]],
     },

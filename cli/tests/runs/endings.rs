@@ -84,7 +84,7 @@ fn an_interrupt_while_data_is_prepared_leaves_nothing() {
 fn a_disk_that_fills_up_fails_the_run_and_leaves_no_process() {
     let laboratory = Laboratory::new(METHOD, ENDLESS);
     std::fs::create_dir(laboratory.path().join("small")).unwrap();
-    let mount = "mount -t tmpfs -o size=512k none small";
+    let mount = "mount -t tmpfs -o size=192k none small";
     let in_a_room_of_its_own = |script: &str| {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--map-root-user", "sh", "-c", script]).current_dir(laboratory.path());

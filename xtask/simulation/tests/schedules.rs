@@ -14,7 +14,7 @@ fn without_faults_every_worker_finishes_with_one_state_and_every_sample_counts()
 
 #[test]
 fn under_faults_no_result_is_wrong_and_the_run_ends() {
-    for seed in 0..300 {
+    for seed in 0..120 {
         let ending = run(seed, &Schedule::of(seed), Rules::default());
         assert_eq!(ending.wrong, None, "seed {seed}");
     }
@@ -24,7 +24,7 @@ fn under_faults_no_result_is_wrong_and_the_run_ends() {
 fn a_lost_coordinator_is_replaced_at_any_instant() {
     let faults = Faults { crashes: 4, ..Faults::default() };
     let schedule = Schedule { against_the_coordinator: true, patient: true, faults, ..Schedule::quiet(4) };
-    for seed in 0..100 {
+    for seed in 0..50 {
         let ending = run(seed, &schedule, Rules::default());
         assert_eq!(ending.wrong, None, "seed {seed}");
         assert!(ending.finished >= 1 && ending.terms > 1, "seed {seed}: {ending:?}");

@@ -37,7 +37,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Bytes handed to the collective.
+    /// Bytes of the results of committed operations.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.payload.total()
     }

@@ -186,7 +186,7 @@ pub enum Outcome {
         slots: Vec<u32>,
         /// What was committed, where it ended a round.
         record: Option<CommitRecord>,
-        /// Bytes that the sidecar was given since its start.
+        /// Bytes of the results of the operations that the sidecar committed since its start.
         payload_bytes: u64,
         /// Bytes that its lanes sent since its start.
         wire_bytes: u64,

@@ -13,7 +13,7 @@ use atoll_sdk::events::Event;
 use atoll_sdk::{ElementType, Operation, Options, Outcome, Part, Region, Session, State};
 use clap::Args;
 use serde::Serialize;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::engine::{RUN, start_sidecars};
@@ -129,28 +129,46 @@ struct Repair {
     afterwards: Vec<Duration>,
 }
 
+/// Tells the donors, however the measurement ends.
+#[derive(Default)]
+struct Over(Arc<AtomicBool>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 async fn repair(processes: &mut Processes, case: &Case, links: &Links, flipped: bool) -> Result<Repair> {
     let _serving = start_sidecars(processes, case, links).await?;
-    let ended = Arc::new(AtomicBool::new(false));
+    let over = Over::default();
     let donors = case.peers - 1;
-    let mut steps = Vec::new();
+    let mut giving = JoinSet::new();
     for slot in 0..donors {
-        let (trainer, ended) = (Trainer::new(processes, slot, case.bytes)?, Arc::clone(&ended));
-        steps.push(tokio::task::spawn_blocking(move || trainer.give(donors, &ended)));
+        let (trainer, ended) = (Trainer::new(processes, slot, case.bytes)?, Arc::clone(&over.0));
+        giving.spawn_blocking(move || trainer.give(donors, &ended));
     }
     let trainer = Trainer::new(processes, donors, case.bytes)?;
     let (measuring, measured) = channel::<()>();
-    let repairing: JoinHandle<Result<()>> = tokio::task::spawn_blocking(move || {
-        let repaired = trainer.repair(flipped);
+    let ended = Arc::clone(&over.0);
+    let mut repairing = tokio::task::spawn_blocking(move || -> Result<()> {
+        let _member = trainer.repair(flipped)?;
         ended.store(true, Ordering::Relaxed);
         // A member that left would be missing in the donors' quorum.
         let _nobody_sends = measured.recv();
-        repaired.map(drop)
+        Ok(())
     });
-    let event = processes.event("Repaired").await?;
     let mut operations = Vec::new();
-    for donor in steps {
-        operations.push(donor.await??);
+    let event = loop {
+        tokio::select! {
+            event = processes.event("Repaired") => break event?,
+            Some(gave) = giving.join_next() => operations.push(gave??),
+            // It waits for the end of the measurement, unless it failed.
+            repaired = &mut repairing => repaired??,
+        }
+    };
+    while let Some(gave) = giving.join_next().await {
+        operations.push(gave??);
     }
     drop(measuring);
     repairing.await??;

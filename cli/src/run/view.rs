@@ -102,7 +102,7 @@ pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_l
     let sent: u64 = progress.workers.values().map(super::progress::Worker::wire_bytes).sum();
     let loss = progress.train_loss().map_or("-".to_owned(), |loss| format!("{loss:.3}"));
     format!(
-        "round {}, {rate:.0} tokens/s, loss {loss}, {:.1} MB sent, {}/{} workers, {left:.0} s left",
+        "round {}, {rate:.0} tokens/s, loss {loss}, {:.1} MB sent in all, {}/{} workers, {left:.0} s left",
         progress.round,
         sent as f64 / 1e6,
         progress.present(),

@@ -58,7 +58,7 @@ pub fn receive(socket: &mut UnixStream, keep: impl FnOnce(String, Region) -> std
     let mut message = [0; 8 + LONGEST_NAME + 1];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let failed = |source| SdkError::Passing { name: String::new(), source };
+    let failed = |source| SdkError::Passing { name: "of no name".to_owned(), source };
     let received = recvmsg(&*socket, &mut [IoSliceMut::new(&mut message)], &mut control, RecvFlags::CMSG_CLOEXEC)
         .map_err(|error| failed(error.into()))?;
     if received.bytes == 0 {

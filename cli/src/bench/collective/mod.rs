@@ -89,7 +89,7 @@ pub(crate) struct Arguments {
     /// The page of --suite
     #[arg(long, requires = "suite", default_value = "docs/src/performance.md", value_name = "FILE")]
     page: PathBuf,
-    /// Print one JSON object per line
+    /// Print one JSON object per line; its theoryMs is the least time that the links' rates and one round trip leave
     #[arg(long)]
     json: bool,
     /// This process has a network of its own

@@ -1,6 +1,7 @@
 //! Figures as people write them: `64MiB`, `200mbit`, `100ms`.
 
 use std::fmt;
+use std::num::IntErrorKind;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(crate) enum UnitError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Bytes(pub(crate) u64);
 
-const BYTE_UNITS: [(&str, u64); 4] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+const BYTE_UNITS: [(&str, u64); 5] = [("", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("TiB", 1 << 40)];
 
 /// Bits per second in one direction, 100 kbit to 100 gbit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,12 +108,16 @@ impl FromStr for RoundTrip {
     }
 }
 
-/// The number before one of `units`, times that unit.
+/// The number before one of `units`, times that unit; the largest there is where that is too large.
 fn read(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.find(|character: char| !character.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
-    number.parse::<u64>().ok()?.checked_mul(*factor)
+    match number.parse::<u64>() {
+        Ok(number) => Some(number.saturating_mul(*factor)),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Some(u64::MAX),
+        Err(_) => None,
+    }
 }
 
 /// `figure` in the largest of `units` that divides it.
@@ -183,6 +188,9 @@ mod tests {
         }
         for text in ["100", "0ms", "11s", "1us"] {
             assert!(text.parse::<RoundTrip>().is_err(), "{text}");
+        }
+        for text in ["17GiB", "1TiB", "99999999999999999999"] {
+            assert_eq!(text.parse::<Bytes>().unwrap_err().to_string(), "give 0 to 16GiB");
         }
         assert_eq!("200".parse::<Rate>().unwrap_err().to_string(), "give a number and a unit, as in 200mbit or 1gbit");
     }

@@ -23,8 +23,7 @@ use crate::{
 };
 
 /// Instants of runs per case, where nobody says how many.
-const INSTANTS: usize = 3;
-const QUICK_INSTANTS: usize = 2;
+const INSTANTS: usize = 2;
 /// The runs that they interrupt; longer ones where somebody does.
 const SHORT: Length = Length { steps: 300, rounds: 15 };
 const LONG: Length = Length { steps: 1000, rounds: 50 };
@@ -52,7 +51,7 @@ pub(crate) fn perform(pass: Pass) -> Result<Tally> {
     let churn = pass.minutes.map_or(CHURN, Duration::from_mins);
     let (length, instants) = match pass.instants {
         Some(instants) => (LONG, instants),
-        None => (SHORT, if pass.quick { QUICK_INSTANTS } else { INSTANTS }),
+        None => (SHORT, INSTANTS),
     };
     let mut figures = Figures(vec![phases::perform(pass.quick, churn, seed)?]);
     println!("faults: {} cases, {instants} instants each, --seed {seed}", CASES.len());

@@ -160,7 +160,10 @@ impl Progress {
     fn take_compute(&mut self, event: &Event) {
         let (Some(round), Some(step)) = (event.round, event.step) else { return };
         self.computed = self.computed.max((round, step));
-        self.know_step();
+        // Processes tell of their part each by itself: a round may be known before its last step is.
+        if round == self.round {
+            self.step = step;
+        }
     }
 
     fn take_commit(&mut self, event: &Event) {
@@ -168,20 +171,15 @@ impl Progress {
         self.round = round;
         let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
         self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
-        self.know_step();
-    }
-
-    /// Processes tell of their part each by itself: a round may be known before its last step is.
-    fn know_step(&mut self) {
-        if self.computed.0 == self.round {
+        if self.computed.0 == round {
             self.step = self.computed.1;
         }
     }
 
     fn take_sync(&mut self, event: &Event) {
         let Some(step) = event.step else { return };
-        self.take_compute(event);
         self.take_commit(event);
+        self.take_compute(event);
         self.point(event, step).train_loss = event.more.get("loss").and_then(serde_json::Value::as_f64);
     }
 
@@ -257,6 +255,10 @@ mod tests {
         assert_eq!(seen(&progress), (2, 20, 160));
         progress.take(&computed(2));
         assert_eq!(seen(&progress), (2, 40, 160));
+        // The next round is computed before anybody's word of this one's end is heard.
+        progress.take(&computed(4));
+        progress.take(&sync("w0", 3, 10));
+        assert_eq!(seen(&progress), (3, 60, 320));
     }
 
     #[test]

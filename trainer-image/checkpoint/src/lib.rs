@@ -3,12 +3,25 @@
 //! A checkpoint is one [`Manifest`] and the shards that it names. Shards are written first, the manifest last and only where none of
 //! that name exists, so a checkpoint exists completely or not at all. The format is described in `docs/src/checkpoint-format.md`.
 
+pub mod access;
+pub mod address;
 pub mod collect;
+pub mod error;
+pub mod folder;
 pub mod intent;
 pub mod manifest;
 pub mod place;
+pub mod publish;
 pub mod retention;
 pub mod shard;
+pub mod store;
+pub mod sweep;
+pub mod write;
 
+pub use access::Access;
+pub use address::Address;
+pub use error::StoreError;
+pub use folder::Folder;
 pub use manifest::Manifest;
 pub use place::Place;
+pub use store::Store;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::Place;
-use crate::shard::ShardName;
+use crate::shard::{self, ShardName};
 
 /// Version of the format that this program writes, and the newest that it reads.
 pub const VERSION: u32 = 1;
@@ -19,6 +19,8 @@ const MOST_VECTORS: usize = 4_096;
 const MOST_SLOTS: usize = 65_536;
 /// Most shards that a manifest may name.
 const MOST_SHARDS: usize = 1 << 17;
+/// Most bytes of a shard's file: what is read into memory at once.
+const MOST_BYTES: u64 = shard::LARGEST + 4_096;
 /// Longest name of a run or a vector, in bytes.
 const LONGEST_NAME: usize = 253;
 
@@ -52,6 +54,10 @@ pub struct Manifest {
     pub replicated: Vec<Vector>,
     /// Each worker's own, by ascending slot.
     pub private: Vec<PrivateState>,
+    /// What the state is of, as files of bytes: `config.json` and `tokenizer.json` as Hugging Face's tools read them, and
+    /// `tensors.json`, the index of the tensors in `parameters`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Vector>,
 }
 
 /// A checkpoint that another lineage began from.
@@ -206,10 +212,14 @@ impl Manifest {
         self.pieces().map(|piece| &piece.shard).collect()
     }
 
+    /// All vectors: replicated ones first, files last.
+    pub fn vectors(&self) -> impl Iterator<Item = &Vector> {
+        self.replicated.iter().chain(self.private.iter().flat_map(|state| &state.vectors)).chain(&self.files)
+    }
+
     /// All pieces of all vectors, in order.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
-        let private = self.private.iter().flat_map(|state| &state.vectors);
-        self.replicated.iter().chain(private).flat_map(|vector| &vector.pieces)
+        self.vectors().flat_map(|vector| &vector.pieces)
     }
 
     /// Bytes of all shards that it names, each counted once.
@@ -241,6 +251,11 @@ impl Manifest {
         check_count("private", self.private.len(), MOST_SLOTS)?;
         check_count("shards", self.pieces().count(), MOST_SHARDS)?;
         check_vectors("replicated", &self.replicated)?;
+        check_count("files", self.files.len(), MOST_VECTORS)?;
+        check_vectors("files", &self.files)?;
+        if let Some(index) = self.files.iter().position(|file| file.element_type != ElementType::U8) {
+            return Err(wrong(&format!("files[{index}].elementType"), "a file is of U8".to_owned()));
+        }
         for (index, state) in self.private.iter().enumerate() {
             let field = format!("private[{index}]");
             if index > 0 && self.private[index - 1].slot >= state.slot {
@@ -286,6 +301,10 @@ fn check_vectors(field: &str, vectors: &[Vector]) -> Result<(), ManifestError> {
         for (index, piece) in vector.pieces.iter().enumerate() {
             let field = format!("{field}.pieces[{index}]");
             let values = piece.elements.checked_mul(vector.element_type.size());
+            if piece.bytes > MOST_BYTES {
+                let problem = format!("a shard has {MOST_BYTES} bytes at most, not {}", piece.bytes);
+                return Err(wrong(&format!("{field}.bytes"), problem));
+            }
             let fits = piece.elements > 0 && values.is_some_and(|values| values < piece.bytes);
             if !fits {
                 let problem = format!("{} elements do not fit into a shard of {} bytes", piece.elements, piece.bytes);
@@ -325,6 +344,7 @@ pub(crate) mod tests {
             record: if round == 0 { String::new() } else { "0a1b".into() },
             replicated: vec![vector],
             private: Vec::new(),
+            files: Vec::new(),
         }
     }
 

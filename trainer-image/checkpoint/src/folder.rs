@@ -1,0 +1,221 @@
+//! The checkpoints in a folder: which there are, and what is in them.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::Place;
+use crate::error::{Kind, StoreError};
+use crate::manifest::{ElementType, LONGEST, Manifest, ManifestError, Piece};
+use crate::shard::{self, ShardName};
+use crate::store::{Store, Version};
+
+/// Folder of the manifests.
+pub(crate) const MANIFESTS: &str = "checkpoints";
+/// Folder of the shards.
+pub(crate) const SHARDS: &str = "shards";
+/// Folder of what writers are about to name.
+pub(crate) const INTENTS: &str = "intents";
+/// Folder of what collectors are about to remove.
+pub(crate) const CONDEMNED: &str = "condemned";
+/// Folder of the numbers of lineages that somebody has taken.
+pub(crate) const LINEAGES: &str = "lineages";
+/// Name of the hint which checkpoint is the newest.
+pub(crate) const LATEST: &str = "LATEST";
+/// Longest hint that is read.
+const LONGEST_HINT: u64 = 1_024;
+
+/// Name of a checkpoint's manifest.
+#[must_use]
+pub fn manifest_name(place: Place) -> String {
+    format!("{MANIFESTS}/{place}.json")
+}
+
+/// Name of a shard's file.
+#[must_use]
+pub fn shard_name(shard: &ShardName) -> String {
+    let name = shard.to_string();
+    format!("{SHARDS}/{}/{name}.safetensors", &name[..2])
+}
+
+/// The shard in a file of this name.
+pub(crate) fn shard_of(name: &str) -> Option<ShardName> {
+    let (folder, file) = name.strip_prefix(SHARDS)?.strip_prefix('/')?.split_once('/')?;
+    let shard: ShardName = file.strip_suffix(".safetensors")?.parse().ok()?;
+    file.starts_with(folder).then_some(shard)
+}
+
+/// A checkpoint, as a list has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Which one it is.
+    pub place: Place,
+    /// When its manifest was written, by the store's clock.
+    pub written: std::time::SystemTime,
+}
+
+/// A folder of checkpoints.
+#[derive(Debug, Clone)]
+pub struct Folder {
+    store: Store,
+}
+
+/// A checkpoint that can be restored, and the newer ones that cannot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The newest whose shards are all what they should be.
+    pub manifest: Option<Manifest>,
+    /// Newer ones, and what is wrong with each.
+    pub skipped: Vec<(Place, StoreError)>,
+}
+
+impl Folder {
+    /// The checkpoints in `store`.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Where they are.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// All checkpoints, the oldest first. One request for a thousand of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn entries(&self) -> Result<Vec<Entry>, StoreError> {
+        self.after(None).await
+    }
+
+    /// Checkpoints that are newer than `place`, the oldest first.
+    pub(crate) async fn after(&self, place: Option<Place>) -> Result<Vec<Entry>, StoreError> {
+        let after = place.map(manifest_name);
+        let listed = self.store.list(MANIFESTS, after.as_deref()).await?;
+        let entry = |listed: crate::store::Listed| {
+            let place = listed.name.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()?;
+            Some(Entry { place, written: listed.written })
+        };
+        Ok(listed.into_iter().filter_map(entry).collect())
+    }
+
+    /// The hint which checkpoint is the newest, and what it was when it was read.
+    pub(crate) async fn hint(&self) -> Result<(Option<Place>, Option<Version>), StoreError> {
+        let Some((text, version)) = self.store.get(LATEST, LONGEST_HINT).await? else { return Ok((None, None)) };
+        let place = str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+        Ok((place, Some(version)))
+    }
+
+    /// The newest checkpoint. Two requests: the hint, and the list of what is newer than that. Over HTTP the hint alone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn newest(&self) -> Result<Option<Place>, StoreError> {
+        let (hint, _) = self.hint().await?;
+        match self.after(hint).await {
+            Ok(newer) => Ok(newer.last().map(|entry| entry.place).or(hint)),
+            Err(_) if hint.is_some() && matches!(self.store.address(), crate::address::Address::Web(_)) => Ok(hint),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the manifest of a checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not there, or it is no manifest of that place that this program reads.
+    pub async fn manifest(&self, place: Place) -> Result<Manifest, StoreError> {
+        let name = manifest_name(place);
+        let problem = |kind, detail: String| self.store.problem("read", &name, kind, detail);
+        let Some((bytes, _)) = self.store.get(&name, LONGEST).await? else {
+            return Err(problem(Kind::Missing, "no checkpoint of this name".to_owned()));
+        };
+        let manifest = Manifest::parse(&bytes).map_err(|error| match error {
+            ManifestError::Version { .. } => problem(Kind::Newer, error.to_string()),
+            _ => problem(Kind::Damaged, error.to_string()),
+        })?;
+        if manifest.place != place {
+            return Err(problem(Kind::Damaged, format!("it says that it is checkpoint {}", manifest.place)));
+        }
+        Ok(manifest)
+    }
+
+    /// Reads the values of a piece, and checks them by the name of its shard.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`Kind::Damaged`] where its bytes are others than were written.
+    pub async fn values(&self, element_type: ElementType, piece: &Piece) -> Result<Bytes, StoreError> {
+        let name = shard_name(&piece.shard);
+        let damaged = |detail: String| self.store.problem("read", &name, Kind::Damaged, detail);
+        let Some((mut bytes, _)) = self.store.get(&name, piece.bytes).await? else {
+            return Err(self.store.problem("read", &name, Kind::Missing, "a shard of the checkpoint"));
+        };
+        if bytes.len() as u64 != piece.bytes {
+            return Err(damaged(format!("it has {} bytes, and {} were written", bytes.len(), piece.bytes)));
+        }
+        let hashed = bytes.clone();
+        let hash = tokio::task::spawn_blocking(move || blake3::hash(&hashed)).await;
+        let hash = hash.map_err(|error| self.store.problem("check", &name, Kind::Other, error.to_string()))?;
+        if hash.as_bytes() != piece.shard.hash() {
+            return Err(damaged(format!("the hash of its bytes is {}", hash.to_hex())));
+        }
+        let header = shard::header(element_type, piece.elements);
+        if !bytes.starts_with(&header) || (bytes.len() - header.len()) as u64 != piece.elements * element_type.size() {
+            return Err(damaged(format!("it has no vector of {} elements of {element_type:?}", piece.elements)));
+        }
+        Ok(bytes.split_off(header.len()))
+    }
+
+    /// The newest checkpoint that can be restored: whose manifest and shards are all whole. Newer ones are skipped, and told.
+    ///
+    /// `progress` is told bytes that have been checked, and all there are, of one checkpoint.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be asked, and not where something in it is damaged.
+    pub async fn newest_whole(&self, progress: impl Fn(u64, u64)) -> Result<Found, StoreError> {
+        let mut skipped = Vec::new();
+        let mut before = None;
+        while let Some(place) = self.newest_before(before).await? {
+            match self.manifest(place).await {
+                Ok(manifest) => match self.check(&manifest, &progress).await.into_iter().next() {
+                    None => return Ok(Found { manifest: Some(manifest), skipped }),
+                    Some(problem) if problem.is_of_the_object() => skipped.push((place, problem)),
+                    Some(problem) => return Err(problem),
+                },
+                Err(problem) if problem.is_of_the_object() => skipped.push((place, problem)),
+                Err(problem) => return Err(problem),
+            }
+            before = Some(place);
+        }
+        Ok(Found { manifest: None, skipped })
+    }
+
+    async fn newest_before(&self, before: Option<Place>) -> Result<Option<Place>, StoreError> {
+        let Some(before) = before else { return self.newest().await };
+        let entries = self.entries().await?;
+        Ok(entries.iter().rev().map(|entry| entry.place).find(|place| *place < before))
+    }
+
+    /// Reads all shards of a checkpoint, and returns what is wrong with them: each problem once.
+    pub async fn check(&self, manifest: &Manifest, progress: impl Fn(u64, u64)) -> Vec<StoreError> {
+        use futures::StreamExt;
+        let total = manifest.bytes();
+        let pieces: BTreeMap<&ShardName, (ElementType, &Piece)> = manifest
+            .vectors()
+            .flat_map(|vector| vector.pieces.iter().map(|piece| (&piece.shard, (vector.element_type, piece))))
+            .collect();
+        let reads = pieces.into_values().map(async |(element_type, piece)| (piece.bytes, self.values(element_type, piece).await));
+        let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(AT_ONCE));
+        let (mut checked, mut problems) = (0, Vec::new());
+        while let Some((bytes, read)) = reads.next().await {
+            checked += bytes;
+            progress(checked, total);
+            problems.extend(read.err());
+        }
+        problems
+    }
+}
+
+/// Shards that are read or written at once: each takes its bytes of memory.
+pub(crate) const AT_ONCE: usize = 2;

@@ -1,0 +1,118 @@
+//! Publishing: the one step by which a checkpoint comes to be; and who may take it.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::Place;
+use crate::error::{Kind, StoreError};
+use crate::folder::{Folder, LATEST, LINEAGES, manifest_name};
+use crate::manifest::{Manifest, ManifestError, Origin};
+use crate::write::encoded;
+
+/// Tries to write the hint. Somebody else's is as good.
+const TRIES: usize = 4;
+/// Longest manifest or claim that is read to compare.
+const MOST: u64 = crate::manifest::LONGEST;
+
+/// Why a checkpoint does not come to be.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The store does not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It contradicts itself.
+    #[error("the checkpoint cannot be published: {0}")]
+    Manifest(#[from] ManifestError),
+    /// Another history of the run goes on in this folder.
+    #[error("checkpoint {place} is not published: {by} was begun in its folder since; end one of the two runs")]
+    Superseded {
+        /// The checkpoint.
+        place: Place,
+        /// What is newer.
+        by: String,
+    },
+}
+
+/// Who has begun a lineage, and from what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claim {
+    /// Name of the run.
+    pub run: String,
+    /// What tells this claim from another of the same run.
+    pub nonce: String,
+    /// The checkpoint that it goes on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Origin>,
+}
+
+fn claim_name(lineage: u64) -> String {
+    format!("{LINEAGES}/{lineage:020}.json")
+}
+
+impl Folder {
+    /// Begins a lineage: takes the first number after `after` and all that are taken. From then on nobody publishes in an older one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, after: u64, claim: &Claim) -> Result<u64, StoreError> {
+        let number = |name: &str| name.strip_prefix(LINEAGES)?.strip_prefix('/')?.strip_suffix(".json")?.parse::<u64>().ok();
+        let taken = self.store().list(LINEAGES, None).await?;
+        let newest = taken.iter().filter_map(|listed| number(&listed.name)).max().unwrap_or(0);
+        let mut lineage = newest.max(after).saturating_add(1);
+        loop {
+            let content = encoded(claim);
+            if self.store().create(&claim_name(lineage), content.clone()).await? {
+                return Ok(lineage);
+            }
+            // The answer to our own may have been lost on the way.
+            let found = self.store().get(&claim_name(lineage), MOST).await?;
+            if found.is_some_and(|(found, _)| found == content) {
+                return Ok(lineage);
+            }
+            lineage += 1;
+        }
+    }
+
+    /// Publishes a checkpoint whose shards are all written. False where it was published already, with the same content.
+    ///
+    /// # Errors
+    /// [`PublishError`]. Nothing was published then, as far as this process knows.
+    pub async fn publish(&self, manifest: &Manifest) -> Result<bool, PublishError> {
+        let place = manifest.place;
+        let content = Bytes::from(manifest.to_json()?);
+        let superseded = |by: String| PublishError::Superseded { place, by };
+        if let Some(newer) = self.after(Some(place)).await?.last() {
+            return Err(superseded(format!("checkpoint {}", newer.place)));
+        }
+        if self.store().length(&claim_name(place.lineage + 1)).await?.is_some() {
+            return Err(superseded(format!("lineage {}", place.lineage + 1)));
+        }
+        let name = manifest_name(place);
+        let created = self.store().create(&name, content.clone()).await?;
+        if !created {
+            match self.store().get(&name, MOST).await? {
+                Some((found, _)) if found == content => {}
+                _ => return Err(superseded("another checkpoint of this place".to_owned())),
+            }
+        }
+        if let Err(error) = self.hint_at(place).await {
+            tracing::warn!(%error, "the hint which checkpoint is the newest stays as it is");
+        }
+        Ok(created)
+    }
+
+    /// Has the hint name this checkpoint, or a newer one.
+    async fn hint_at(&self, place: Place) -> Result<(), StoreError> {
+        for _ in 0..TRIES {
+            let (hint, version) = self.hint().await?;
+            if hint.is_some_and(|hint| hint >= place) {
+                return Ok(());
+            }
+            if self.store().replace(LATEST, version, format!("{place}\n").into()).await? {
+                return Ok(());
+            }
+        }
+        Err(self.store().problem("write", LATEST, Kind::Other, "others write it all the time"))
+    }
+}

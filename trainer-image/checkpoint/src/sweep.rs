@@ -1,0 +1,143 @@
+//! Removing what nobody needs any more. How that goes together with writers: [`intent`](crate::intent).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::Place;
+use crate::collect::{condemned, doomed};
+use crate::error::{Kind, StoreError};
+use crate::folder::{CONDEMNED, Folder, INTENTS, SHARDS, manifest_name, shard_name, shard_of};
+use crate::intent::Intent;
+use crate::retention::Retention;
+use crate::shard::ShardName;
+use crate::write::{encoded, read_all};
+
+/// Intents and condemnations of processes that are gone are forgotten after so long, by the store's clock.
+const FORGOTTEN: Duration = Duration::from_hours(24);
+/// Objects that are removed at once.
+const AT_ONCE: usize = 8;
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Checkpoints.
+    pub checkpoints: BTreeSet<Place>,
+    /// Shards.
+    pub shards: BTreeSet<ShardName>,
+}
+
+/// Removes what is kept no longer from one folder. Manifests never change, so each is read once.
+#[derive(Debug)]
+pub struct Sweeper {
+    folder: Folder,
+    name: String,
+    known: BTreeMap<Place, BTreeSet<ShardName>>,
+    /// All shards have been looked at once; since then only those of removed checkpoints can be nobody's.
+    complete: bool,
+}
+
+impl Sweeper {
+    /// A collector of this name: one for each process.
+    #[must_use]
+    pub fn new(folder: Folder, name: &str) -> Self {
+        Self { folder, name: format!("{CONDEMNED}/{name}.json"), known: BTreeMap::new(), complete: false }
+    }
+
+    /// Removes the checkpoints that `retention` does not keep, then the shards that no checkpoint names.
+    ///
+    /// Nothing is removed where a manifest cannot be read: what it names is not known then.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
+        let expired = retention.expired(&self.places().await?);
+        self.learn().await?;
+        let mut candidates = BTreeSet::new();
+        for place in &expired {
+            candidates.extend(self.known.remove(place).unwrap_or_default());
+            self.folder.store().remove(&manifest_name(*place)).await?;
+        }
+        let stored = if self.complete { candidates } else { self.stored().await? };
+        let condemned = condemned(&stored, &self.named());
+        let shards = if condemned.is_empty() { BTreeSet::new() } else { self.remove(&condemned).await? };
+        self.complete = true;
+        Ok(Swept { checkpoints: expired, shards })
+    }
+
+    /// What a sweep would remove.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn would_sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
+        let expired = retention.expired(&self.places().await?);
+        self.learn().await?;
+        let living = self.known.iter().filter(|(place, _)| !expired.contains(place));
+        let named = living.flat_map(|(_, shards)| shards).copied().collect();
+        Ok(Swept { shards: condemned(&self.stored().await?, &named), checkpoints: expired })
+    }
+
+    async fn remove(&self, condemned: &BTreeSet<ShardName>) -> Result<BTreeSet<ShardName>, StoreError> {
+        let store = self.folder.store();
+        store.put(&self.name, &[encoded(condemned)]).await?;
+        let removed = self.remove_condemned(condemned).await;
+        store.remove(&self.name).await?;
+        removed
+    }
+
+    async fn remove_condemned(&self, condemned: &BTreeSet<ShardName>) -> Result<BTreeSet<ShardName>, StoreError> {
+        let store = self.folder.store();
+        let now = store.list(CONDEMNED, None).await?.into_iter().find(|listed| listed.name == self.name);
+        let Some(now) = now else {
+            return Err(store.problem("find", &self.name, Kind::Missing, "somebody else removed it"));
+        };
+        let since = now.written.checked_sub(FORGOTTEN);
+        let intents: Vec<Intent> = read_all(&self.folder, INTENTS, since).await?;
+        // After the intents: one that was taken back by then had become a manifest.
+        let named = self.named_now().await?;
+        let doomed = doomed(condemned, &intents, &named);
+        let removals = doomed.iter().map(|shard| async move { store.remove(&shard_name(shard)).await });
+        futures::stream::iter(removals).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        for within in [INTENTS, CONDEMNED] {
+            for listed in store.list(within, None).await? {
+                if since.is_some_and(|since| listed.written < since) {
+                    store.remove(&listed.name).await?;
+                }
+            }
+        }
+        Ok(doomed)
+    }
+
+    async fn places(&self) -> Result<BTreeSet<Place>, StoreError> {
+        Ok(self.folder.entries().await?.into_iter().map(|entry| entry.place).collect())
+    }
+
+    /// Reads the manifests that are there and not known yet, and forgets those that are gone.
+    async fn learn(&mut self) -> Result<(), StoreError> {
+        let places = self.places().await?;
+        self.known.retain(|place, _| places.contains(place));
+        for place in places {
+            if !self.known.contains_key(&place) {
+                let shards = self.folder.manifest(place).await?.shards().into_iter().copied().collect();
+                self.known.insert(place, shards);
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&self) -> BTreeSet<ShardName> {
+        self.known.values().flatten().copied().collect()
+    }
+
+    async fn named_now(&self) -> Result<BTreeSet<ShardName>, StoreError> {
+        let mut now = Self { folder: self.folder.clone(), name: self.name.clone(), known: self.known.clone(), complete: true };
+        now.learn().await?;
+        Ok(now.named())
+    }
+
+    async fn stored(&self) -> Result<BTreeSet<ShardName>, StoreError> {
+        let listed = self.folder.store().list(SHARDS, None).await?;
+        Ok(listed.iter().filter_map(|listed| shard_of(&listed.name)).collect())
+    }
+}

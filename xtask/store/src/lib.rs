@@ -1,0 +1,198 @@
+//! An S3 server in the process of a test: buckets are folders, and every request is judged first, so that any of them can fail in any
+//! way at the moment of the test's choosing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::{Body as _, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use tokio::net::TcpListener;
+
+/// The one key that the server knows, and its secret.
+pub const KEY: (&str, &str) = ("a-key-for-tests", "a-secret/for+tests");
+/// The one bucket that there is.
+pub const BUCKET: &str = "bucket";
+
+/// A request that has arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its method.
+    pub method: Method,
+    /// The object in the bucket, without the bucket's name; the prefix of a list.
+    pub key: String,
+    /// Bytes of its body, where it says so.
+    pub bytes: u64,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is answered.
+    Pass,
+    /// It is answered with this status and is not carried out.
+    Answer(u16),
+    /// It is answered after this time.
+    Wait(Duration),
+    /// The connection ends before it is carried out.
+    Drop,
+    /// Half of its body is read, then the connection ends.
+    Cut,
+    /// It is carried out, and the connection ends before the answer.
+    Withhold,
+}
+
+type Judge = Box<dyn FnMut(&Seen) -> Verdict + Send>;
+
+/// A server of one bucket; it ends with the value.
+pub struct Server {
+    address: SocketAddr,
+    judge: Arc<Mutex<Judge>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+impl Server {
+    /// Serves [`BUCKET`], kept under `folder`, on a free port of this machine.
+    ///
+    /// # Errors
+    /// Where the folder cannot be made, or no port is free.
+    pub async fn start(folder: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(folder.join(BUCKET))?;
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let buckets = s3s_fs::FileSystem::new(folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let mut builder = S3ServiceBuilder::new(buckets);
+        builder.set_auth(s3s::auth::SimpleAuth::from_single(KEY.0, KEY.1));
+        let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Verdict::Pass)));
+        let seen = Arc::default();
+        let gate = Gate { inner: builder.build(), judge: judge.clone(), seen: Arc::clone(&seen), conditional: Arc::default() };
+        let serving = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                let gate = gate.clone();
+                tokio::spawn(async move {
+                    let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let judged = hyper::service::service_fn(move |request| gate.clone().answer(request));
+                    let _ended = server.serve_connection(TokioIo::new(connection), judged).await;
+                });
+            }
+        });
+        Ok(Self { address, judge, seen, serving })
+    }
+
+    /// Where it is, as in `http://127.0.0.1:9000`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// What a client reads in its environment to use it.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let set = [
+            ("AWS_ACCESS_KEY_ID", KEY.0.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", KEY.1.to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", self.endpoint()),
+        ];
+        set.map(|(name, value)| (name.to_owned(), value)).into()
+    }
+
+    /// Has every request judged by `judge` from now on.
+    pub fn judge(&self, judge: impl FnMut(&Seen) -> Verdict + Send + 'static) {
+        *self.judge.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(judge);
+    }
+
+    /// Has every request pass from now on.
+    pub fn pass(&self) {
+        self.judge(|_| Verdict::Pass);
+    }
+
+    /// What has arrived since the last question.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Gate {
+    inner: S3Service,
+    judge: Arc<Mutex<Judge>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    /// Held alone by a request with a condition: between its look and its write nobody else writes, as in every real store.
+    conditional: Arc<tokio::sync::RwLock<()>>,
+}
+
+impl Gate {
+    async fn answer(self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+        let seen = seen(&request);
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
+        let verdict = (self.judge.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
+        let ends = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Answer(503) => return Ok(refusal(503, "SlowDown")),
+            Verdict::Answer(status) => return Ok(refusal(status, "InternalError")),
+            Verdict::Wait(time) => tokio::time::sleep(time).await,
+            Verdict::Drop => return Err(ends()),
+            Verdict::Cut => {
+                read_half(request.into_body()).await;
+                return Err(ends());
+            }
+            Verdict::Withhold => {
+                self.carry_out(request).await?;
+                return Err(ends());
+            }
+        }
+        self.carry_out(request).await
+    }
+
+    async fn carry_out(&self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+        if !request.uri().path().trim_start_matches('/').starts_with(BUCKET) {
+            return Ok(refusal(404, "NoSuchBucket"));
+        }
+        let has = |name: header::HeaderName| request.headers().contains_key(name);
+        let has_condition = has(header::IF_NONE_MATCH) || has(header::IF_MATCH);
+        let _alone = if has_condition { Some(self.conditional.write().await) } else { None };
+        let _with_others = if has_condition { None } else { Some(self.conditional.read().await) };
+        self.inner.call(request.map(s3s::Body::from)).await.map_err(|error| io::Error::other(format!("{error:?}")))
+    }
+}
+
+fn seen(request: &http::Request<Incoming>) -> Seen {
+    let path = request.uri().path().trim_start_matches('/');
+    let key = path.strip_prefix(BUCKET).unwrap_or(path).trim_start_matches('/').to_owned();
+    let query = request.uri().query().unwrap_or_default();
+    let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
+    let key = if key.is_empty() { prefix.replace("%2F", "/") } else { key };
+    Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0) }
+}
+
+async fn read_half(mut body: Incoming) {
+    let half = body.size_hint().exact().unwrap_or(0) / 2;
+    let mut read = 0;
+    while read < half {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        read += frame.data_ref().map_or(0, Bytes::len) as u64;
+    }
+}
+
+fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
+    let text = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>as the test wants it</Message></Error>");
+    let mut response = Response::new(s3s::Body::from(text));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response
+}

@@ -85,10 +85,16 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 pub fn save(model: &Llama, folder: &Path) -> Result<(), ExportError> {
     fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
     let path = folder.join(CONFIG);
-    let text = HuggingFace::new(model.config()).to_json();
+    let text = config_json(model.config());
     let mut file = File::create(&path).map_err(ExportError::io(&path))?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(ExportError::io(&path))?;
     tensors::write(model, &folder.join(TENSORS))
+}
+
+/// The `config.json` of a model with these sizes.
+#[must_use]
+pub fn config_json(config: &Config) -> String {
+    HuggingFace::new(config).to_json()
 }
 
 /// Reads the folder that [`save`] wrote, or that transformers wrote for such a model.

@@ -85,6 +85,15 @@ impl Ending {
         Self::Failed(format!("{error:#}"))
     }
 
+    /// What it says to a person.
+    fn message(&self) -> &str {
+        match self {
+            Self::Done => "",
+            Self::Failed(message) | Self::BadInput(message) => message,
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     fn report(self) -> ExitCode {
         match self {
             Self::Done => ExitCode::SUCCESS,

@@ -103,6 +103,18 @@ impl Progress {
         Self { round, step, ..Self::new(workers) }
     }
 
+    /// The run begins again after an earlier round: what came after it is forgotten.
+    pub(crate) fn rewind(&mut self, round: u64, step: u64) {
+        (self.round, self.step, self.computed) = (round, step, (0, 0));
+        self.curve.retain(|of, _| *of <= step);
+        for worker in self.workers.values_mut() {
+            worker.state = WorkerState::Joining;
+            worker.attached = false;
+            worker.payload.restart();
+            worker.wire.restart();
+        }
+    }
+
     /// A run of these workers.
     pub(crate) fn new(workers: impl Iterator<Item = String>) -> Self {
         Self { workers: workers.map(|name| (name, Worker::default())).collect(), ..Self::default() }

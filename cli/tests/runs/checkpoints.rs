@@ -176,3 +176,23 @@ fn a_store_that_fails_stops_no_training_and_nothing_tells_its_secret() {
     assert!(texts.len() > 6 && texts.iter().all(|text| !text.contains(KEY.1) && !text.contains("secret%2Ffor")));
     server.pass();
 }
+
+#[test]
+fn when_nobody_is_left_all_of_it_begins_again_from_the_newest_checkpoint() {
+    for process in ["trainer", "sidecar"] {
+        let laboratory = Laboratory::new(DILOCO, STEPS);
+        let arguments = ["--set", FOLDER, "--set", FULL];
+        let mut run = laboratory.start(&arguments);
+        laboratory.wait_for(|event| event["event"] == "Checkpointed" && event["round"].as_u64() >= Some(3));
+        let lost = ["w0", "w1"].map(|worker| laboratory.pid(worker, process));
+        lost.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        assert_eq!(code(&mut run), Some(0), "{process}");
+        let events = laboratory.events();
+        let from = event(&events, "Resumed").unwrap()["round"].as_u64().unwrap();
+        assert!(event(&events, "StateLost").is_some() && from >= 3, "{process}");
+        let whole = Laboratory::new(DILOCO, STEPS);
+        assert!(whole.run(&["--set", FULL]).status.success());
+        assert_eq!(hashes(&laboratory.report()), hashes(&whole.report()), "{process}");
+        laboratory.assert_nothing_is_left();
+    }
+}

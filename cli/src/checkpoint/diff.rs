@@ -89,25 +89,28 @@ pub(crate) async fn diff(arguments: &Arguments) -> Result<(), Ending> {
 
 /// Fields that are not the same, but for vectors.
 fn fields(one: &Manifest, other: &Manifest) -> Vec<Field> {
-    let fields = |manifest: &Manifest| {
-        let mut fields = BTreeMap::new();
-        if let Ok(Value::Object(object)) = serde_json::to_value(manifest) {
-            let plain = |(name, _): &(String, Value)| !["replicated", "private", "files"].contains(&name.as_str());
-            fields.extend(object.into_iter().filter(plain));
-        }
-        for state in &manifest.private {
-            fields.insert(format!("private of slot {:>3}: round", state.slot), state.round.into());
-            fields.insert(format!("private of slot {:>3}: steps", state.slot), state.steps.into());
-        }
-        fields
-    };
-    let (ones, others) = (fields(one), fields(other));
-    let names: BTreeSet<&String> = ones.keys().chain(others.keys()).collect();
-    let field = |name: &String| {
-        let [one, other] = [&ones, &others].map(|fields| fields.get(name).cloned().unwrap_or(Value::Null));
+    let (ones, others) = (plain(one), plain(other));
+    let value =
+        |fields: &[(String, Value)], name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.clone());
+    let added = others.iter().filter(|(name, _)| value(&ones, name).is_none());
+    let field = |(name, _): &(String, Value)| {
+        let [one, other] = [&ones, &others].map(|fields| value(fields, name).unwrap_or(Value::Null));
         (one != other).then(|| Field { field: name.clone(), one, other })
     };
-    names.into_iter().filter_map(field).collect()
+    ones.iter().chain(added).filter_map(field).collect()
+}
+
+/// All fields that are no vectors.
+fn plain(manifest: &Manifest) -> Vec<(String, Value)> {
+    let mut fields = Vec::new();
+    if let Ok(Value::Object(object)) = serde_json::to_value(manifest) {
+        fields.extend(object.into_iter().filter(|(name, _)| !["replicated", "private", "files"].contains(&name.as_str())));
+    }
+    for state in &manifest.private {
+        fields.push((format!("slot {}: round", state.slot), state.round.into()));
+        fields.push((format!("slot {}: steps", state.slot), state.steps.into()));
+    }
+    fields
 }
 
 /// Vectors by whose they are and their place among those.

@@ -9,6 +9,7 @@ use atoll_checkpoint::manifest::{ElementType, Manifest, Vector};
 use atoll_checkpoint::{Folder, StoreError};
 use atoll_trainer::export::Unbuilt;
 use clap::Args;
+use tempfile::TempDir;
 
 use super::bar::Bar;
 use super::ending;
@@ -45,8 +46,11 @@ pub(crate) async fn export(arguments: &Arguments) -> Result<(), Ending> {
     let tokenizer = file(&folder, &manifest, "tokenizer.json").map_err(of_it)?.read().await.map_err(store)?;
     let model = Unbuilt::new(&config).map_err(|problem| of_it(format!("its config.json: {problem}")))?;
     let parameters = parameters(&manifest, model.parameters() as u64).map_err(of_it)?;
+    let partial = begin(&out).map_err(|error| refused(&out, &format!("cannot be written: {error}")))?;
     let flat = numbers(&folder, parameters).await.map_err(store)?;
-    write(&out, |partial| Ok(model.save(&flat, &tokenizer, partial)?)).map_err(|error| Ending::failed(&error))?;
+    // Without a pause, so that no interrupt comes between.
+    let written = model.save(&flat, &tokenizer, partial.path()).context("the model cannot be written");
+    written.and_then(|()| end(partial, &out)).map_err(|error| Ending::failed(&error))?;
     print(&format!("{}: {} of checkpoint {name}\n", out.display(), count(flat.len() as u64, "parameter")))
 }
 
@@ -114,22 +118,22 @@ async fn numbers(folder: &Folder, vector: &Vector) -> Result<Vec<f32>, StoreErro
     Ok(flat)
 }
 
-/// Has `fill` write a folder beside `out`, and gives it that name when all of it is on disk. No interrupt comes between.
-fn write(out: &Path, fill: impl FnOnce(&Path) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let failed = || format!("cannot write {}", out.display());
+/// A folder beside `out`, or beside the first folder above it that is missing; it is removed with the value.
+fn begin(out: &Path) -> std::io::Result<TempDir> {
     let beside = out.ancestors().skip(1).find(|folder| folder.is_dir()).unwrap_or(Path::new("/"));
     let permissions = Permissions::from_mode(0o777);
-    let mut partial = tempfile::Builder::new();
-    let partial =
-        partial.prefix(".export-").suffix(".partial").permissions(permissions).tempdir_in(beside).with_context(failed)?;
-    fill(partial.path())?;
+    tempfile::Builder::new().prefix(".export-").suffix(".partial").permissions(permissions).tempdir_in(beside)
+}
+
+/// Gives a folder that is complete the name `out`.
+fn end(partial: TempDir, out: &Path) -> anyhow::Result<()> {
     let missing: Vec<_> = out.ancestors().skip(1).take_while(|folder| !folder.is_dir()).collect();
     let parent = out.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(parent).and_then(|()| fs::rename(partial.path(), out)).with_context(|| {
         for folder in missing {
             let _not_made = fs::remove_dir(folder);
         }
-        failed()
+        format!("cannot write {}", out.display())
     })?;
     // It has another name now; there is nothing to remove.
     let _renamed = partial.keep();

@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
 /// A field that is not the same.
 #[derive(Debug, PartialEq, Serialize)]
 struct Field {
-    field: String,
+    name: String,
     one: Value,
     other: Value,
 }
@@ -95,7 +95,7 @@ fn fields(one: &Manifest, other: &Manifest) -> Vec<Field> {
     let added = others.iter().filter(|(name, _)| value(&ones, name).is_none());
     let field = |(name, _): &(String, Value)| {
         let [one, other] = [&ones, &others].map(|fields| value(fields, name).unwrap_or(Value::Null));
-        (one != other).then(|| Field { field: name.clone(), one, other })
+        (one != other).then(|| Field { name: name.clone(), one, other })
     };
     ones.iter().chain(added).filter_map(field).collect()
 }
@@ -194,16 +194,16 @@ fn text(difference: &Difference) -> String {
     let (one, other) = (short(*one), short(*other));
     let shown = |value: &Value| match value {
         Value::Null => "-".to_owned(),
-        Value::String(text) => shown::beginning(text),
+        Value::String(text) => text.parse().map_or_else(|_| shown::beginning(text), short),
         value => value.to_string(),
     };
-    let mut text = format!("{address}: from {one} to {other}\n");
+    let mut parts = vec![format!("{address}: from {one} to {other}")];
     if !fields.is_empty() {
         let mut table = shown::table(["field", &one, &other]);
         for field in fields {
-            table.add_row([field.field.clone(), shown(&field.one), shown(&field.other)]);
+            table.add_row([field.name.clone(), shown(&field.one), shown(&field.other)]);
         }
-        text += &format!("{table}\n");
+        parts.push(table.to_string());
     }
     let mut table = shown::table(["vector", "of", "shared", "new", "largest difference", "root mean square"]);
     for Compared { of, name, only_in, shared_bytes, new_bytes, gap } in vectors {
@@ -215,5 +215,6 @@ fn text(difference: &Difference) -> String {
         let [largest, root_mean_square] = far;
         table.add_row([name.clone(), of.clone(), size(*shared_bytes), size(*new_bytes), largest, root_mean_square]);
     }
-    text + &format!("{table}\n")
+    parts.push(table.to_string());
+    parts.join("\n") + "\n"
 }

@@ -94,16 +94,11 @@ fn text(folder: &Folder, list: &List) -> String {
     for line in &list.checkpoints {
         table.add_row(row(line));
     }
-    let mut text = format!("{table}\n");
-    for line in &list.checkpoints {
-        if let Some(problem) = &line.problem {
-            text += &format!("{}: {problem}\n", shown::short(line.checkpoint));
-        }
-    }
-    if list.newest_alone {
-        text += "this is the newest: over HTTP older ones are not listed\n";
-    }
-    text
+    let problem = |line: &Line| Some(format!("{}: {}", shown::short(line.checkpoint), line.problem.as_ref()?));
+    let mut lines = vec![table.to_string()];
+    lines.extend(list.checkpoints.iter().filter_map(problem));
+    lines.extend(list.newest_alone.then(|| "this is the newest: over HTTP older ones are not listed".to_owned()));
+    lines.join("\n") + "\n"
 }
 
 fn row(line: &Line) -> [String; 10] {

@@ -12,7 +12,7 @@ use crate::Ending;
 pub(crate) struct Location {
     /// Where the checkpoints are: a folder, file://, s3://, gs://, az://, or http(s):// to read
     uri: String,
-    /// Where an S3 bucket is, if it is not Amazon's, as in http://minio:9000
+    /// Where an S3 bucket is, if it is not Amazon's, as in `http://minio:9000`
     #[arg(long, value_name = "URL")]
     endpoint: Option<String>,
     /// Region of an S3 bucket

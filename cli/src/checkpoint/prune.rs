@@ -87,12 +87,9 @@ async fn sweep(folder: &Folder, retention: &Retention, dry_run: bool, name: &str
 fn text(pruned: &Pruned) -> String {
     let Pruned { address, dry_run, removed, kept, shards, bytes } = pruned;
     let (each, all) = if *dry_run { ("would remove", "would be removed") } else { ("removed", "removed") };
-    let lines: String = removed.iter().map(|place| format!("{each} {}\n", short(*place))).collect();
-    format!(
-        "{lines}{address}: {} and {} {all}, {}; {} kept\n",
-        count(removed.len() as u64, "checkpoint"),
-        count(*shards, "shard"),
-        size(*bytes),
-        count(*kept, "checkpoint"),
-    )
+    let mut lines: Vec<_> = removed.iter().map(|place| format!("{each} {}", short(*place))).collect();
+    let (checkpoints, shards) = (count(removed.len() as u64, "checkpoint"), count(*shards, "shard"));
+    let (bytes, kept) = (size(*bytes), count(*kept, "checkpoint"));
+    lines.push(format!("{address}: {checkpoints} and {shards} {all}, {bytes}; {kept} kept"));
+    lines.join("\n") + "\n"
 }

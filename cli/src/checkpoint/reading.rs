@@ -23,14 +23,12 @@ pub(crate) struct Known {
 
 /// All checkpoints, the oldest first. Over HTTP, where a server lists nothing, the newest alone.
 pub(crate) async fn known(folder: &Folder) -> Result<Vec<Known>, Ending> {
-    match folder.entries().await {
-        Ok(entries) => Ok(entries.iter().map(|entry| Known { place: entry.place, written: Some(entry.written) }).collect()),
-        Err(error) if is_web(folder) => match folder.newest().await {
-            Ok(Some(place)) => Ok(vec![Known { place, written: None }]),
-            _ => Err(ending(&error)),
-        },
-        Err(error) => Err(ending(&error)),
+    if is_web(folder) {
+        let newest = folder.newest().await.map_err(|error| ending(&error))?;
+        return Ok(newest.into_iter().map(|place| Known { place, written: None }).collect());
     }
+    let entries = folder.entries().await.map_err(|error| ending(&error))?;
+    Ok(entries.iter().map(|entry| Known { place: entry.place, written: Some(entry.written) }).collect())
 }
 
 pub(crate) fn is_web(folder: &Folder) -> bool {
@@ -39,15 +37,19 @@ pub(crate) fn is_web(folder: &Folder) -> bool {
 
 /// What `take` makes of the manifest of each place, in their order, or why it cannot be read. Those that were removed since they
 /// were listed are left out.
-pub(crate) async fn manifests<T>(
+pub(crate) async fn manifests<T: Send + 'static>(
     folder: &Folder,
     places: impl IntoIterator<Item = Place>,
-    take: impl Fn(Manifest) -> T,
+    take: fn(Manifest) -> T,
 ) -> Result<Vec<(Place, Result<T, StoreError>)>, Ending> {
-    let take = &take;
-    let read = async |place| match folder.manifest(place).await {
-        Err(error) if is_of_the_store(&error) => Err(ending(&error)),
-        read => Ok((place, read.map(take))),
+    let read = async |place| {
+        let folder = folder.clone();
+        // In tasks of their own: to parse them is the work of all processors.
+        let read = tokio::spawn(async move { folder.manifest(place).await.map(take) });
+        match read.await.map_err(|error| Ending::failed(&error.into()))? {
+            Err(error) if is_of_the_store(&error) => Err(ending(&error)),
+            read => Ok((place, read)),
+        }
     };
     let mut read: Vec<_> = futures::stream::iter(places).map(read).buffered(AT_ONCE).try_collect().await?;
     let is_missing = |read: &Result<T, StoreError>| matches!(read, Err(error) if error.kind == Kind::Missing);

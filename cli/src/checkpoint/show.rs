@@ -53,16 +53,11 @@ pub(crate) async fn show(arguments: &Arguments) -> Result<(), Ending> {
 }
 
 fn text(shown: &Shown<'_>) -> String {
-    let manifest = shown.manifest;
-    let mut text = facts(shown);
-    text += &format!("{}\n", vectors("vector", &manifest.replicated));
-    if !manifest.private.is_empty() {
-        text += &private(manifest);
-    }
-    if !manifest.files.is_empty() {
-        text += &format!("{}\n", vectors("file", &manifest.files));
-    }
-    text
+    let Manifest { replicated, private, files, .. } = shown.manifest;
+    let mut parts = vec![facts(shown), vectors("vector", replicated)];
+    parts.extend((!private.is_empty()).then(|| states(shown.manifest)));
+    parts.extend((!files.is_empty()).then(|| vectors("file", files)));
+    parts.join("\n") + "\n"
 }
 
 fn facts(shown: &Shown<'_>) -> String {
@@ -86,16 +81,17 @@ fn facts(shown: &Shown<'_>) -> String {
         ("shards", &shards),
         ("size", &bytes),
     ];
-    let lines: String = lines.iter().map(|(name, value)| format!("  {name:<12}{value}\n")).collect();
-    format!("checkpoint {} of {}{newest}\n{lines}", short(*place), shown.address)
+    let lines = lines.iter().map(|(name, value)| format!("  {name:<12}{value}"));
+    let first = format!("checkpoint {} of {}{newest}", short(*place), shown.address);
+    std::iter::once(first).chain(lines).collect::<Vec<_>>().join("\n")
 }
 
-fn vectors(what: &str, vectors: &[Vector]) -> comfy_table::Table {
+fn vectors(what: &str, vectors: &[Vector]) -> String {
     let mut table = shown::table([what, "element type", "elements", "pieces", "size"]);
     for vector in vectors {
         table.add_row([vec![vector.name.clone()], columns(vector).into()].concat());
     }
-    table
+    table.to_string()
 }
 
 /// Element type, elements, pieces and size.
@@ -105,7 +101,7 @@ fn columns(vector: &Vector) -> [String; 4] {
 }
 
 /// Workers' own states, and how many are of the checkpoint before.
-fn private(manifest: &Manifest) -> String {
+fn states(manifest: &Manifest) -> String {
     let mut table = shown::table(["slot", "round", "steps", "vector", "element type", "elements", "pieces", "size"]);
     for PrivateState { slot, round, steps, vectors } in &manifest.private {
         let behind = if *round < manifest.place.round { ", one checkpoint behind" } else { "" };
@@ -118,5 +114,5 @@ fn private(manifest: &Manifest) -> String {
             table.add_row([first, vec![vector.name.clone()], columns(vector).into()].concat());
         }
     }
-    format!("{table}\n")
+    table.to_string()
 }

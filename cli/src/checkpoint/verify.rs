@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
+use atoll_checkpoint::error::Kind;
 use atoll_checkpoint::folder::{CONDEMNED, Damage, INTENTS};
 use atoll_checkpoint::shard::ShardName;
 use atoll_checkpoint::{Folder, Manifest, Place, StoreError};
@@ -115,7 +116,12 @@ async fn all(folder: &Folder) -> Result<(Vec<Manifest>, Vec<Damaged>), Ending> {
 }
 
 fn damaged(Damage { problem, checkpoints }: Damage) -> Damaged {
-    Damaged { object: problem.object.clone(), problem: problem.to_string(), checkpoints }
+    let why = match problem.kind {
+        Kind::Missing => "it is not there".to_owned(),
+        Kind::Damaged | Kind::Newer => problem.detail,
+        _ => problem.to_string(),
+    };
+    Damaged { object: problem.object, problem: why, checkpoints }
 }
 
 /// Without what was removed with its last checkpoint while the others were read.
@@ -123,7 +129,9 @@ async fn still(folder: &Folder, damaged: impl Iterator<Item = Damaged>) -> Resul
     let mut damaged: Vec<_> = damaged.collect();
     if !damaged.is_empty() && !reading::is_web(folder) {
         let there = reading::there(folder).await?;
-        damaged.iter_mut().for_each(|damaged| damaged.checkpoints.retain(|place| there.contains(place)));
+        for damaged in &mut damaged {
+            damaged.checkpoints.retain(|place| there.contains(place));
+        }
         damaged.retain(|damaged| !damaged.checkpoints.is_empty());
     }
     Ok(damaged)
@@ -147,30 +155,25 @@ fn tell(json: bool, verified: &Verified) -> Result<(), Ending> {
     if json {
         shown::json(verified)?;
     } else {
-        let end = if damaged { String::new() } else { format!("{summary}\n") };
-        print(&(text(verified) + &end))?;
+        let lines = lines(verified).into_iter().chain((!damaged).then(|| summary.clone()));
+        print(&lines.map(|line| line + "\n").collect::<String>())?;
     }
     if damaged { Err(Ending::Failed(summary)) } else { Ok(()) }
 }
 
-fn text(verified: &Verified) -> String {
-    let mut text = String::new();
-    for Damaged { problem, checkpoints, .. } in &verified.damaged {
+fn lines(verified: &Verified) -> Vec<String> {
+    let damaged = verified.damaged.iter().map(|Damaged { object, problem, checkpoints }| {
         let named: Vec<_> = checkpoints.iter().rev().take(MOST_NAMED).map(|place| short(*place)).collect();
         let more = checkpoints.len().saturating_sub(MOST_NAMED);
         let more = if more > 0 { format!(" and {more} older ones") } else { String::new() };
-        text += &format!("{problem}\n  spoils {}{more}\n", named.join(", "));
-    }
-    if let Some(Beside { unnamed_shards, unnamed_bytes, intents, condemnations }) = &verified.beside {
-        text += &format!(
-            "beside them: {} that no checkpoint names ({}), {}, {}\n",
-            count(*unnamed_shards, "shard"),
-            size(*unnamed_bytes),
-            count(*intents, "intent"),
-            count(*condemnations, "condemnation"),
-        );
-    }
-    text
+        format!("{object}: {problem}\n  spoils {}{more}", named.join(", "))
+    });
+    let beside = verified.beside.iter().map(|Beside { unnamed_shards, unnamed_bytes, intents, condemnations }| {
+        let (shards, bytes) = (count(*unnamed_shards, "shard"), size(*unnamed_bytes));
+        let (intents, condemnations) = (count(*intents, "intent"), count(*condemnations, "condemnation"));
+        format!("beside them: {shards} that no checkpoint names ({bytes}), {intents}, {condemnations}")
+    });
+    damaged.chain(beside).collect()
 }
 
 fn summary(verified: &Verified) -> String {

@@ -67,7 +67,12 @@ impl Which {
 
 fn none(folder: &Folder, what: &str) -> Ending {
     let address = folder.store().address();
-    Ending::BadInput(format!("there is {what} in {address}; `atoll checkpoint list` shows those that are there"))
+    let (list, name) = (
+        "`atoll checkpoint list` shows those that are there",
+        "over HTTP an older one is found by its name alone, as in 1-1-2-40",
+    );
+    let help = if reading::is_web(folder) { name } else { list };
+    Ending::BadInput(format!("there is {what} in {address}; {help}"))
 }
 
 /// Said of a folder without checkpoints.

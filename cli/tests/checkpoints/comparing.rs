@@ -8,7 +8,7 @@ fn what_differs_is_told_by_field_and_by_vector() {
         let [one, _, three] = laboratory.three();
         let json = laboratory.done("diff", &["1", "latest", "--json"]).json();
         assert_eq!((&json["one"], &json["other"]), (&json!(one.place), &json!(three.place)));
-        let fields: Vec<_> = json["fields"].as_array().unwrap().iter().map(|field| field["field"].as_str().unwrap()).collect();
+        let fields: Vec<_> = json["fields"].as_array().unwrap().iter().map(|field| field["name"].as_str().unwrap()).collect();
         let slots = ["slot 0: round", "slot 0: steps", "slot 2: round", "slot 2: steps"];
         assert_eq!(fields, [&["loss", "place", "step", "tokens"][..], &slots].concat());
         let vector =

@@ -85,7 +85,7 @@ impl Laboratory {
     }
 
     /// Runs to the end. Whatever it says, it tells no secret.
-    pub(crate) fn said(&self, mut command: Command) -> Said {
+    pub(crate) fn said(mut command: Command) -> Said {
         let Output { status, stdout, stderr } = command.output().unwrap();
         let said =
             Said { code: status.code(), out: String::from_utf8(stdout).unwrap(), error: String::from_utf8(stderr).unwrap() };
@@ -99,7 +99,7 @@ impl Laboratory {
 
     /// `atoll checkpoint COMMAND URI` with more arguments.
     pub(crate) fn run(&self, command: &str, more: &[&str]) -> Said {
-        self.said(self.command(&[&[command, self.uri.as_str()], more].concat()))
+        Self::said(self.command(&[&[command, self.uri.as_str()], more].concat()))
     }
 
     /// The same, which must succeed.

@@ -1,4 +1,7 @@
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::PathBuf;
 
 use super::laboratory::{Laboratory, Said};
 use atoll_test_store::KEY;
@@ -16,7 +19,7 @@ const COMMANDS: [(&str, &[&str]); 6] = [
 /// Every command refuses this address, and says this.
 fn refused(laboratory: &Laboratory, uri: &str, more: &[&str], expected: &[&str]) {
     for (command, needed) in COMMANDS {
-        let said = laboratory.said(laboratory.command(&[&[command, uri], needed, more].concat()));
+        let said = Laboratory::said(laboratory.command(&[&[command, uri], needed, more].concat()));
         told(&said, expected);
     }
 }
@@ -79,7 +82,7 @@ fn a_bucket_that_is_not_there_and_credentials_that_are_refused_are_told() {
     for (command, needed) in COMMANDS {
         let mut command = laboratory.command(&[&[command, laboratory.uri.as_str()], needed].concat());
         command.env("AWS_SECRET_ACCESS_KEY", "another-secret/+");
-        let said = laboratory.said(command);
+        let said = Laboratory::said(command);
         told(&said, &["access is denied", "check the credentials"]);
         assert!(!said.error.contains("another-secret"), "{said:?}");
     }
@@ -99,15 +102,46 @@ fn credentials_come_from_a_folder_and_the_endpoint_from_an_option() {
     for (name, _) in laboratory.server.as_ref().unwrap().environment() {
         command.env_remove(name);
     }
-    let said = laboratory.said(command);
+    let said = Laboratory::said(command);
     assert_eq!((said.code, said.out.contains("newest")), (Some(0), true), "{said:?}");
     let missing = laboratory.run("list", &["--credentials", "nowhere"]);
     told(&missing, &["cannot read credentials of nowhere"]);
 }
 
 #[test]
-fn over_http_nothing_is_removed() {
+fn over_http_the_newest_is_found_older_ones_by_name_and_nothing_is_removed() {
     let laboratory = Laboratory::local();
-    let said = laboratory.said(laboratory.command(&["prune", "http://127.0.0.1:1/run", "--keep", "1"]));
-    told(&said, &["over HTTP checkpoints are read only"]);
+    laboratory.three();
+    let uri = pages(laboratory.objects.clone());
+    let on = |command: &str, more: &[&str]| Laboratory::said(laboratory.command(&[&[command, uri.as_str()], more].concat()));
+    let list = on("list", &[]);
+    assert!(list.out.ends_with("this is the newest: over HTTP older ones are not listed\n"), "{list:?}");
+    assert!(on("show", &[]).out.starts_with("checkpoint 1-1-2-3 of http://"));
+    let verified = on("verify", &["1-1-2-1"]).out;
+    assert!(verified.contains(": 1 checkpoint is whole; 2 shards, "), "{verified}");
+    assert!(on("verify", &[]).out.contains(": 1 checkpoint is whole; 5 shards, "));
+    told(&on("show", &["1"]), &["no checkpoint of round 1", "by its name alone, as in 1-1-2-40"]);
+    told(&on("prune", &["--keep", "1"]), &["over HTTP checkpoints are read only"]);
+}
+
+/// A plain web server of a folder: it knows GET, and no lists. It ends with the test's process.
+fn pages(folder: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut connection, _)) = listener.accept() {
+            let lines = BufReader::new(connection.try_clone().unwrap()).lines().map(Result::unwrap_or_default);
+            let head: Vec<_> = lines.take_while(|line| !line.is_empty()).collect();
+            let path = head.first().and_then(|line| line.strip_prefix("GET /")?.split(' ').next());
+            let (status, body) = match path.map(|path| fs::read(folder.join(path))) {
+                Some(Ok(body)) => ("200 OK", body),
+                Some(Err(_)) => ("404 Not Found", Vec::new()),
+                None => ("501 Not Implemented", Vec::new()),
+            };
+            let when = "Thu, 01 Jan 2026 00:00:00 GMT";
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nlast-modified: {when}\r\n", body.len());
+            let _gone = connection.write_all(&[head.as_bytes(), b"connection: close\r\n\r\n", &body].concat());
+        }
+    });
+    format!("http://{address}")
 }

@@ -103,9 +103,9 @@ fn an_interrupt_ends_a_long_look() {
     laboratory.three();
     let server = laboratory.server.as_ref().unwrap();
     let _of_writing = server.seen();
-    server.judge(|seen| match seen.key.ends_with(".safetensors") {
-        true => Verdict::Wait(Duration::from_mins(1)),
-        false => Verdict::Pass,
+    server.judge(|seen| {
+        let is_shard = seen.key.ends_with(".safetensors");
+        if is_shard { Verdict::Wait(Duration::from_mins(1)) } else { Verdict::Pass }
     });
     let mut command = laboratory.command(&["verify", &laboratory.uri]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 
 use crate::Place;
+use crate::address::Address;
 use crate::error::{Kind, StoreError};
 use crate::manifest::{ElementType, LONGEST, Manifest, ManifestError, Piece, Vector};
 use crate::shard::{self, ShardName};
@@ -115,11 +116,10 @@ impl Folder {
     /// [`StoreError`].
     pub async fn newest(&self) -> Result<Option<Place>, StoreError> {
         let (hint, _) = self.hint().await?;
-        match self.after(hint).await {
-            Ok(newer) => Ok(newer.last().map(|entry| entry.place).or(hint)),
-            Err(_) if hint.is_some() && matches!(self.store.address(), crate::address::Address::Web(_)) => Ok(hint),
-            Err(error) => Err(error),
+        if matches!(self.store.address(), Address::Web(_)) {
+            return Ok(hint);
         }
+        Ok(self.after(hint).await?.last().map(|entry| entry.place).or(hint))
     }
 
     /// Reads the manifest of a checkpoint.

@@ -196,6 +196,7 @@ impl Sidecars {
             identity: Some(self.authority.identity(&name(slot))?),
             metrics: Some(loopback(0)),
             record: None,
+            keeping: None,
             relay: self.relay_of(slot)?,
         })
     }

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use atoll_checkpoint::{Access, Address, Folder, Store};
+use atoll_checkpoint::location::LocationError;
+use atoll_checkpoint::{Address, Folder};
 use clap::Args;
 
 use crate::Ending;
@@ -21,7 +22,7 @@ pub(crate) struct Location {
     /// Whether an S3 bucket is named in the path, and not in the host's name
     #[arg(long, value_name = "BOOL")]
     path_style: Option<bool>,
-    /// Folder of files with credentials, named as in the environment; those of the environment if not given
+    /// Folder of files with credentials, named as in the environment; they come before the environment's
     #[arg(long, value_name = "DIR")]
     credentials: Option<PathBuf>,
 }
@@ -30,28 +31,28 @@ impl Location {
     /// The folder, of which nothing is asked yet but whether it is there, where it is of this machine.
     pub(crate) fn open(&self) -> Result<Folder, Ending> {
         let base = std::env::current_dir().map_err(|error| Ending::BadInput(format!("the current folder is gone: {error}")))?;
-        let address = Address::parse(&self.uri, &base).map_err(|error| Ending::BadInput(format!("URI: {error}")))?;
-        if let Address::Folder(path) = &address {
+        let Self { uri, endpoint, region, path_style, credentials } = self;
+        let host = endpoint.as_deref().and_then(|url| url.split("://").nth(1)?.split('/').next());
+        if host.is_some_and(|host| host.contains('@')) {
+            let help = "it has no user or password; give credentials in the environment or with --credentials";
+            return Err(Ending::BadInput(format!("--endpoint: {help}")));
+        }
+        let location = atoll_checkpoint::Location {
+            endpoint: endpoint.clone(),
+            region: region.clone(),
+            path_style: *path_style,
+            credentials: credentials.clone(),
+            ..atoll_checkpoint::Location::at(uri, base)
+        };
+        let folder = location.open().map_err(|error| match error {
+            LocationError::Address(_) => Ending::BadInput(format!("URI: {error}")),
+            LocationError::Credentials(_) => Ending::BadInput(format!("--credentials: {error}")),
+            LocationError::Store(_) => Ending::bad_input(&error),
+        })?;
+        if let Address::Folder(path) = folder.store().address() {
             check(path).map_err(Ending::BadInput)?;
         }
-        Store::open(&address, &self.access()?).map(Folder::new).map_err(|error| Ending::bad_input(&error))
-    }
-
-    fn access(&self) -> Result<Access, Ending> {
-        let mut access = match &self.credentials {
-            Some(folder) => Access::default().with_folder(folder).map_err(|error| Ending::bad_input(&error))?,
-            None => Access::of_environment(),
-        };
-        let host = self.endpoint.as_deref().and_then(|url| url.split("://").nth(1)?.split('/').next());
-        if host.is_some_and(|host| host.contains('@')) {
-            return Err(Ending::BadInput(
-                "--endpoint: it has no user or password; give credentials in the environment or with --credentials".into(),
-            ));
-        }
-        access.endpoint.clone_from(&self.endpoint);
-        access.region.clone_from(&self.region);
-        access.path_style = self.path_style;
-        Ok(access)
+        Ok(folder)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Everything wrong with the input is found before a process starts. Then this process is the run's supervisor, arbiter
 //! and authority; sidecars and trainers are its children.
 
+mod checkpoints;
 mod curve;
 mod output;
 mod preflight;
@@ -46,6 +47,9 @@ pub(crate) struct Arguments {
     /// Folder for the workers' Unix sockets; a temporary one if not given
     #[arg(long, value_name = "DIR")]
     socket_dir: Option<PathBuf>,
+    /// Go on from the newest checkpoint in the run's folder that is whole, if there is any
+    #[arg(long)]
+    resume: bool,
     /// Who grants terms and changes of membership
     #[arg(long, value_enum, default_value = "single")]
     arbiter: Wanted,
@@ -94,6 +98,12 @@ async fn train(arguments: &Arguments, file: &RunFile, output: &mut Output, inter
         }
         let workers = file.spec.workers.target;
         say(&format!("{}: {workers} workers, results in {}", file.name, output.path().display()));
+        for (place, why) in &ready.checkpoints.skipped {
+            say(&format!("checkpoint {place} is passed over: {why}"));
+        }
+        if let Some(resume) = &ready.checkpoints.resume {
+            say(&format!("goes on from checkpoint {} of {}", resume.manifest.place, resume.location.uri));
+        }
     }
     output.keep();
     match supervisor::supervise(&ready, file, output, arguments, interrupts).await {

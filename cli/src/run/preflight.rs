@@ -11,6 +11,7 @@ use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tokio::sync::oneshot;
 
 use super::Arguments;
+use super::checkpoints::{self, Checkpoints};
 use super::output::Output;
 use super::view::PLAIN;
 use crate::supervision::loopback;
@@ -29,6 +30,8 @@ pub(crate) struct Ready {
     pub(crate) port: Option<u16>,
     /// Whether the sidecars record what their state machines hear and do.
     pub(crate) record: bool,
+    /// What it does with checkpoints.
+    pub(crate) checkpoints: Checkpoints,
 }
 
 impl Ready {
@@ -61,7 +64,9 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
             })?;
         }
     }
-    Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record })
+    let parameters = prepared.model.config().parameters() as u64;
+    let checkpoints = checkpoints::prepare(file, &base, arguments.resume, parameters, arguments.json).await?;
+    Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record, checkpoints })
 }
 
 /// Reads the data in a thread of its own: an interrupt is heard meanwhile, and does not wait for it.

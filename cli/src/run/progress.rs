@@ -98,6 +98,11 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// A run of these workers that goes on after a round and its last step.
+    pub(crate) fn resumed(workers: impl Iterator<Item = String>, (round, step): (u64, u64)) -> Self {
+        Self { round, step, ..Self::new(workers) }
+    }
+
     /// A run of these workers.
     pub(crate) fn new(workers: impl Iterator<Item = String>) -> Self {
         Self { workers: workers.map(|name| (name, Worker::default())).collect(), ..Self::default() }

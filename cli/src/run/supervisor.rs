@@ -5,13 +5,13 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Cadence, IN_FLIGHT, Settings};
 use atoll_collective::lane::Bounds;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
 use atoll_sdk::events::Event;
 use atoll_sidecar::ARBITER;
-use atoll_trainer::process::Job;
+use atoll_trainer::process::{Job, Resume};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
@@ -138,7 +138,7 @@ fn crowded(workers: u32) -> Duration {
     LIVENESS * workers.div_ceil(4 * processors)
 }
 
-fn settings(file: &RunFile) -> Settings {
+fn settings(file: &RunFile, resume: Option<&Resume>) -> Settings {
     let (workers, rounds) = (&file.spec.workers, &file.spec.rounds);
     let seconds = |seconds: u32| u64::from(seconds) * 1000;
     Settings {
@@ -151,12 +151,18 @@ fn settings(file: &RunFile) -> Settings {
         round_timeout: seconds(rounds.round_timeout_seconds),
         drop_stragglers: rounds.straggler_policy == StragglerPolicy::Drop,
         in_flight: IN_FLIGHT,
+        checkpoints: file.spec.checkpoint.as_ref().map_or_else(Cadence::default, |checkpoint| Cadence {
+            rounds: checkpoint.rounds_between(),
+            time: checkpoint.every_seconds.map(seconds),
+        }),
+        resumed: resume.map(|resume| resume.committed.clone()),
     }
 }
 
 impl<'a> Supervisor<'a> {
     async fn new(ready: &'a Ready, file: &'a RunFile, output: &'a Output, arguments: &Arguments) -> Result<Self> {
-        let settings = settings(file);
+        let resume = ready.checkpoints.resume.as_ref();
+        let settings = settings(file, resume);
         let token = token()?;
         let arbiter = ArbiterService::new(settings.liveness, arguments.arbiter);
         let authority = Authority::new(&file.name)?;
@@ -173,7 +179,10 @@ impl<'a> Supervisor<'a> {
         let (teller, told) = mpsc::channel(4096);
         Ok(Self {
             processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
-            progress: Progress::new((0..workers.target).map(name)),
+            progress: Progress::resumed(
+                (0..workers.target).map(name),
+                resume.map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step)),
+            ),
             workers: (0..workers.target).map(|_| Worker::default()).collect(),
             view: View::new(arguments.json, file.spec.stop.steps),
             started: Instant::now(),
@@ -199,6 +208,7 @@ impl<'a> Supervisor<'a> {
 
     async fn run(&mut self, interrupts: &mut Interrupts) -> Result<Outcome> {
         self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
+        self.log_checkpoints()?;
         for slot in 0..self.workers.len() as u32 {
             self.start(slot, Role::Sidecar).await?;
             self.start(slot, Role::Trainer).await?;
@@ -220,6 +230,24 @@ impl<'a> Supervisor<'a> {
                 }
             }
         }
+    }
+
+    /// Which checkpoint it goes on from, and what of it nobody takes over.
+    fn log_checkpoints(&mut self) -> Result<()> {
+        let ready = self.ready;
+        for (place, why) in &ready.checkpoints.skipped {
+            self.log(&Event::now("", "CheckpointSkipped").with("checkpoint", place.as_str()).with("reason", why.as_str()))?;
+        }
+        let Some(resume) = &ready.checkpoints.resume else { return Ok(()) };
+        let resumed = Event::now("", "Resumed").round(resume.committed.round).step(resume.manifest.step);
+        let resumed = resumed.with("checkpoint", resume.manifest.place.to_string());
+        self.log(&resumed.with("from", resume.location.uri.as_str()))?;
+        let surplus = resume.manifest.private.iter().map(|state| state.slot).filter(|slot| *slot as usize >= self.workers.len());
+        let surplus: Vec<u32> = surplus.collect();
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        self.log(&Event::now("", "PrivateStateDropped").with("slots", surplus))
     }
 
     fn interrupted(&self) -> Outcome {
@@ -278,6 +306,7 @@ impl<'a> Supervisor<'a> {
             metrics: Some(loopback(0)),
             record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),
             relay: None,
+            keeping: self.ready.checkpoints.keeping.clone(),
         })
     }
 
@@ -291,6 +320,8 @@ impl<'a> Supervisor<'a> {
             tokens: self.ready.tokens(),
             base: self.ready.base.clone(),
             spec: self.file.spec.clone(),
+            // Whoever has the newest state gives it; only where nobody has any is it read again.
+            resume: self.ready.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
         }
     }
 

@@ -4,12 +4,14 @@
 //! are CEL; the manifest made from both is what the API server and the validation of run files apply. A value that passed has
 //! exactly one member in every union, so unions are plain enums here. Doc comments become the descriptions in the CRD.
 
+mod checkpoint;
 mod dataset;
 mod evaluation;
 mod method;
 mod model;
 mod optimizer;
 mod placement;
+mod reduction;
 mod rounds;
 mod workers;
 
@@ -17,12 +19,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    checkpoint::{Checkpoint, SecretRef},
     dataset::{Dataset, DatasetSource, Tokenizer},
     evaluation::Evaluation,
     method::{DiLoCo, FedAvg, Method},
     model::{Architecture, Llama, Model, Objective},
     optimizer::{AdamW, Algorithm, Optimizer, Schedule, Sgd},
     placement::{LabelSelector, Members, Placement, RuntimeKind, RuntimeRef, Volunteers},
+    reduction::{Codec, Reduction},
     rounds::{Quorum, Rounds, StragglerPolicy},
     workers::Workers,
 };
@@ -82,6 +86,9 @@ pub struct TrainingRunSpec {
     pub optimizer: Optimizer,
     /// How the workers' models become one.
     pub method: Method,
+    /// How the workers' vectors are added up, as numbers.
+    #[serde(default)]
+    pub reduction: Reduction,
     /// How many workers train, and what each of them does in one step.
     pub workers: Workers,
     /// Which clusters and volunteers may train.
@@ -90,6 +97,9 @@ pub struct TrainingRunSpec {
     /// Who must take part in a round, and how long the others wait.
     #[serde(default)]
     pub rounds: Rounds,
+    /// Where and how often the state is kept; when unset, it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
     /// When the run is complete.
     pub stop: Stop,
     /// How the model is measured on text that it does not train on.

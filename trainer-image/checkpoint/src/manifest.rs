@@ -87,14 +87,24 @@ pub struct Vector {
 /// How an element is written, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ElementType {
-    /// 32-bit float.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// 64-bit counter.
-    I64,
     /// Bytes.
     U8,
+    /// 32-bit integer.
+    I32,
+    /// 32-bit integer without sign.
+    U32,
+    /// 64-bit integer.
+    I64,
+    /// 64-bit integer without sign.
+    U64,
+    /// bfloat16.
+    Bf16,
+    /// 16-bit float.
+    F16,
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
 }
 
 impl ElementType {
@@ -102,10 +112,10 @@ impl ElementType {
     #[must_use]
     pub fn size(self) -> u64 {
         match self {
-            Self::F32 => 4,
-            Self::Bf16 => 2,
-            Self::I64 => 8,
             Self::U8 => 1,
+            Self::Bf16 | Self::F16 => 2,
+            Self::I32 | Self::U32 | Self::F32 => 4,
+            Self::I64 | Self::U64 | Self::F64 => 8,
         }
     }
 }

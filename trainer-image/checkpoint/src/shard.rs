@@ -110,10 +110,15 @@ impl TryFrom<String> for ShardName {
 #[must_use]
 pub fn header(element_type: ElementType, elements: u64) -> Vec<u8> {
     let code = match element_type {
-        ElementType::F32 => "F32",
-        ElementType::Bf16 => "BF16",
-        ElementType::I64 => "I64",
         ElementType::U8 => "U8",
+        ElementType::I32 => "I32",
+        ElementType::U32 => "U32",
+        ElementType::I64 => "I64",
+        ElementType::U64 => "U64",
+        ElementType::Bf16 => "BF16",
+        ElementType::F16 => "F16",
+        ElementType::F32 => "F32",
+        ElementType::F64 => "F64",
     };
     let end = elements * element_type.size();
     let mut text = format!(r#"{{"{TENSOR}":{{"dtype":"{code}","shape":[{elements}],"data_offsets":[0,{end}]}}}}"#);
@@ -150,7 +155,17 @@ mod tests {
 
     use super::*;
 
-    const TYPES: [ElementType; 4] = [ElementType::F32, ElementType::Bf16, ElementType::I64, ElementType::U8];
+    const TYPES: [ElementType; 9] = [
+        ElementType::U8,
+        ElementType::I32,
+        ElementType::U32,
+        ElementType::I64,
+        ElementType::U64,
+        ElementType::Bf16,
+        ElementType::F16,
+        ElementType::F32,
+        ElementType::F64,
+    ];
 
     #[test]
     fn a_shard_is_a_safetensors_file_of_one_vector() {
@@ -182,7 +197,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_cover_a_vector_and_none_is_longer_than_the_largest(elements in 0u64..1 << 33, kind in 0usize..4) {
+        fn pieces_cover_a_vector_and_none_is_longer_than_the_largest(elements in 0u64..1 << 33, kind in 0usize..9) {
             let pieces = pieces(TYPES[kind], elements);
             prop_assert_eq!(pieces.iter().sum::<u64>(), elements);
             prop_assert!(pieces.iter().all(|piece| *piece > 0 && piece * TYPES[kind].size() <= LARGEST));

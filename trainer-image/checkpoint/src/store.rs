@@ -287,11 +287,8 @@ impl Store {
             Some(after) => self.inner.list_with_offset(Some(&folder), &self.path(after)),
             None => self.inner.list(Some(&folder)),
         };
-        let mut listed: Vec<_> = objects
-            .try_filter_map(async |object| Ok(self.listed(&object)))
-            .try_collect()
-            .await
-            .map_err(|error| self.failed("list", within, &error))?;
+        let objects: Vec<_> = objects.try_collect().await.map_err(|error| self.failed("list", within, &error))?;
+        let mut listed: Vec<_> = objects.iter().filter_map(|object| self.listed(object)).collect();
         listed.sort_by(|one, other| one.name.cmp(&other.name));
         Ok(listed)
     }

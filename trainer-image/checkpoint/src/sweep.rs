@@ -97,7 +97,11 @@ impl Sweeper {
         // After the intents: one that was taken back by then had become a manifest.
         let named = self.named_now().await?;
         let doomed = doomed(condemned, &intents, &named);
-        let removals = doomed.iter().map(|shard| async move { store.remove(&shard_name(shard)).await });
+        let names: Vec<_> = doomed.iter().map(shard_name).collect();
+        let removals = names.into_iter().map(|name| {
+            let store = store.clone();
+            async move { store.remove(&name).await }
+        });
         futures::stream::iter(removals).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         for within in [INTENTS, CONDEMNED] {
             for listed in store.list(within, None).await? {

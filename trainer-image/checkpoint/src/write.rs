@@ -11,6 +11,7 @@ use crate::folder::{AT_ONCE, CONDEMNED, Folder, INTENTS, shard_name};
 use crate::intent::{Intent, usable_copy};
 use crate::manifest::{ElementType, LONGEST, Piece, Vector};
 use crate::shard::{self, ShardName};
+use crate::store::Store;
 
 /// The file of one shard, and its name.
 #[derive(Debug, Clone)]
@@ -29,6 +30,12 @@ impl ShardFile {
         let header = Bytes::from(shard::header(element_type, elements));
         let hash = blake3::Hasher::new().update(&header).update(&values).finalize();
         Self { name: ShardName::with_hash(*hash.as_bytes()), header, values, elements }
+    }
+
+    /// Which piece of a vector it is, as its first copy.
+    #[must_use]
+    pub fn piece(&self) -> Piece {
+        Piece { shard: self.name, bytes: self.bytes(), elements: self.elements }
     }
 
     fn bytes(&self) -> u64 {
@@ -63,16 +70,12 @@ impl Writer {
         store.put(&self.name, &[encoded(&intent)]).await?;
         let condemned = read_all::<BTreeSet<ShardName>>(&self.folder, CONDEMNED, None).await?;
         let condemned = condemned.into_iter().flatten().collect();
-        let one = async |file: &ShardFile| {
-            let shard = usable_copy(file.name, &condemned);
-            let name = shard_name(&shard);
-            // One of another length is a fault of the store, and is mended.
-            if store.length(&name).await? != Some(file.bytes()) {
-                store.put(&name, &[file.header.clone(), file.values.clone()]).await?;
-            }
-            Ok(Piece { shard, bytes: file.bytes(), elements: file.elements })
-        };
-        futures::stream::iter(files).map(one).buffered(AT_ONCE).try_collect().await
+        let writes = files.iter().cloned().map(|file| {
+            let (store, shard) = (store.clone(), usable_copy(file.name, &condemned));
+            write_one(store, shard, file)
+        });
+        let writes: Vec<_> = writes.collect();
+        futures::stream::iter(writes).buffered(AT_ONCE).try_collect().await
     }
 
     /// Takes the intent back: what was written is named by a manifest now, or it is nobody's.
@@ -82,6 +85,15 @@ impl Writer {
     pub async fn end(&self) -> Result<(), StoreError> {
         self.folder.store().remove(&self.name).await
     }
+}
+
+async fn write_one(store: Store, shard: ShardName, file: ShardFile) -> Result<Piece, StoreError> {
+    let name = shard_name(&shard);
+    // One of another length is a fault of the store, and is mended.
+    if store.length(&name).await? != Some(file.bytes()) {
+        store.put(&name, &[file.header.clone(), file.values.clone()]).await?;
+    }
+    Ok(Piece { shard, ..file.piece() })
 }
 
 pub(crate) fn encoded(value: &impl serde::Serialize) -> Bytes {

@@ -118,6 +118,34 @@ pub enum Notice {
         /// Those that do not answer.
         absent: Vec<v1::Member>,
     },
+    /// The state of so many rounds is being kept.
+    CheckpointStarted {
+        /// Committed rounds in it.
+        rounds: u64,
+        /// Slots that write it.
+        slots: Vec<u32>,
+    },
+    /// A checkpoint is there.
+    Checkpointed {
+        /// Committed rounds in it.
+        rounds: u64,
+        /// How long it took from the round's start.
+        took: Millis,
+    },
+    /// A checkpoint was given up; training goes on, and the next one comes when it is due.
+    CheckpointFailed {
+        /// Committed rounds in it.
+        rounds: u64,
+        /// The facts.
+        detail: String,
+    },
+    /// A checkpoint is due, and the one before it is still being written: it is left out.
+    CheckpointLate {
+        /// Committed rounds that would have been in it.
+        rounds: u64,
+        /// Those in the one that is being written.
+        writing: u64,
+    },
     /// Another sidecar has the coordinator's role, or the arbiter refused this one.
     Deposed,
 }

@@ -16,7 +16,7 @@ pub use operation::{Operation, Outcome};
 pub use passing::{receive, regions_socket};
 pub use region::Region;
 pub use session::{Contribution, Options, Part, Pending, Round, Session};
-pub use state::State;
+pub use state::{Kept, State};
 
 /// Errors of the sdk.
 #[derive(Debug, thiserror::Error)]

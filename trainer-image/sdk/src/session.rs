@@ -21,7 +21,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-use crate::{ElementType, Operation, Outcome, Region, SdkError, State, passing};
+use crate::{Codec, ElementType, Kept, Operation, Outcome, Region, SdkError, State, passing};
 
 /// Pause between two heartbeats.
 const PULSE: Duration = Duration::from_millis(200);
@@ -99,6 +99,12 @@ pub struct Contribution {
     pub loss: f64,
     /// Time for all attempts together.
     pub deadline: Duration,
+    /// How the vector is coded where it crosses a lane; the same on all workers.
+    pub codec: Codec,
+    /// Workers next to each other whose vectors are added before they are coded; 0 and 1: none.
+    pub group_size: u32,
+    /// What coding lost in earlier rounds, f32, as long as the input: added to it, and replaced by what is lost in this one.
+    pub residual: Option<Part>,
 }
 
 /// An operation in flight.
@@ -152,6 +158,11 @@ impl Session {
         Ok(region)
     }
 
+    /// The state that the trainer holds is that after `committed`, the last round of a checkpoint.
+    pub fn resume(&mut self, committed: CommitRecord) {
+        self.committed = Some(committed);
+    }
+
     /// Waits for `round` to begin, from a state in which every round before it is; `samples` is how many to be dealt at
     /// most. While it waits, the state may be overwritten; it holds the round's when the call returns.
     ///
@@ -160,19 +171,15 @@ impl Session {
     /// [`SdkError::NoSidecar`] and [`SdkError::Refused`] when there is no way to go on.
     pub fn begin_round(&mut self, round: u64, state: &State, samples: u64) -> Result<Round, SdkError> {
         self.connect()?;
-        let tensor = |(key, element_type, part): &(String, ElementType, Part)| StateTensor {
-            key: key.clone(),
-            element_type: (*element_type).into(),
-            slice: Some(self.slice(part)),
-        };
         let request = BeginRoundRequest {
             incarnation: self.options.incarnation,
             round,
-            state: state.tensors.iter().map(tensor).collect(),
+            state: state.tensors.iter().map(|(key, element_type, part)| self.tensor(key, *element_type, part)).collect(),
             strategy: state.strategy.into(),
             samples_wanted: samples,
             committed: self.committed.clone(),
             rank: self.options.rank,
+            kept: state.kept.as_ref().map(|kept| self.kept(kept)),
         };
         let reply = self.call(async |client| client.begin_round(request).await)?;
         self.round = reply.round;
@@ -200,6 +207,8 @@ impl Session {
             data_type: DataType::F32.into(),
             elements: contribution.input.range.len() as u64 / 4,
             reduction: Reduction::Mean.into(),
+            codec: contribution.codec.into(),
+            group_size: contribution.group_size,
             ends_round: true,
             ..v1::Operation::default()
         };
@@ -213,7 +222,7 @@ impl Session {
             samples: contribution.samples.clone(),
             loss: contribution.loss,
             deadline_milliseconds: contribution.deadline.as_millis() as u64,
-            residual: None,
+            residual: contribution.residual.as_ref().map(|part| self.slice(part)),
         };
         self.wait(&mut Pending { request, running: None })
     }
@@ -302,6 +311,22 @@ impl Session {
     pub fn finish(&mut self) -> Result<(), SdkError> {
         let request = FinishRequest { incarnation: self.options.incarnation, rank: self.options.rank };
         self.call(async |client| client.finish(request).await).map(|_| ())
+    }
+
+    fn tensor(&self, key: &str, element_type: ElementType, part: &Part) -> StateTensor {
+        StateTensor { key: key.to_owned(), element_type: element_type.into(), slice: Some(self.slice(part)) }
+    }
+
+    fn kept(&self, kept: &Kept) -> v1::Kept {
+        let private = kept.private.iter().map(|(key, element_type, part)| self.tensor(key, *element_type, part));
+        let files = kept.files.iter().map(|(key, part)| self.tensor(key, ElementType::U8, part));
+        v1::Kept {
+            private: private.collect(),
+            private_steps: kept.private_steps,
+            files: files.collect(),
+            steps: kept.steps,
+            tokens_per_sample: kept.tokens_per_sample,
+        }
     }
 
     fn slice(&self, part: &Part) -> Slice {

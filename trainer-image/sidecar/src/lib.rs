@@ -4,6 +4,7 @@
 //! surroundings. One task, [`core`], owns both state machines; everything else brings it events and carries out its actions.
 
 mod arbiter;
+mod checkpoint;
 mod control;
 mod core;
 mod metrics;
@@ -25,6 +26,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_checkpoint::location::LocationError;
 use atoll_collective::arbiter::Service;
 use atoll_collective::coordinator::Settings;
 use atoll_collective::identity::{Identity, IdentityError};
@@ -48,6 +50,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+pub use checkpoint::Keeping;
 pub use regions::{RegionRefused, Regions};
 use report::Reporter;
 pub use report::Tell;
@@ -97,6 +100,9 @@ pub struct Config {
     pub record: Option<PathBuf>,
     /// The relay of the run, where it has one.
     pub relay: Option<Relay>,
+    /// Where the run keeps its checkpoints, if it does.
+    #[serde(default)]
+    pub keeping: Option<Keeping>,
 }
 
 /// How a sidecar uses the relay of its run.
@@ -142,6 +148,9 @@ pub enum SidecarError {
     /// Its identity cannot be used.
     #[error("the sidecar's identity: {0}")]
     Identity(#[from] IdentityError),
+    /// It cannot reach the folder of checkpoints.
+    #[error("the run's checkpoints: {0}")]
+    Checkpoints(#[from] LocationError),
     /// Its metrics cannot be made.
     #[error("the sidecar's metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -267,7 +276,12 @@ where
     let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
     let report = Reporter::new(&config.worker, tell);
     let watched = watched(&config, &report, Arc::clone(&metrics), lanes.clone()).await?;
-    let core = core::Core::new(config, me, lanes, inbox, core::Shared { metrics, operations, offer, regions, report, rules });
+    let keeping = config.keeping.as_ref();
+    let keeper =
+        keeping.map(|keeping| checkpoint::Keeper::new(&config.settings.run, config.slot, keeping, report.clone(), inbox.clone()));
+    let keeper = keeper.transpose()?;
+    let shared = core::Shared { metrics, operations, offer, regions, report, keeper, rules };
+    let core = core::Core::new(config, me, lanes, inbox, shared);
     tokio::select! {
         biased;
         ended = network => ended?,

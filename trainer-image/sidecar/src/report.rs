@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use atoll_checkpoint::StoreError;
+use atoll_checkpoint::sweep::Swept;
 use atoll_collective::Notice;
 use atoll_collective::state::synchronise::Synchronisation;
 use atoll_collective::v1::{AbortReason, ArbiterKind, Member};
@@ -74,6 +76,18 @@ impl Reporter {
         (self.tell)(&event.with("donors", donors).with("blamed", blamed));
     }
 
+    /// Checkpoints were removed, and shards that none names.
+    pub(crate) fn swept(&self, round: u64, swept: &Swept) {
+        let removed: Vec<_> = swept.checkpoints.iter().map(ToString::to_string).collect();
+        (self.tell)(&self.now("CheckpointsRemoved").round(round).with("checkpoints", removed).with("shards", swept.shards.len()));
+    }
+
+    /// What is kept no longer could not be removed.
+    pub(crate) fn not_swept(&self, round: u64, error: &StoreError) {
+        tracing::warn!(%error, "checkpoints that are kept no longer stay");
+        (self.tell)(&self.now("CheckpointsNotRemoved").round(round).with("reason", error.to_string()));
+    }
+
     /// A notice of this worker as coordinator.
     pub(crate) fn notice(&self, notice: &Notice) {
         (self.tell)(&event(&self.worker, notice));
@@ -125,6 +139,14 @@ fn event(worker: &str, notice: &Notice) -> Event {
             let absent: Vec<_> = absent.iter().map(|member| member.worker.clone()).collect();
             Event::now(worker, "NoMajority").with("reached", *reached).with("needed", *needed).with("absent", absent)
         }
+        Notice::CheckpointStarted { rounds, slots } => {
+            Event::now("", "CheckpointStarted").round(*rounds).with("slots", slots.clone())
+        }
+        Notice::Checkpointed { rounds, took } => Event::now("", "Checkpointed").round(*rounds).seconds(*took as f64 / 1e3),
+        Notice::CheckpointFailed { rounds, detail } => {
+            Event::now("", "CheckpointFailed").round(*rounds).with("reason", detail.as_str())
+        }
+        Notice::CheckpointLate { rounds, writing } => Event::now("", "CheckpointLate").round(*rounds).with("writing", *writing),
         Notice::Deposed => Event::now(worker, "Deposed"),
     }
 }

@@ -39,6 +39,11 @@ impl State {
         Some(Self { tensors })
     }
 
+    /// Its tensors.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = (&String, ElementType, &Part)> {
+        self.tensors.iter().map(|(key, element_type, part)| (key, *element_type, part))
+    }
+
     /// Its bytes.
     pub(crate) fn len(&self) -> usize {
         self.tensors.iter().map(|(.., part)| part.len()).sum()

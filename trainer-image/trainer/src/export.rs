@@ -91,7 +91,7 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 pub fn save(model: &Llama, folder: &Path) -> Result<(), ExportError> {
     let mut flat = vec![0.0; model.config().parameters()];
     model.flatten_into(&mut flat)?;
-    write(folder, CONFIG, HuggingFace::new(model.config()).to_json().as_bytes())?;
+    write(folder, CONFIG, config_json(model.config()).as_bytes())?;
     tensors::write(model.config(), &flat, &folder.join(TENSORS))
 }
 
@@ -147,6 +147,12 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<(), ExportError> {
     let path = folder.join(name);
     let mut file = File::create(&path).map_err(ExportError::io(&path))?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(ExportError::io(&path))
+}
+
+/// The `config.json` of a model with these sizes.
+#[must_use]
+pub fn config_json(config: &Config) -> String {
+    HuggingFace::new(config).to_json()
 }
 
 /// Reads the folder that [`save`] wrote, or that transformers wrote for such a model.

@@ -149,6 +149,7 @@ impl Peers {
             identity: None,
             metrics: None,
             record: None,
+            keeping: None,
             relay: None,
         };
         let sidecar = Sidecar::start(&self.program, &config, &self.events)?;

@@ -111,6 +111,9 @@ impl Trainer {
             samples: Vec::new(),
             loss: f64::from(self.slot),
             deadline: self.course.deadline,
+            codec: Codec::None,
+            group_size: 0,
+            residual: None,
         };
         self.course.lock().entered.insert(self.slot, (begun.round, Instant::now()));
         loop {

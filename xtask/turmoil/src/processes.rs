@@ -122,6 +122,7 @@ fn config(ground: &Ground, slot: u32, incarnation: u64) -> Config {
         identity: ground.identity(&worker),
         metrics: None,
         record: None,
+        keeping: None,
         relay: None,
         worker,
     }

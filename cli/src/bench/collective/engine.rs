@@ -67,6 +67,7 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
             identity: identity(&format!("w{slot}"))?,
             metrics: None,
             record: None,
+            keeping: None,
             relay: None,
         };
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;

@@ -4,6 +4,7 @@
 //! themselves, and report the hash of the result. The round is committed when all members of the epoch report the same
 //! hash; whatever prevents that ends in a new epoch, granted by the arbiter, and another attempt with the survivors.
 
+mod checkpoints;
 mod contributors;
 mod entering;
 mod introduction;
@@ -23,6 +24,8 @@ use crate::v1::{
     Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, Refusal, chain, ledger};
+use checkpoints::Checkpoints;
+pub use checkpoints::{Cadence, Complete};
 pub use introduction::MOST_SESSIONS;
 use membership::Proposal;
 
@@ -47,6 +50,12 @@ pub struct Settings {
     pub drop_stragglers: bool,
     /// Bytes of all operations that are begun at once, of one member each; a larger one is begun alone.
     pub in_flight: u64,
+    /// When the state is kept; never where nobody says.
+    #[serde(default)]
+    pub checkpoints: Cadence,
+    /// The last round of the checkpoint that the run goes on from; absent where it begins from nothing.
+    #[serde(default)]
+    pub resumed: Option<CommitRecord>,
 }
 
 impl Settings {
@@ -64,6 +73,8 @@ impl Settings {
             round_timeout: 600_000,
             drop_stragglers: false,
             in_flight: IN_FLIGHT,
+            checkpoints: Cadence::default(),
+            resumed: None,
         }
     }
 }
@@ -100,6 +111,8 @@ pub enum Event {
     Ruled(Ruling),
     /// The hub lives: who votes for it, and who shall be the arbiter from the next epoch on.
     Hub(Hub),
+    /// The answer to [`Action::Publish`] of so many rounds: why it could not be done, if so.
+    Published(u64, Result<(), String>),
     /// Time has passed.
     Tick,
 }
@@ -123,6 +136,8 @@ pub enum Action {
     },
     /// Tell people.
     Report(Notice),
+    /// Publish the checkpoint of which all shares are written.
+    Publish(Box<Complete>),
     /// A newer term exists: end all sessions and drop this coordinator.
     StepDown,
 }
@@ -200,6 +215,7 @@ pub struct Coordinator {
     /// It was said that nobody gives the round's state.
     state_missing: bool,
     hub: Option<Hub>,
+    checkpoints: Checkpoints,
     rules: Rules,
 }
 
@@ -214,10 +230,12 @@ impl Coordinator {
     #[must_use]
     pub fn new(settings: Settings, record: EpochRecord, now: Millis) -> Self {
         let phase = if record.epoch == 0 { Phase::Gathering { since: None } } else { Phase::Recovering { since: now } };
+        let first = record.epoch == 0;
         Self {
+            committed: settings.resumed.clone(),
+            checkpoints: Checkpoints::new(first.then(|| chain::rounds(settings.resumed.as_ref())), now),
             settings,
             record,
-            committed: None,
             history: Vec::new(),
             index: 0,
             settled: 0,
@@ -276,6 +294,7 @@ impl Coordinator {
             Event::Disconnected { slot, incarnation } => self.disconnected(slot, incarnation),
             Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
             Event::Hub(hub) => self.hub = Some(hub),
+            Event::Published(rounds, result) => self.published(rounds, result, now, &mut actions),
             Event::Tick => self.watch(now, &mut actions),
         }
         self.advance(now, &mut actions);
@@ -372,6 +391,7 @@ impl Coordinator {
             }
             peer_message::Body::Failed(failed) => self.failed(slot, &failed, now, actions),
             peer_message::Body::Leave(leave) => self.left(slot, leave.reason()),
+            peer_message::Body::Uploaded(uploaded) => self.uploaded(slot, uploaded, now, actions),
             peer_message::Body::Hello(_) | peer_message::Body::Heartbeat(_) => {}
         }
     }

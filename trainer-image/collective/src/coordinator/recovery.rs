@@ -29,7 +29,8 @@ impl Coordinator {
         if self.trusted().next().is_none() {
             return self.miss_history(self.record.rounds, actions);
         }
-        self.committed = self.sessions.values().filter_map(|session| session.committed.clone()).max_by_key(|record| record.round);
+        let told = self.sessions.values().filter_map(|session| session.committed.clone());
+        self.committed = told.chain(self.settings.resumed.clone()).max_by_key(|record| record.round);
         self.decide();
         // All that are here came in with this epoch and have not caught up: they do not know the history that they would continue.
         let round = self.record.rounds;

@@ -19,6 +19,7 @@ impl Coordinator {
         if self.proposal.is_some() || matches!(self.phase, Phase::Recovering { .. } | Phase::Deposed) {
             return;
         }
+        self.redivide(now, actions);
         self.drop_finished_contributors();
         if !self.evicting.is_empty() || self.retry.is_some() {
             return self.change(now, actions);
@@ -134,9 +135,11 @@ impl Coordinator {
             }
             return self.change(now, actions);
         }
-        if self.members().all(|session| session.start.is_none()) {
+        let first = self.members().all(|session| session.start.is_none());
+        if first {
             self.round_started = self.record.epoch;
         }
+        let upload = if first { self.begin_checkpoint(&waiting, now, actions) } else { None };
         let ledger = chain::ledger(self.committed.as_ref());
         let mut held: Vec<_> =
             self.members().filter_map(|session| session.start.as_ref()).flat_map(|start| start.samples.clone()).collect();
@@ -162,6 +165,7 @@ impl Coordinator {
                 committed: self.committed.clone(),
                 attempt: arrive.attempt,
                 started: self.round_started,
+                upload: upload.clone().filter(|upload| upload.slots.contains(&slot)),
             };
             actions.push(self.send(slot, coordinator_message::Body::Start(start.clone())));
             if let Some(session) = self.sessions.get_mut(&slot) {

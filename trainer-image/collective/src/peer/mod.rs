@@ -12,7 +12,7 @@ use crate::operation::Key;
 use crate::rules::Rules;
 use crate::v1::{
     AbortReason, Arrive, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Heartbeat, Hello, Leave, Member,
-    PeerMessage, Start, coordinator_message, leave, peer_message,
+    PeerMessage, Start, Upload, Uploaded, coordinator_message, leave, peer_message,
 };
 use crate::{Millis, Refusal, chain};
 use operations::Flight;
@@ -43,6 +43,8 @@ pub enum Event {
     Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     /// The state is the round's, every chunk of it checked; or no donor could give it.
     Fetched(Result<(), String>),
+    /// Its share of a checkpoint is written, or cannot be.
+    Uploaded(Uploaded),
     /// Time has passed.
     Tick,
 }
@@ -81,6 +83,10 @@ pub enum Action {
     Begun(Result<Box<Start>, Refusal>),
     /// Answer the trainer that waits for an operation.
     Ended(Key, Outcome),
+    /// Another share of the checkpoint that was begun is to be written.
+    Upload(Upload),
+    /// The checkpoint of so many rounds is published or given up.
+    CheckpointEnded(u64),
 }
 
 /// How an operation ended for the trainer that waited for it.
@@ -175,6 +181,12 @@ impl Peer {
         Self { rules, ..self }
     }
 
+    /// The same, of a run that goes on from a checkpoint whose last round is `resumed`.
+    #[must_use]
+    pub fn resuming(self, resumed: Option<CommitRecord>) -> Self {
+        Self { committed: resumed, ..self }
+    }
+
     /// The newest committed round that it knows.
     #[must_use]
     pub fn committed(&self) -> Option<&CommitRecord> {
@@ -203,6 +215,7 @@ impl Peer {
             Event::Message(message) => self.message(*message, now, &mut actions),
             Event::Moved(key, attempt, result) => self.moved(&key, attempt, result, &mut actions),
             Event::Fetched(result) => self.fetched(result, &mut actions),
+            Event::Uploaded(uploaded) => self.send(peer_message::Body::Uploaded(uploaded), &mut actions),
             Event::Tick => self.watch(now, &mut actions),
         }
         self.connect(now, &mut actions);
@@ -353,6 +366,8 @@ impl Peer {
                 let refusal = self.own_fault(evict.reason(), evict.detail);
                 self.evicted(&refusal, actions);
             }
+            Some(coordinator_message::Body::Upload(upload)) => actions.push(Action::Upload(upload)),
+            Some(coordinator_message::Body::CheckpointEnded(ended)) => actions.push(Action::CheckpointEnded(ended.rounds)),
             Some(coordinator_message::Body::Heartbeat(_)) | None => {}
         }
     }

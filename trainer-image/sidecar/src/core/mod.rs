@@ -2,6 +2,7 @@
 
 mod arbitration;
 mod calls;
+mod keeping;
 mod observation;
 mod sessions;
 mod state;
@@ -23,7 +24,7 @@ use atoll_collective::state::offer::Offer;
 use atoll_collective::v1::{
     AttachReply, AttachRequest, BeatReply, BeatRequest, BeginRoundReply, BeginRoundRequest, CoordinatorMessage, EpochRecord,
     EpochRequest, FinishReply, ForceReply, ForceRequest, Hello, Hub, Member, OperateReply, OperateRequest, PeerMessage, Ruling,
-    Standing, TermRequest,
+    Standing, TermRequest, Uploaded,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::Config;
 use crate::arbiter::Arbiters;
+use crate::checkpoint::Keeper;
 use crate::control::ToPeer;
 use crate::metrics::Metrics;
 use crate::recording::Recorder;
@@ -142,6 +144,10 @@ pub(crate) enum Input {
     Moved(Key, (u64, u64), Result<Vec<u8>, Failure>),
     Hashed(u64, Result<Vec<Manifest>, ManifestError>),
     Fetched(u64, Result<Manifest, String>),
+    /// This worker's share of a checkpoint.
+    Uploaded(Uploaded),
+    /// The checkpoint of so many rounds, which this sidecar was to publish.
+    Published(u64, Result<(), String>),
 }
 
 /// What the core shares with the lanes' service and the region socket.
@@ -151,6 +157,8 @@ pub(crate) struct Shared {
     pub(crate) offer: watch::Sender<Option<Offer>>,
     pub(crate) regions: Regions,
     pub(crate) report: Reporter,
+    /// None where nothing is kept.
+    pub(crate) keeper: Option<Keeper>,
     /// All of them, but in a simulation.
     pub(crate) rules: Rules,
 }
@@ -203,7 +211,7 @@ impl Core {
         let (run, liveness) = (config.settings.run.clone(), config.settings.liveness);
         let arbiters = Arbiters::new(config.arbiter.clone(), lanes.clone(), run.clone(), me.clone(), inbox.clone());
         let petition = Petition::new(run.clone(), me.clone(), liveness, 2 * liveness).with_rules(shared.rules);
-        let peer = Peer::new(run, me.clone(), liveness).with_rules(shared.rules);
+        let peer = Peer::new(run, me.clone(), liveness).with_rules(shared.rules).resuming(config.settings.resumed.clone());
         let recorder = recorder(&config, &peer, &shared.report);
         let (metrics, report) = (Arc::clone(&shared.metrics), shared.report.clone());
         let observation = Observation::new(metrics, report, lanes.clone(), me.clone(), recorder);
@@ -324,6 +332,8 @@ impl Core {
             Input::Moved(key, attempt, result) => self.peer_event(peer::Event::Moved(key, attempt, result)),
             Input::Hashed(number, manifests) => self.hashed(number, manifests),
             Input::Fetched(number, result) => self.fetched(number, result),
+            Input::Uploaded(uploaded) => self.peer_event(peer::Event::Uploaded(uploaded)),
+            Input::Published(rounds, result) => self.coordinator_event(coordinator::Event::Published(rounds, result)),
         }
     }
 
@@ -365,6 +375,7 @@ impl Core {
                 coordinator::Action::Propose(record) => proposals.push(record),
                 coordinator::Action::Close { slot } => self.close_served(slot),
                 coordinator::Action::Report(notice) => self.shared.report.notice(&notice),
+                coordinator::Action::Publish(complete) => self.publish(*complete),
                 coordinator::Action::StepDown => {
                     self.step_down();
                     return;
@@ -396,6 +407,8 @@ impl Core {
                 peer::Action::Fetch(start) => self.fetch(*start),
                 peer::Action::Begun(result) => self.begun(&result),
                 peer::Action::Ended(key, outcome) => self.ended(&key, outcome),
+                peer::Action::Upload(upload) => self.divide(upload),
+                peer::Action::CheckpointEnded(rounds) => self.checkpoint_ended(rounds),
             }
         }
         // Last: its answer may change what is done here.

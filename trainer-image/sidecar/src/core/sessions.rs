@@ -319,6 +319,7 @@ pub(super) mod tests {
             identity: None,
             metrics: None,
             record: None,
+            keeping: None,
             relay: None,
         };
         let shared = Shared {
@@ -327,6 +328,7 @@ pub(super) mod tests {
             offer: watch::channel(None).0,
             regions: Regions::default(),
             report: Reporter::new("w0", Arc::new(|_| {})),
+            keeper: None,
             rules: Rules::default(),
         };
         let lanes = Lanes::new("kjv", 0, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));

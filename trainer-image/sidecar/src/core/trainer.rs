@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::Core;
+use super::keeping::Copying;
+use crate::checkpoint::Source;
 use crate::state::State;
 use crate::trainer::{Answer, Pulse};
 
@@ -29,6 +31,8 @@ struct Rank {
     stream: u64,
     before: u64,
     state: Option<State>,
+    /// What checkpoints keep of it.
+    kept: Option<Source>,
     /// Root of the state as it was hashed.
     root: Hash,
     waits: Option<Answer<BeginRoundReply>>,
@@ -123,6 +127,11 @@ impl Trainer {
         self.ranks.first().and_then(|rank| rank.state.as_ref())
     }
 
+    /// What checkpoints keep of it: rank 0's.
+    pub(super) fn kept(&self) -> Option<&Source> {
+        self.ranks.first().and_then(|rank| rank.kept.as_ref())
+    }
+
     /// The states of all ranks; none before each waits for the round with its own.
     fn states(&self) -> Option<Vec<State>> {
         self.ranks.iter().map(|rank| rank.state.clone().filter(|_| rank.waits.is_some())).collect()
@@ -162,7 +171,7 @@ impl Trainer {
             let copy = rank.state.clone().filter(|_| index > 0 && other);
             Some(Waiting { answer, copy, reply: reply(start, other || renewed) })
         });
-        Some(Beginning { waiting: waiting.collect(), first })
+        Some(Beginning { waiting: waiting.collect(), first, kept: None })
     }
 }
 
@@ -178,15 +187,20 @@ struct Waiting {
 struct Beginning {
     first: State,
     waiting: Vec<Waiting>,
+    kept: Option<Copying>,
 }
 
 impl Beginning {
     /// Bytes that have to be copied.
     fn work(&self) -> usize {
-        self.waiting.iter().filter_map(|rank| rank.copy.as_ref()).map(State::len).sum()
+        let ranks: usize = self.waiting.iter().filter_map(|rank| rank.copy.as_ref()).map(State::len).sum();
+        ranks + self.kept.as_ref().map_or(0, Copying::work)
     }
 
     fn carry_out(self) {
+        if let Some(kept) = self.kept {
+            kept.carry_out();
+        }
         for Waiting { answer, copy, reply } in self.waiting {
             let copied = copy.is_none_or(|state| state.copy_from(&self.first));
             let unlike = || Status::failed_precondition("the state of this rank has other tensors than that of rank 0");
@@ -259,7 +273,10 @@ impl Core {
             let _gone = answer.send(Err(Status::unavailable("the trainer is not attached")));
             return;
         };
-        let Some(state) = state else {
+        let kept = state
+            .as_ref()
+            .and_then(|state| Source::find(&self.shared.regions, request.incarnation, state, request.kept.as_ref()));
+        let (Some(state), Some(kept)) = (state, kept) else {
             let _gone = answer.send(Err(Status::invalid_argument("a tensor of the state is not part of a region")));
             return;
         };
@@ -271,6 +288,7 @@ impl Core {
             trainer.asked = Some(Asked { round, samples_wanted, committed, strategy });
         }
         trainer.ranks[rank].state = Some(state);
+        trainer.ranks[rank].kept = Some(kept);
         trainer.ranks[rank].waits = Some(answer);
         if let Some(states) = trainer.states() {
             trainer.manifest = None;
@@ -284,10 +302,15 @@ impl Core {
             self.lanes.keep(members);
         }
         // While its state is hashed, a trainer waits for the answer to another arrival.
-        let Some(trainer) = self.trainer.as_mut().filter(|_| !self.hashing) else { return };
+        if self.hashing {
+            return;
+        }
+        let kept = result.as_ref().ok().and_then(|start| self.copying(start));
+        let Some(trainer) = &mut self.trainer else { return };
         match result {
             Ok(start) => {
-                let Some(beginning) = trainer.begin(start) else { return };
+                let Some(mut beginning) = trainer.begin(start) else { return };
+                beginning.kept = kept;
                 if beginning.work() < HASHED_AT_ONCE {
                     return beginning.carry_out();
                 }

@@ -100,6 +100,7 @@ impl Run {
             identity: Some(self.identity(&format!("w{slot}"))),
             metrics: None,
             record: None,
+            keeping: None,
             relay: None,
         };
         // Beside the tests, where cargo puts the examples that it builds with them.

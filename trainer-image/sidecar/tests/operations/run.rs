@@ -148,6 +148,7 @@ fn start(slot: u32, workers: u32, socket: PathBuf, arbiter: &str) -> Child {
         identity: None,
         metrics: None,
         record: None,
+        keeping: None,
         relay: None,
         contributor: false,
     };

@@ -23,6 +23,17 @@ impl Parameter {
 /// Standard deviation of first weights.
 const DEVIATION: f64 = 0.02;
 
+/// Where each tensor lies in the flat parameters, as JSON: name, shape, and first element.
+pub(crate) fn index_json(config: &Config) -> String {
+    let mut start = 0;
+    let entry = |parameter: Parameter| {
+        let first = start;
+        start += parameter.elements();
+        serde_json::json!({ "name": parameter.name, "shape": parameter.shape, "start": first })
+    };
+    serde_json::Value::from_iter(parameters(config).into_iter().map(entry)).to_string()
+}
+
 /// The parameters of a model with these sizes: embedding, then each layer from input to output, then the last norm.
 pub(crate) fn parameters(config: &Config) -> Vec<Parameter> {
     let (hidden, intermediate) = (config.hidden_size, config.intermediate_size);

@@ -12,7 +12,7 @@ mod layout;
 
 pub use config::Config;
 pub use error::ModelError;
-pub(crate) use layout::{Parameter, parameters};
+pub(crate) use layout::{Parameter, index_json, parameters};
 
 use candle_core::{Device, Tensor, Var};
 

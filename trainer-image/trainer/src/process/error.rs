@@ -1,5 +1,45 @@
 //! Why a trainer ends before its run.
 
+/// Why a run cannot go on from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The folder cannot be opened.
+    #[error(transparent)]
+    Location(#[from] atoll_checkpoint::location::LocationError),
+    /// A shard cannot be read, or is damaged.
+    #[error(transparent)]
+    Store(#[from] atoll_checkpoint::StoreError),
+    /// A vector that this run has is not in the checkpoint.
+    #[error("there is no {field} vector {name} in the checkpoint: it is of another method, optimizer or codec")]
+    Missing {
+        /// Which part of the manifest.
+        field: &'static str,
+        /// The vector.
+        name: String,
+    },
+    /// The checkpoint has a vector that this run has not.
+    #[error("this run has no {field} vector {name}: the checkpoint is of another method, optimizer or codec")]
+    Unknown {
+        /// Which part of the manifest.
+        field: &'static str,
+        /// The vector.
+        name: String,
+    },
+    /// A vector has another length.
+    #[error("{name} has {kept} elements in the checkpoint and {wanted} in this run: it is of another model")]
+    Shape {
+        /// The vector.
+        name: String,
+        /// Elements in the checkpoint.
+        kept: u64,
+        /// Elements in the run.
+        wanted: u64,
+    },
+    /// The asynchronous runtime could not be set up.
+    #[error("cannot set up the process: {0}")]
+    Runtime(#[source] std::io::Error),
+}
+
 /// Errors of the trainer's process.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainerError {
@@ -32,6 +72,9 @@ pub enum TrainerError {
     /// The sidecar cannot be reached, or memory to share with it is short.
     #[error(transparent)]
     Session(#[from] atoll_sdk::SdkError),
+    /// The checkpoint that the run goes on from.
+    #[error("cannot go on from the checkpoint: {0}")]
+    Restore(#[from] RestoreError),
     /// A round was aborted: the worker begins it again.
     #[error("the round was aborted, {reason:?}: {detail}")]
     Aborted {

@@ -6,13 +6,15 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use atoll_crds::spec::{
-    Algorithm, Architecture, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec, TrainingRunSpec,
+    Algorithm, Architecture, Codec as CodecSpec, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec,
+    TrainingRunSpec,
 };
 use atoll_methods::Method;
+use atoll_sdk::Codec;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::TrainerError;
+use super::{Resume, TrainerError, Vectors};
 use crate::data::{Corpus, DataError, SampleOrder, Source, TokenStore, Tokenizer};
 use crate::export;
 use crate::model::{Config, Llama};
@@ -38,6 +40,9 @@ pub struct Job {
     pub base: PathBuf,
     /// What to train.
     pub spec: TrainingRunSpec,
+    /// The checkpoint that it goes on from, as long as nobody else holds its state.
+    #[serde(default)]
+    pub resume: Option<Resume>,
 }
 
 /// A model with its data, ready to train.
@@ -141,6 +146,16 @@ impl Job {
         method(&self.spec.method)
     }
 
+    /// How contributions are coded.
+    pub(super) fn codec(&self) -> Codec {
+        match self.spec.reduction.codec {
+            CodecSpec::Float32 => Codec::None,
+            CodecSpec::Bfloat16 => Codec::Bf16,
+            CodecSpec::UInt8 => Codec::Uint8,
+            CodecSpec::UInt4 => Codec::Uint4,
+        }
+    }
+
     pub(super) fn schedule(&self) -> Schedule {
         let peak = match &self.spec.optimizer.algorithm {
             Algorithm::AdamW(adam) => adam.learning_rate,
@@ -164,6 +179,15 @@ impl Job {
             Algorithm::Sgd(_) => None,
         }
     }
+}
+
+/// The vectors of a worker of such a run.
+#[must_use]
+pub fn vectors(spec: &TrainingRunSpec) -> Vectors {
+    let moments = matches!(spec.optimizer.algorithm, Algorithm::AdamW(_));
+    // Where groups add up before they code, no worker knows what of its own was lost.
+    let residual = matches!(spec.reduction.codec, CodecSpec::UInt8 | CodecSpec::UInt4) && spec.reduction.group_size <= 1;
+    Vectors::new(&method(&spec.method), moments, residual)
 }
 
 fn method(spec: &MethodSpec) -> Method {

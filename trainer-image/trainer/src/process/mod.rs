@@ -5,6 +5,7 @@
 
 mod error;
 mod job;
+mod restore;
 mod rounds;
 mod state;
 mod steps;
@@ -18,9 +19,11 @@ use atoll_sdk::{Options, Session};
 
 use crate::data::Corpus;
 use crate::{evaluate, export};
-pub use error::TrainerError;
-pub use job::{Job, Prepared, prepare};
+pub use error::{RestoreError, TrainerError};
+pub use job::{Job, Prepared, prepare, vectors};
+pub use restore::Resume;
 use rounds::Rounds;
+pub use state::Vectors;
 
 /// How long a trainer waits for a sidecar that is being started again.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -6,11 +6,14 @@ use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
 use atoll_sdk::events::Event;
 use atoll_sdk::{CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
 
+use super::job::vectors;
+use super::restore::{Private, restore};
 use super::state::State;
 use super::steps::Gradients;
-use super::{Job, Prepared, TrainerError, held_out_loss};
+use super::{Job, Prepared, Resume, TrainerError, held_out_loss};
 use crate::data::{Corpus, SampleOrder};
-use crate::model::Llama;
+use crate::export;
+use crate::model::{self, Llama};
 use crate::optimizer::{AdamW, Schedule, Sgd, clip_to_norm};
 
 /// A worker in training.
@@ -31,6 +34,8 @@ pub(super) struct Rounds<'a> {
     committed: u64,
     /// Steps that the private moments have seen.
     moments_seen: u64,
+    /// They are not its own yet.
+    new: bool,
     /// Samples of this worker that were committed.
     samples: u64,
     deadline: Duration,
@@ -49,10 +54,14 @@ impl<'a> Rounds<'a> {
         let method = job.method();
         let adam = job.adam();
         let parameters = model.config().parameters();
-        let mut state = State::new(&mut session, &method, parameters, adam.is_some())?;
+        let (config, tensors) = (export::config_json(model.config()), model::index_json(model.config()));
+        let tokenizer = corpus.store().tokenizer_json();
+        let files: [(&str, &[u8]); 3] =
+            [("config.json", config.as_bytes()), ("tokenizer.json", tokenizer), ("tensors.json", tensors.as_bytes())];
+        let mut state = State::new(&mut session, vectors(&job.spec), parameters, &files)?;
         model.flatten_into(state.replicated()?.0)?;
         let workers = &job.spec.workers;
-        Ok(Self {
+        let mut rounds = Self {
             session,
             order: job.order(corpus.split().samples()),
             schedule: job.schedule(),
@@ -67,9 +76,38 @@ impl<'a> Rounds<'a> {
             joined: false,
             committed: 0,
             moments_seen: 0,
+            new: true,
             samples: 0,
             job,
-        })
+        };
+        if let Some(resume) = &job.resume {
+            rounds.resume(resume)?;
+        }
+        Ok(rounds)
+    }
+
+    /// Takes over what a checkpoint holds of this worker.
+    fn resume(&mut self, resume: &Resume) -> Result<(), TrainerError> {
+        let since = Instant::now();
+        let private = restore(resume, &self.state, self.job.slot)?;
+        self.committed = resume.committed.round;
+        self.session.resume(resume.committed.clone());
+        self.model.load_from(self.state.start()?)?;
+        let restored = self.event("Restored", self.committed, self.steps(), since.elapsed().as_secs_f64());
+        restored.with("checkpoint", resume.manifest.place.to_string()).emit();
+        match private {
+            Private::Own { steps } => (self.moments_seen, self.new) = (steps, false),
+            // Nobody else's moments are its own: it is not counted before it has trained with them, where others have their own.
+            Private::Donor { slot, steps } => {
+                let workers = self.job.spec.workers.target;
+                self.new = resume.manifest.private.iter().any(|state| state.slot < workers);
+                self.moments_seen = steps;
+                let lost = self.event("PrivateStateLost", self.committed, self.steps(), 0.0);
+                lost.with("slot", self.job.slot).with("donor", slot).emit();
+            }
+            Private::None => self.new = false,
+        }
+        Ok(())
     }
 
     pub(super) fn model(&self) -> &Llama {
@@ -120,7 +158,9 @@ impl<'a> Rounds<'a> {
     fn round(&mut self) -> Result<(), TrainerError> {
         let waiting = Instant::now();
         let wanted = self.next_steps() * self.gradients.positions() as u64;
-        let round = self.session.begin_round(self.committed + 1, &self.state.tensors(), wanted)?;
+        let context = u64::from(self.corpus.split().context_length().get());
+        let state = self.state.tensors(self.moments_seen, self.steps(), context);
+        let round = self.session.begin_round(self.committed + 1, &state, wanted)?;
         if round.synchronised {
             self.committed = round.round - 1;
             self.model.load_from(self.state.start()?)?;
@@ -160,7 +200,8 @@ impl<'a> Rounds<'a> {
 
     /// A worker whose private moments are new trains for itself in its first round: it is not counted yet.
     fn weight(&self, round: &Round) -> u32 {
-        let new = round.synchronised && self.moments_seen == 0 && !self.state.first.is_empty();
+        let resumed = self.job.resume.is_some();
+        let new = self.new && (round.synchronised || resumed) && self.state.has_moments();
         weight(new, &round.samples)
     }
 
@@ -205,7 +246,7 @@ impl<'a> Rounds<'a> {
         self.moments_seen += 1;
         clip_to_norm(&mut self.gradients.mean, self.job.spec.optimizer.gradient_clip);
         let gradients = &self.gradients.mean;
-        let (first, second) = (&mut self.state.first, &mut self.state.second);
+        let (first, second) = self.state.moments()?;
         if let Some(adam) = &self.adam {
             let factors = adam.at(self.moments_seen, rate);
             self.model.update(|range, parameters| {
@@ -220,9 +261,19 @@ impl<'a> Rounds<'a> {
 
     /// Delivers the contribution, waits for the mean, and takes the step that all workers take alike.
     fn synchronise(&mut self, round: &Round, weight: u32, loss: f64) -> Result<(CommitRecord, Event), TrainerError> {
-        let (input, output) = self.state.exchange_parts();
-        let samples = round.samples.clone();
-        let contribution = Contribution { round: round.round, input, output, weight, samples, loss, deadline: self.deadline };
+        let (input, output, residual) = self.state.exchange_parts();
+        let contribution = Contribution {
+            round: round.round,
+            input,
+            output,
+            weight,
+            samples: round.samples.clone(),
+            loss,
+            deadline: self.deadline,
+            codec: self.job.codec(),
+            group_size: self.job.spec.reduction.group_size,
+            residual,
+        };
         let (record, payload_bytes, wire_bytes) = loop {
             match self.session.all_reduce(&contribution)? {
                 Outcome::Committed { record, payload_bytes, wire_bytes, .. } => {
@@ -234,6 +285,7 @@ impl<'a> Rounds<'a> {
         };
         self.take_mean()?;
         self.committed = record.round;
+        self.new = false;
         let delivered = |range: &SampleRange| [range.start, range.end];
         let committed: Vec<[u64; 2]> = record
             .contributions

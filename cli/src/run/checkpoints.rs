@@ -1,0 +1,164 @@
+//! The checkpoints of a run, before its first process starts: where they go, and which one it goes on from.
+
+use std::path::Path;
+
+use atoll_checkpoint::error::{Kind, StoreError};
+use atoll_checkpoint::folder::Found;
+use atoll_checkpoint::manifest::{Manifest, Origin};
+use atoll_checkpoint::publish::Claim;
+use atoll_checkpoint::{Folder, Location};
+use atoll_collective::v1::CommitRecord;
+use atoll_crds::RunFile;
+use atoll_crds::spec::Checkpoint;
+use atoll_sidecar::Keeping;
+use atoll_trainer::process::{Resume, vectors};
+use indicatif::{ProgressBar, ProgressStyle};
+use prost::Message;
+
+use crate::{Ending, say};
+
+/// What a run does with checkpoints.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Checkpoints {
+    /// Where they go.
+    pub(crate) keeping: Option<Keeping>,
+    /// The one that it goes on from.
+    pub(crate) resume: Option<Resume>,
+    /// Newer ones that were passed over, and why.
+    pub(crate) skipped: Vec<(String, String)>,
+}
+
+/// The field that names the folder.
+const URI: &str = "spec.checkpoint.uri";
+
+/// Finds the checkpoint to go on from, and takes a number for what follows it.
+pub(crate) async fn prepare(
+    file: &RunFile,
+    base: &Path,
+    resume: bool,
+    parameters: u64,
+    silent: bool,
+) -> Result<Checkpoints, Ending> {
+    let Some(spec) = &file.spec.checkpoint else {
+        let help = "give spec.checkpoint.uri, where this run keeps its checkpoints";
+        let none = || Ending::bad_input(&file.problem("spec", "--resume: the run keeps no checkpoints", help));
+        return if resume { Err(none()) } else { Ok(Checkpoints::default()) };
+    };
+    let location = location(spec, &spec.uri, base);
+    let folder = location.open().map_err(|error| Ending::bad_input(&file.problem(URI, error.to_string(), HELP)))?;
+    let trouble = |error: StoreError| unusable(file, URI, &error);
+    let newest = folder.newest().await.map_err(trouble)?;
+    let (found, from) = match (&spec.resume_from, newest) {
+        (_, Some(newest)) if !resume => {
+            let message = format!("{} holds checkpoints of an earlier run, the newest of round {}", location.uri, newest.round);
+            return Err(Ending::bad_input(&file.problem(URI, message, "give --resume to go on from it, or another folder")));
+        }
+        (Some(other), None) => {
+            let location = self::location(spec, other, base);
+            let field = "spec.checkpoint.resumeFrom";
+            let open = location.open().map_err(|error| Ending::bad_input(&file.problem(field, error.to_string(), HELP)))?;
+            let found = search(&open, silent).await.map_err(|error| unusable(file, field, &error))?;
+            if found.manifest.is_none() {
+                let message = nothing_whole(other, &found);
+                return Err(Ending::bad_input(&file.problem(field, message, "give a folder with a checkpoint that is whole")));
+            }
+            (found, location)
+        }
+        (None, None) => {
+            if resume {
+                say(&format!("no checkpoint in {} yet: the run begins", location.uri));
+            }
+            (Found { manifest: None, skipped: Vec::new() }, location.clone())
+        }
+        (_, Some(_)) => (search(&folder, silent).await.map_err(trouble)?, location.clone()),
+    };
+    if found.manifest.is_none() && !found.skipped.is_empty() {
+        return Err(Ending::Failed(nothing_whole(&location.uri, &found)));
+    }
+    let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, parameters)).transpose()?;
+    let keeping = keeping(file, spec, location, &folder, newest.map_or(0, |newest| newest.lineage), resume.as_ref()).await?;
+    let skipped = found.skipped.into_iter().map(|(place, why)| (place.to_string(), why.to_string())).collect();
+    Ok(Checkpoints { keeping: Some(keeping), resume, skipped })
+}
+
+const HELP: &str = "give a folder, or an address as in s3://BUCKET/PREFIX";
+
+fn location(spec: &Checkpoint, uri: &str, base: &Path) -> Location {
+    Location {
+        endpoint: spec.endpoint.clone(),
+        region: spec.region.clone(),
+        path_style: spec.path_style,
+        most_mbps: spec.max_mbps,
+        ..Location::at(uri, base.to_owned())
+    }
+}
+
+/// A store that refuses is the user's to correct; one that fails may be well again soon.
+fn unusable(file: &RunFile, field: &str, error: &StoreError) -> Ending {
+    match error.kind {
+        Kind::Unreachable | Kind::Failing | Kind::Other | Kind::Full => Ending::Failed(error.to_string()),
+        _ => Ending::bad_input(&file.problem(field, error.to_string(), "the run keeps its checkpoints there")),
+    }
+}
+
+fn nothing_whole(uri: &str, found: &Found) -> String {
+    let mut message = format!("no checkpoint in {uri} is whole");
+    for (place, why) in &found.skipped {
+        message += &format!("\n  {place}: {why}");
+    }
+    message
+}
+
+/// The newest whole checkpoint; a bar shows how much of it was read.
+async fn search(folder: &Folder, silent: bool) -> Result<Found, StoreError> {
+    let bar = if silent { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    if let Ok(style) = ProgressStyle::with_template("checking the checkpoint {bar:30} {bytes} of {total_bytes}") {
+        bar.set_style(style);
+    }
+    let found = folder.newest_whole(|checked, total| {
+        bar.set_length(total);
+        bar.set_position(checked);
+    });
+    let found = found.await;
+    bar.finish_and_clear();
+    found
+}
+
+/// Checks that the run can go on from a checkpoint.
+fn resumed(file: &RunFile, manifest: Manifest, from: Location, own: &Location, parameters: u64) -> Result<Resume, Ending> {
+    let refused = |message: String, help: &str| Ending::bad_input(&file.problem(URI, message, help));
+    let place = manifest.place;
+    if from == *own && manifest.run != file.name {
+        let message = format!("the checkpoints in {} are of run {}", from.uri, manifest.run);
+        return Err(refused(message, "give another folder, and this one as spec.checkpoint.resumeFrom to begin from it"));
+    }
+    let bytes: Option<Vec<u8>> = (0..manifest.record.len() / 2)
+        .map(|index| manifest.record.get(2 * index..2 * index + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
+        .collect();
+    let committed = bytes.and_then(|bytes| CommitRecord::decode(&bytes[..]).ok()).filter(|record| record.round == place.round);
+    let Some(committed) = committed else {
+        return Err(refused(format!("checkpoint {place} has no record of its round"), "an older checkpoint may be whole"));
+    };
+    let resume = Resume { location: from, manifest, committed };
+    let checked = resume.check(&vectors(&file.spec), parameters);
+    checked.map_err(|error| {
+        refused(format!("checkpoint {place}: {error}"), "give the model, method, optimizer and codec that it was made with")
+    })?;
+    Ok(resume)
+}
+
+/// Takes the number of a new history in the folder, which also shows that it can be written to.
+async fn keeping(
+    file: &RunFile,
+    spec: &Checkpoint,
+    location: Location,
+    folder: &Folder,
+    newest: u64,
+    resume: Option<&Resume>,
+) -> Result<Keeping, Ending> {
+    let from = resume.map(|resume| Origin { uri: resume.location.uri.clone(), place: resume.manifest.place });
+    let nonce = crate::supervision::token().map_err(|error| Ending::failed(&error))?;
+    let claim = Claim { run: file.name.clone(), nonce, from: from.clone() };
+    let lineage = folder.claim(newest, &claim).await.map_err(|error| unusable(file, URI, &error))?;
+    Ok(Keeping { location, lineage, from, seed: file.spec.seed, keep: spec.keep as usize, keep_every: spec.keep_every })
+}

@@ -1,0 +1,99 @@
+//! The coordinator's part of a checkpoint: its manifest, and what is removed after it.
+
+use std::collections::BTreeMap;
+
+use atoll_checkpoint::manifest::{Manifest, PrivateState, VERSION};
+use atoll_checkpoint::share::{Share, assemble};
+use atoll_checkpoint::sweep::Sweeper;
+use atoll_checkpoint::{Folder, Place};
+use atoll_collective::coordinator::Complete;
+use atoll_collective::v1::CommitRecord;
+use prost::Message;
+
+use super::Keeping;
+use crate::report::Reporter;
+
+pub(super) struct Publisher {
+    run: String,
+    keeping: Keeping,
+    folder: Folder,
+    sweeper: Sweeper,
+    /// The last one that this process published.
+    last: Option<Manifest>,
+    report: Reporter,
+}
+
+impl Publisher {
+    pub(super) fn new(run: &str, name: &str, keeping: Keeping, folder: Folder, report: Reporter) -> Self {
+        let sweeper = Sweeper::new(folder.clone(), name);
+        Self { run: run.to_owned(), keeping, folder, sweeper, last: None, report }
+    }
+
+    /// Publishes, then removes what is kept no longer; what cannot be removed is no fault of the checkpoint.
+    pub(super) async fn publish(&mut self, complete: Complete) -> Result<(), String> {
+        let manifest = self.manifest(&complete)?;
+        self.folder.publish(&manifest).await.map_err(|error| error.to_string())?;
+        self.last = Some(manifest);
+        match self.sweeper.sweep(&self.keeping.retention()).await {
+            Ok(swept) if swept.checkpoints.is_empty() && swept.shards.is_empty() => {}
+            Ok(swept) => self.report.swept(complete.committed.round, &swept),
+            Err(error) => self.report.not_swept(complete.committed.round, &error),
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, complete: &Complete) -> Result<Manifest, String> {
+        let Complete { committed, record, shares } = complete;
+        let read = |(slot, share): (&u32, &Vec<u8>)| {
+            serde_json::from_slice::<Share>(share).map_err(|error| format!("the share of slot {slot} cannot be read: {error}"))
+        };
+        let shares = shares.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        let whole = assemble(shares).map_err(|error| error.to_string())?;
+        let place = Place { lineage: self.keeping.lineage, term: record.term, epoch: record.epoch, round: committed.round };
+        let members = record.members.iter().map(|member| member.slot);
+        let private = with_late(whole.private, self.last.as_ref(), members);
+        Ok(Manifest {
+            version: VERSION,
+            written_by: concat!("atoll ", env!("CARGO_PKG_VERSION")).to_owned(),
+            run: self.run.clone(),
+            place,
+            from: self.keeping.from.clone(),
+            step: whole.steps,
+            tokens: samples(committed) * whole.tokens_per_sample,
+            loss: loss(committed),
+            seed: self.keeping.seed,
+            record: committed.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect(),
+            replicated: whole.replicated,
+            private,
+            files: whole.files,
+        })
+    }
+}
+
+/// The private state of `members`; of one whose upload did not come, that of the last checkpoint, if it came then.
+fn with_late(private: Vec<PrivateState>, last: Option<&Manifest>, members: impl Iterator<Item = u32>) -> Vec<PrivateState> {
+    let mut by_slot: BTreeMap<u32, PrivateState> = private.into_iter().map(|state| (state.slot, state)).collect();
+    for slot in members {
+        let late =
+            |last: &Manifest| last.private.iter().find(|state| state.slot == slot && state.round == last.place.round).cloned();
+        if !by_slot.contains_key(&slot)
+            && let Some(state) = last.and_then(late)
+        {
+            by_slot.insert(slot, state);
+        }
+    }
+    by_slot.into_values().collect()
+}
+
+/// Samples behind all committed rounds.
+fn samples(record: &CommitRecord) -> u64 {
+    let ledger = record.ledger.clone().unwrap_or_default();
+    ledger.next - ledger.holes.iter().map(|hole| hole.end - hole.start).sum::<u64>()
+}
+
+/// Mean loss of the round, by weight; 0 where nothing of it counts.
+fn loss(record: &CommitRecord) -> f64 {
+    let weights: f64 = record.contributions.iter().map(|given| f64::from(given.weight)).sum();
+    let sum: f64 = record.contributions.iter().map(|given| given.loss * f64::from(given.weight)).sum();
+    if weights > 0.0 && (sum / weights).is_finite() { sum / weights } else { 0.0 }
+}

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::Place;
 use crate::collect::{condemned, doomed};
 use crate::error::{Kind, StoreError};
-use crate::folder::{CONDEMNED, Folder, INTENTS, SHARDS, manifest_name, shard_name, shard_of};
+use crate::folder::{CONDEMNED, Folder, INTENTS, manifest_name, shard_name};
 use crate::intent::Intent;
 use crate::retention::Retention;
 use crate::shard::ShardName;
@@ -141,7 +141,6 @@ impl Sweeper {
     }
 
     async fn stored(&self) -> Result<BTreeSet<ShardName>, StoreError> {
-        let listed = self.folder.store().list(SHARDS, None).await?;
-        Ok(listed.iter().filter_map(|listed| shard_of(&listed.name)).collect())
+        Ok(self.folder.stored().await?.into_keys().collect())
     }
 }

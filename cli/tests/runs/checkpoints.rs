@@ -185,7 +185,9 @@ fn when_nobody_is_left_all_of_it_begins_again_from_the_newest_checkpoint() {
         let mut run = laboratory.start(&arguments);
         laboratory.wait_for(|event| event["event"] == "Checkpointed" && event["round"].as_u64() >= Some(3));
         let lost = ["w0", "w1"].map(|worker| laboratory.pid(worker, process));
-        lost.into_iter().for_each(|pid| signal(pid, Signal::KILL));
+        for pid in lost {
+            signal(pid, Signal::KILL);
+        }
         assert_eq!(code(&mut run), Some(0), "{process}");
         let events = laboratory.events();
         let from = event(&events, "Resumed").unwrap()["round"].as_u64().unwrap();

@@ -57,7 +57,7 @@ fn published(actions: &[Action]) -> Option<Complete> {
     })
 }
 
-fn told<'a>(actions: &'a [Action], to: u32) -> impl Iterator<Item = &'a coordinator_message::Body> {
+fn told(actions: &[Action], to: u32) -> impl Iterator<Item = &coordinator_message::Body> {
     actions.iter().filter_map(move |action| match action {
         Action::Send { slot, message } if *slot == to => message.body.as_ref(),
         _ => None,

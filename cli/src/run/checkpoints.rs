@@ -29,6 +29,13 @@ pub(crate) struct Checkpoints {
     pub(crate) skipped: Vec<(String, String)>,
 }
 
+impl Checkpoints {
+    /// The last round of the checkpoint that it goes on from, and the inner steps by then.
+    pub(crate) fn after(&self) -> (u64, u64) {
+        self.resume.as_ref().map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step))
+    }
+}
+
 /// The field that names the folder.
 const URI: &str = "spec.checkpoint.uri";
 

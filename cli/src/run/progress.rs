@@ -104,7 +104,7 @@ impl Progress {
     }
 
     /// The run begins again after an earlier round: what came after it is forgotten.
-    pub(crate) fn rewind(&mut self, round: u64, step: u64) {
+    pub(crate) fn rewind(&mut self, (round, step): (u64, u64)) {
         (self.round, self.step, self.computed) = (round, step, (0, 0));
         self.curve.retain(|of, _| *of <= step);
         for worker in self.workers.values_mut() {

@@ -198,3 +198,21 @@ fn when_nobody_is_left_all_of_it_begins_again_from_the_newest_checkpoint() {
         laboratory.assert_nothing_is_left();
     }
 }
+
+#[test]
+fn the_last_round_is_kept_whatever_is_due_and_a_longer_run_goes_on_from_it() {
+    let laboratory = Laboratory::new(DILOCO, 65);
+    let keeps = "checkpoint={uri: kept, everyRounds: 5}";
+    assert!(laboratory.run(&["--set", keeps]).status.success());
+    let kept = |laboratory: &Laboratory| -> Vec<u64> {
+        let events = laboratory.events();
+        events.iter().filter(|event| event["event"] == "Checkpointed").map(|event| event["round"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(kept(&laboratory), [5, 7]);
+    fs::rename(laboratory.out(), laboratory.path().join("short")).unwrap();
+    let report = resumed(&laboratory, &["--set", keeps, "--set", "stop.steps=90"]);
+    assert_eq!((report["steps"].as_u64(), kept(&laboratory)), (Some(90), vec![10]));
+    fs::rename(laboratory.out(), laboratory.path().join("long")).unwrap();
+    let report = resumed(&laboratory, &["--set", keeps, "--set", "stop.steps=90"]);
+    assert_eq!((report["state"].as_str(), report["steps"].as_u64()), (Some("Complete"), Some(90)), "there is nothing left to do");
+}

@@ -152,6 +152,8 @@ struct Supervisor<'a> {
     saved: bool,
     /// Slots and incarnations of the sidecars that alone may know the newest round, where nobody else does.
     knew_newest: Option<Vec<(u32, u64)>>,
+    /// Rounds in the checkpoint that is being written.
+    writing: Option<u64>,
     /// Times that all of it began again from a checkpoint.
     restored: u32,
 }
@@ -207,10 +209,7 @@ impl<'a> Supervisor<'a> {
         let (teller, told) = mpsc::channel(4096);
         Ok(Self {
             processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
-            progress: Progress::resumed(
-                (0..workers.target).map(name),
-                resume.map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step)),
-            ),
+            progress: Progress::resumed((0..workers.target).map(name), ready.checkpoints.after()),
             workers: (0..workers.target).map(|_| Worker::default()).collect(),
             view: View::new(arguments.json, file.spec.stop.steps),
             started: Instant::now(),
@@ -220,6 +219,7 @@ impl<'a> Supervisor<'a> {
             held_out_loss: None,
             saved: false,
             knew_newest: None,
+            writing: None,
             restored: 0,
             checkpoints: ready.checkpoints.clone(),
             ready,
@@ -258,7 +258,7 @@ impl<'a> Supervisor<'a> {
                     return Ok(outcome);
                 }
                 tokio::select! {
-                    outcome = self.save() => return outcome,
+                    outcome = self.end() => return outcome,
                     () = interrupts.next() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
                 }
             }
@@ -268,6 +268,13 @@ impl<'a> Supervisor<'a> {
     /// The last round of the checkpoint that it goes on from; whoever has no state reads that one.
     fn resumed_round(&self) -> u64 {
         self.settings.resumed.as_ref().map_or(0, |record| record.round)
+    }
+
+    /// What is left to do once all have trained to the end.
+    async fn end(&mut self) -> Result<Outcome> {
+        let outcome = self.save().await?;
+        self.last_checkpoint().await?;
+        Ok(outcome)
     }
 
     fn interrupted(&self) -> Outcome {
@@ -340,6 +347,7 @@ impl<'a> Supervisor<'a> {
             tokens: self.ready.tokens(),
             base: self.ready.base.clone(),
             spec: self.file.spec.clone(),
+            after: self.checkpoints.after(),
             // Whoever has the newest state gives it; only where nobody has any is it read again.
             resume: self.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
         }
@@ -371,6 +379,8 @@ impl<'a> Supervisor<'a> {
                         self.knew_newest = serde_json::from_value(absent).ok();
                     }
                     "Evicted" | "Detached" => self.lost_while_saving(&event.worker),
+                    "CheckpointStarted" => self.writing = event.round,
+                    "Checkpointed" | "CheckpointFailed" if self.writing == event.round => self.writing = None,
                     "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
                         self.saved = true;

@@ -23,15 +23,14 @@ impl Supervisor<'_> {
         self.log(&Event::now("", "StateLost").with("reason", why))?;
         let parameters = self.ready.parameters();
         self.checkpoints = checkpoints::again(self.file, &keeping, parameters).await?;
-        let resume = self.checkpoints.resume.as_ref();
-        let (round, step) = resume.map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step));
-        self.progress.rewind(round, step);
-        self.settings = settings(self.file, resume);
+        self.progress.rewind(self.checkpoints.after());
+        self.settings = settings(self.file, self.checkpoints.resume.as_ref());
         self.arbiter = ArbiterService::new(self.settings.liveness, self.wanted);
         let identity = self.authority.identity(ARBITER)?;
         self.serving = self.arbiter.serve(&self.file.name, loopback(0), &self.token, Some(&identity)).await?;
         self.ready.sockets.renew()?;
         self.knew_newest = None;
+        self.writing = None;
         self.first_finished = None;
         for worker in &mut self.workers {
             let Worker { sidecar_starts, trainer_starts, failed, .. } = std::mem::take(worker);

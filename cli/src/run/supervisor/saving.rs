@@ -1,10 +1,15 @@
 //! The end of a run that is complete: one of its trainers evaluates and writes the model.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
 use super::{ANSWER, Outcome, SAVING, Supervisor};
 use crate::run::report::State;
+
+/// How long the checkpoint of the last round is waited for.
+const CHECKPOINT: Duration = Duration::from_mins(10);
 
 impl Supervisor<'_> {
     /// Has one of the finished trainers evaluate and write the model.
@@ -37,6 +42,18 @@ impl Supervisor<'_> {
             self.remove_partial();
         }
         bail!("no trainer could write the model; see {}", self.output.path().join("logs").display())
+    }
+
+    /// Waits for the checkpoint that is being written, if there is one.
+    pub(super) async fn last_checkpoint(&mut self) -> Result<()> {
+        let until = tokio::time::Instant::now() + CHECKPOINT;
+        while self.writing.is_some() && self.workers.iter().any(|worker| worker.sidecar.is_some()) {
+            match tokio::time::timeout_at(until, self.told.recv()).await {
+                Ok(Some(told)) => self.hear(told).await?,
+                _ => break,
+            }
+        }
+        Ok(())
     }
 
     /// Where the model is written before it is whole.

@@ -124,7 +124,9 @@ impl<'a> Rounds<'a> {
 
     /// Inner steps in all committed rounds.
     fn steps(&self) -> u64 {
-        (self.committed * u64::from(self.method.inner_steps())).min(self.job.spec.stop.steps)
+        let (round, step) = self.job.after;
+        let since = self.committed.saturating_sub(round) * u64::from(self.method.inner_steps());
+        (step + since).min(self.job.spec.stop.steps)
     }
 
     /// Inner steps of the next round; the last may be shorter.
@@ -144,7 +146,25 @@ impl<'a> Rounds<'a> {
                 result => result?,
             }
         }
+        self.keep_last()
+    }
+
+    /// Has a checkpoint made of the last round, where the run keeps any.
+    fn keep_last(&mut self) -> Result<(), TrainerError> {
+        while self.job.spec.checkpoint.is_some() {
+            match self.session.keep_last(self.committed + 1, &self.tensors()) {
+                Ok(_) => break,
+                Err(SdkError::Again(reason)) => tracing::warn!(reason, "the last round is kept once more"),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
+    }
+
+    /// The state as the session knows it.
+    fn tensors(&self) -> atoll_sdk::State {
+        let context = u64::from(self.corpus.split().context_length().get());
+        self.state.tensors(self.moments_seen, self.steps(), context)
     }
 
     pub(super) fn finish(&mut self) -> Finished {
@@ -158,9 +178,7 @@ impl<'a> Rounds<'a> {
     fn round(&mut self) -> Result<(), TrainerError> {
         let waiting = Instant::now();
         let wanted = self.next_steps() * self.gradients.positions() as u64;
-        let context = u64::from(self.corpus.split().context_length().get());
-        let state = self.state.tensors(self.moments_seen, self.steps(), context);
-        let round = self.session.begin_round(self.committed + 1, &state, wanted)?;
+        let round = self.session.begin_round(self.committed + 1, &self.tensors(), wanted)?;
         if round.synchronised {
             self.committed = round.round - 1;
             self.model.load_from(self.state.start()?)?;

@@ -94,6 +94,8 @@ pub(crate) struct Progress {
     pub(crate) curve: BTreeMap<u64, Point>,
     /// Positions of the permutation that were committed.
     pub(crate) samples: u64,
+    /// The position after the last of them.
+    pub(crate) samples_end: u64,
     pub(crate) aborts: BTreeMap<String, u64>,
 }
 
@@ -187,6 +189,8 @@ impl Progress {
         let Some(round) = event.round.filter(|round| *round > self.round) else { return };
         self.round = round;
         let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
+        let ends = |range: &serde_json::Value| range.get(1).and_then(serde_json::Value::as_u64);
+        self.samples_end = ranges.into_iter().flatten().filter_map(ends).fold(self.samples_end, u64::max);
         self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
         if self.computed.0 == round {
             self.step = self.computed.1;

@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::laboratory::{Laboratory, code, signal};
 use crate::training::hashes;
 
-const DILOCO: &str = "{diLoCo: {innerSteps: 10, outerLearningRate: 0.7, outerMomentum: 0.5}}";
-const FOLDER: &str = "checkpoint={uri: kept, everyRounds: 1, keep: 3}";
+pub(crate) const DILOCO: &str = "{diLoCo: {innerSteps: 10, outerLearningRate: 0.7, outerMomentum: 0.5}}";
+pub(crate) const FOLDER: &str = "checkpoint={uri: kept, everyRounds: 1, keep: 3}";
 /// All take part in every round, or none does.
 const FULL: &str = "rounds.quorum.min=2";
 const STEPS: u32 = 300;
 
-fn event<'a>(events: &'a [Value], name: &str) -> Option<&'a Value> {
+pub(crate) fn event<'a>(events: &'a [Value], name: &str) -> Option<&'a Value> {
     events.iter().find(|event| event["event"] == name)
 }
 

@@ -1,8 +1,10 @@
 //! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
 
+mod diverging;
 mod restoring;
 mod saving;
 
+use diverging::Diverged;
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -83,7 +85,7 @@ struct Outcome {
     state: State,
     failure: Option<String>,
     held_out_loss: Option<f64>,
-    /// Nobody is left who holds the newest state: a checkpoint may.
+    /// Nobody is left who holds the newest state, or nobody wants it: a checkpoint may have a better one.
     state_is_lost: bool,
 }
 
@@ -154,6 +156,8 @@ struct Supervisor<'a> {
     knew_newest: Option<Vec<(u32, u64)>>,
     /// Rounds in the checkpoint that is being written.
     writing: Option<u64>,
+    /// A worker's training diverged, and the policy is not to skip its round.
+    diverged: Option<Diverged>,
     /// Times that all of it began again from a checkpoint.
     restored: u32,
 }
@@ -220,6 +224,7 @@ impl<'a> Supervisor<'a> {
             saved: false,
             knew_newest: None,
             writing: None,
+            diverged: None,
             restored: 0,
             checkpoints: ready.checkpoints.clone(),
             ready,
@@ -381,6 +386,7 @@ impl<'a> Supervisor<'a> {
                     "Evicted" | "Detached" => self.lost_while_saving(&event.worker),
                     "CheckpointStarted" => self.writing = event.round,
                     "Checkpointed" | "CheckpointFailed" if self.writing == event.round => self.writing = None,
+                    "Diverged" => self.diverged = self.diverged.take().or_else(|| Diverged::of(&event)),
                     "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
                         self.saved = true;
@@ -443,6 +449,9 @@ impl<'a> Supervisor<'a> {
 
     /// Whether the training is over, and how.
     fn verdict(&self) -> Option<Outcome> {
+        if let Some(diverged) = &self.diverged {
+            return Some(diverged.outcome());
+        }
         let record = self.arbiter.record();
         let able = self.workers.iter().filter(|worker| worker.failed.is_none()).count();
         if let Some(first) = self.first_finished {

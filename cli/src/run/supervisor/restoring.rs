@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use atoll_collective::v1::Ledger;
 use atoll_sdk::events::Event;
 use atoll_sidecar::ARBITER;
 
@@ -23,6 +24,14 @@ impl Supervisor<'_> {
         self.log(&Event::now("", "StateLost").with("reason", why))?;
         let parameters = self.ready.parameters();
         self.checkpoints = checkpoints::again(self.file, &keeping, parameters).await?;
+        let diverged = self.diverged.take();
+        if let Some(diverged) = &diverged {
+            let Some(resume) = &mut self.checkpoints.resume else { return Ok(false) };
+            // The samples that led there are not trained on again.
+            let reached = diverged.samples_end.max(self.progress.samples_end);
+            let ledger = resume.committed.ledger.clone().unwrap_or_default();
+            resume.committed.ledger = Some(Ledger { next: ledger.next.max(reached), holes: Vec::new() });
+        }
         self.progress.rewind(self.checkpoints.after());
         self.settings = settings(self.file, self.checkpoints.resume.as_ref());
         self.arbiter = ArbiterService::new(self.settings.liveness, self.wanted);
@@ -34,6 +43,8 @@ impl Supervisor<'_> {
         self.first_finished = None;
         for worker in &mut self.workers {
             let Worker { sidecar_starts, trainer_starts, failed, .. } = std::mem::take(worker);
+            // Who ended because it diverged may go on.
+            let failed = failed.filter(|_| diverged.is_none());
             *worker = Worker { sidecar_starts, trainer_starts, failed, ..Worker::default() };
         }
         // What the ended processes still had to say is of a run that is over.

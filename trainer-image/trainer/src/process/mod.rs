@@ -3,6 +3,7 @@
 //! Standard output carries the events of the run, one JSON object per line. When the last round is done the process waits
 //! for commands on standard input: `save FOLDER` evaluates the model and writes it, the end of input ends the process.
 
+mod divergence;
 mod error;
 mod job;
 mod restore;

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use atoll_crds::spec::DivergencePolicy;
 use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
 use atoll_sdk::events::Event;
 use atoll_sdk::{Coding, CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
 
+use super::divergence::{Sighting, Watch};
 use super::job::vectors;
 use super::restore::{Private, restore};
 use super::state::State;
@@ -36,6 +38,8 @@ pub(super) struct Rounds<'a> {
     moments_seen: u64,
     /// They are not its own yet.
     new: bool,
+    /// Looks for divergence, where the run has a policy for it.
+    watch: Option<Watch>,
     /// Samples of this worker that were committed.
     samples: u64,
     deadline: Duration,
@@ -77,6 +81,7 @@ impl<'a> Rounds<'a> {
             committed: 0,
             moments_seen: 0,
             new: true,
+            watch: job.spec.divergence.clone().map(Watch::new),
             samples: 0,
             job,
         };
@@ -199,7 +204,7 @@ impl<'a> Rounds<'a> {
         }
         let weight = self.weight(&round);
         let computing = Instant::now();
-        let loss = self.compute(&positions)?;
+        let loss = self.compute_watched(&round, &positions)?;
         let seconds = computing.elapsed().as_secs_f64();
         let tokens = positions.len() as u64 * u64::from(self.corpus.split().context_length().get());
         let before = self.steps();
@@ -221,6 +226,43 @@ impl<'a> Rounds<'a> {
         let resumed = self.job.resume.is_some();
         let new = self.new && (round.synchronised || resumed) && self.state.has_moments();
         weight(new, &round.samples)
+    }
+
+    /// The same, doing what the run's policy says where training diverges.
+    fn compute_watched(&mut self, round: &Round, positions: &[u64]) -> Result<f64, TrainerError> {
+        let before = match &self.watch {
+            Some(_) => (self.state.moments()?.0.to_vec(), self.state.moments()?.1.to_vec(), self.moments_seen),
+            None => return self.compute(positions),
+        };
+        let (loss, failure) = match self.compute(positions) {
+            Err(failure @ TrainerError::Diverged { loss, .. }) => (f64::from(loss), Some(failure)),
+            Err(failure @ TrainerError::NotFinite { .. }) => (f64::NAN, Some(failure)),
+            result => (result?, None),
+        };
+        if positions.is_empty() {
+            return Ok(loss);
+        }
+        let Some(watch) = &mut self.watch else { return Ok(loss) };
+        let policy = watch.spec().policy;
+        let Some(Sighting { loss, mean }) = watch.take(loss) else { return Ok(loss) };
+        let factor = watch.spec().spike_factor;
+        let end = round.samples.iter().map(|range| range.end).max();
+        let event = self.event("Diverged", round.round, self.steps() + self.next_steps(), 0.0).with("loss", loss.to_string());
+        event.with("mean", mean).with("spikeFactor", factor).with("policy", format!("{policy:?}")).with("samplesEnd", end).emit();
+        if policy != DivergencePolicy::SkipRound {
+            return Err(failure.unwrap_or(TrainerError::Leapt {
+                step: self.steps() + self.next_steps(),
+                loss,
+                mean: mean.unwrap_or(loss),
+            }));
+        }
+        let (first, second) = self.state.moments()?;
+        first.copy_from_slice(&before.0);
+        second.copy_from_slice(&before.1);
+        self.moments_seen = before.2;
+        self.state.contribution()?.fill(0.0);
+        self.model.load_from(self.state.start()?)?;
+        Ok(if loss.is_finite() { loss } else { mean.unwrap_or(0.0) })
     }
 
     /// Trains on `positions` and leaves the contribution in its region, zeros where there are none; returns the mean loss.

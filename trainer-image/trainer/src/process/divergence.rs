@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn a_leap_is_seen_and_does_not_hide_the_next_one() {
         let mut watch = watch();
-        [2.0, 2.0, 2.0].map(|loss| assert_eq!(watch.take(loss), None));
+        assert!([2.0; 3].iter().all(|loss| watch.take(*loss).is_none()));
         for loss in [3.1, 9.0] {
             assert_eq!(watch.take(loss), Some(Sighting { loss, mean: Some(2.0) }));
         }

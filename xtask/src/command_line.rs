@@ -136,6 +136,12 @@ pub(crate) enum BenchTask {
         #[arg(long)]
         quick: bool,
     },
+    /// What checkpoints cost a run, and how fast a state is written and restored
+    Checkpoint {
+        /// A smaller state, and no runs
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 impl Task {
@@ -168,6 +174,7 @@ impl Task {
             Self::Reference(ReferenceTask::Trainer { steps }) => bench::trainer::reference(*steps),
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),
             Self::Bench(BenchTask::Collective { quick }) => bench::collective::perform(*quick),
+            Self::Bench(BenchTask::Checkpoint { quick }) => bench::checkpoint::perform(*quick),
             Self::Spin => {
                 load::spin();
                 Ok(Tally::default())

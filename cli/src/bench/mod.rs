@@ -1,5 +1,6 @@
 //! `atoll bench`: figures of this machine, each beside a reference measured in the same minutes.
 
+mod checkpoint;
 mod collective;
 mod trainer;
 
@@ -18,12 +19,15 @@ pub(crate) enum Bench {
     Collective(collective::Arguments),
     /// Repair a worker's state from one donor and from three, over shaped links: time, bytes, and the donors' operations
     State(collective::state::Arguments),
+    /// Write a state to a folder and restore it, beside a plain file: rates, and memory
+    Checkpoint(checkpoint::Arguments),
 }
 
 pub(crate) fn bench(what: &Bench) -> Ending {
     match what {
         Bench::Trainer(arguments) => trainer::bench(arguments),
         Bench::Collective(arguments) => collective::bench(arguments),
+        Bench::Checkpoint(arguments) => checkpoint::bench(arguments),
         Bench::State(arguments) => collective::state::bench(arguments),
     }
 }

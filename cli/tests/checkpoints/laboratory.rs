@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use atoll_checkpoint::folder::{manifest_name, shard_name};
 use atoll_checkpoint::manifest::{ElementType, Manifest, PrivateState, VERSION, Vector};
-use atoll_checkpoint::write::{Cut, ShardFile, Writer};
+use atoll_checkpoint::write::{Cut, Writer};
 use atoll_checkpoint::{Access, Address, Folder, Place, Store};
 use atoll_test_store::{BUCKET, KEY, Server};
 use serde_json::Value;
@@ -156,8 +156,8 @@ impl Laboratory {
 }
 
 async fn written(writer: &Writer, cut: &Cut) -> Vector {
-    let files: Vec<_> = cut.pieces().into_iter().map(|values| ShardFile::new(cut.element_type, values)).collect();
-    cut.vector(writer.write(&files).await.unwrap())
+    let values = cut.pieces().into_iter().map(|values| (cut.element_type, values)).collect();
+    cut.vector(writer.write(values).await.unwrap())
 }
 
 pub(crate) fn place(round: u64) -> Place {

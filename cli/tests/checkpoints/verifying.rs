@@ -1,7 +1,7 @@
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use atoll_checkpoint::write::{ShardFile, Writer};
+use atoll_checkpoint::write::Writer;
 use atoll_test_store::Verdict;
 use serde_json::json;
 
@@ -88,8 +88,8 @@ fn what_lies_beside_checkpoints_is_counted_and_no_error() {
         laboratory.three();
         let writer = Writer::new(laboratory.folder.clone(), "another");
         let values = cut("parameters", 77, 100).values;
-        let files = [ShardFile::new(atoll_checkpoint::manifest::ElementType::F32, values)];
-        laboratory.runtime.block_on(writer.write(&files)).unwrap();
+        let values = vec![(atoll_checkpoint::manifest::ElementType::F32, values)];
+        laboratory.runtime.block_on(writer.write(values)).unwrap();
         laboratory.runtime.block_on(laboratory.folder.store().put("condemned/somebody.json", &["[]".into()])).unwrap();
         let said = laboratory.done("verify", &[]).out;
         let expected = "beside them: 1 shard that no checkpoint names (472 bytes), 1 intent, 1 condemnation\n";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
 use crate::Place;
@@ -147,25 +147,47 @@ impl Folder {
     /// # Errors
     /// [`StoreError`]; [`Kind::Damaged`] where its bytes are others than were written.
     pub async fn values(&self, element_type: ElementType, piece: &Piece) -> Result<Bytes, StoreError> {
+        let values = BytesMut::new();
+        Ok(self.read(element_type, piece, values, |values, _, part| values.extend_from_slice(part)).await?.freeze())
+    }
+
+    /// Has the values of a piece put in their place, part by part: `put` is given each, and the number of its first byte among the
+    /// values. They are checked when the call returns, and not before.
+    ///
+    /// # Errors
+    /// As [`Folder::values`]: what was put in its place by then is nothing.
+    pub async fn place(
+        &self,
+        element_type: ElementType,
+        piece: &Piece,
+        put: impl FnMut(u64, &[u8]) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.read(element_type, piece, put, |put, at, part| put(at, part)).await.map(drop)
+    }
+
+    async fn read<S: Send + 'static>(
+        &self,
+        element_type: ElementType,
+        piece: &Piece,
+        sink: S,
+        put: fn(&mut S, u64, &[u8]),
+    ) -> Result<S, StoreError> {
         let name = shard_name(&piece.shard);
         let damaged = |detail: String| self.store.problem("read", &name, Kind::Damaged, detail);
-        let Some((mut bytes, _)) = self.store.get(&name, piece.bytes).await? else {
+        let header = shard::header(element_type, piece.elements);
+        let file = Reading { hasher: blake3::Hasher::new(), header, begins_alike: true, read: 0, sink, put };
+        let Some(file) = self.store.read(&name, piece.bytes, file, Reading::take).await? else {
             return Err(self.store.problem("read", &name, Kind::Missing, "a shard of the checkpoint"));
         };
-        if bytes.len() as u64 != piece.bytes {
-            return Err(damaged(format!("it has {} bytes, and {} were written", bytes.len(), piece.bytes)));
-        }
-        let hashed = bytes.clone();
-        let hash = tokio::task::spawn_blocking(move || blake3::hash(&hashed)).await;
-        let hash = hash.map_err(|error| self.store.problem("check", &name, Kind::Other, error.to_string()))?;
+        let hash = file.hasher.finalize();
         if hash.as_bytes() != piece.shard.hash() {
             return Err(damaged(format!("the hash of its bytes is {}", hash.to_hex())));
         }
-        let header = shard::header(element_type, piece.elements);
-        if !bytes.starts_with(&header) || (bytes.len() - header.len()) as u64 != piece.elements * element_type.size() {
+        let values = piece.elements * element_type.size();
+        if !file.begins_alike || file.read != file.header.len() as u64 + values {
             return Err(damaged(format!("it has no vector of {} elements of {element_type:?}", piece.elements)));
         }
-        Ok(bytes.split_off(header.len()))
+        Ok(file.sink)
     }
 
     /// The newest checkpoint that can be restored: whose manifest and shards are all whole. Newer ones are skipped, and told.
@@ -281,6 +303,30 @@ fn claims(manifest: &Manifest) -> impl Iterator<Item = Claim<'_>> {
             elements: *elements,
         })
     })
+}
+
+/// A shard's file, of which some has been read.
+struct Reading<S> {
+    hasher: blake3::Hasher,
+    /// As it must be.
+    header: Vec<u8>,
+    begins_alike: bool,
+    read: u64,
+    sink: S,
+    put: fn(&mut S, u64, &[u8]),
+}
+
+impl<S> Reading<S> {
+    fn take(&mut self, part: &[u8]) {
+        self.hasher.update(part);
+        let known = self.header.get(self.read as usize..).unwrap_or_default();
+        let (head, values) = part.split_at(known.len().min(part.len()));
+        self.begins_alike &= known.starts_with(head);
+        self.read += part.len() as u64;
+        if !values.is_empty() {
+            (self.put)(&mut self.sink, self.read - (self.header.len() + values.len()) as u64, values);
+        }
+    }
 }
 
 /// Shards that are read or written at once: each takes its bytes of memory.

@@ -4,6 +4,7 @@
 //! more memory is taken than the caller allows. What is written is on the disk when a call returns.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +20,8 @@ use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    RetryConfig, UpdateVersion,
+    BackoffConfig, ClientOptions, Error, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
+    PutPayload, RetryConfig, UpdateVersion,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -31,6 +32,8 @@ use crate::error::{Kind, StoreError};
 
 /// Objects that are larger go in parts of so many bytes: what a broken connection has to repeat.
 const PART: usize = 8 << 20;
+/// Bytes of a file that are read at once.
+const BLOCK: usize = 1 << 20;
 /// Parts of one object that are under way at once.
 const PARTS_AT_ONCE: usize = 2;
 /// Longest time for one request.
@@ -171,6 +174,46 @@ impl Store {
         let bytes = found.bytes().await.map_err(|error| self.failed("read", name, &error))?;
         self.traffic.read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         Ok(Some((bytes, version)))
+    }
+
+    /// Reads an object of exactly this length, part by part: `take` is given each, in order, on a thread where it may take its time.
+    /// The sink is given back; none where there is no such object.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`Kind::Damaged`] where it has another length. Parts may have been taken by then.
+    pub(crate) async fn read<S: Send + 'static>(
+        &self,
+        name: &str,
+        length: u64,
+        mut sink: S,
+        take: fn(&mut S, &[u8]),
+    ) -> Result<Option<S>, StoreError> {
+        self.count();
+        let found = match self.inner.get(&self.path(name)).await {
+            Ok(found) => found,
+            Err(Error::NotFound { source, .. }) if !says_no_bucket(&source.to_string()) => return Ok(None),
+            Err(error) => return Err(self.failed("read", name, &error)),
+        };
+        let size = found.meta.size;
+        if size != length {
+            return Err(self.problem("read", name, Kind::Damaged, format!("it has {size} bytes, and {length} were written")));
+        }
+        self.traffic.read.fetch_add(size, Ordering::Relaxed);
+        let done = match found.payload {
+            GetResultPayload::File(file, _) => {
+                let read = move || read_file(file, length, |part| take(&mut sink, part)).map(|()| sink);
+                let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
+                read.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
+            }
+            GetResultPayload::Stream(mut parts) => loop {
+                match parts.try_next().await {
+                    Ok(Some(part)) => take(&mut sink, &part),
+                    Ok(None) => break Ok(sink),
+                    Err(error) => break Err(error),
+                }
+            },
+        };
+        done.map(Some).map_err(|error| self.failed("read", name, &error))
     }
 
     /// Length of an object; none where there is no such object.
@@ -354,6 +397,18 @@ impl Store {
 
 fn says_no_bucket(said: &str) -> bool {
     said.contains("NoSuchBucket") || said.contains("ContainerNotFound")
+}
+
+/// Reads so many bytes of a file in blocks, and no more.
+fn read_file(file: File, length: u64, mut take: impl FnMut(&[u8])) -> std::io::Result<()> {
+    let (mut file, mut block) = (file.take(length), vec![0; BLOCK]);
+    loop {
+        let read = file.read(&mut block)?;
+        if read == 0 {
+            return Ok(());
+        }
+        take(&block[..read]);
+    }
 }
 
 /// `content` in parts of [`PART`] bytes, without copying it.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
+use tokio::task::JoinHandle;
 
 use crate::error::{Kind, StoreError};
 use crate::folder::{AT_ONCE, CONDEMNED, Folder, INTENTS, shard_name};
@@ -12,6 +13,9 @@ use crate::intent::{Intent, usable_copy};
 use crate::manifest::{ElementType, LONGEST, Piece, Vector};
 use crate::shard::{self, ShardName};
 use crate::store::Store;
+
+/// Files that are hashed before any of them is written: a few hundred MiB.
+const HASHED_TOGETHER: usize = 4;
 
 /// The file of one shard, and its name.
 #[derive(Debug, Clone)]
@@ -57,23 +61,31 @@ impl Writer {
         Self { folder, name: format!("{INTENTS}/{name}.json") }
     }
 
-    /// Writes those of `files` that are not there yet, and says which pieces they are now, in their order.
+    /// Writes the files of these values that are not there yet, and says which pieces they are now, in their order. While some are
+    /// written the next are hashed.
     ///
     /// # Errors
     /// [`StoreError`]: what is written by then is removed by the next collection.
-    pub async fn write(&self, files: &[ShardFile]) -> Result<Vec<Piece>, StoreError> {
-        if files.is_empty() {
-            return Ok(Vec::new());
+    pub async fn write(&self, values: Vec<(ElementType, Bytes)>) -> Result<Vec<Piece>, StoreError> {
+        let (mut intended, mut pieces) = (BTreeSet::new(), Vec::with_capacity(values.len()));
+        let mut groups = values.chunks(HASHED_TOGETHER).map(<[_]>::to_vec);
+        let mut hashing = groups.next().map(hash);
+        while let Some(hashed) = hashing.take() {
+            let hashed = hashed.await;
+            hashing = groups.next().map(hash);
+            let files = hashed.map_err(|error| self.folder.store().problem("hash", "", Kind::Other, error.to_string()))?;
+            intended.extend(files.iter().map(|file| file.name));
+            pieces.extend(self.write_files(files, &intended).await?);
         }
-        let intent = Intent::new(files.iter().map(|file| file.name));
+        Ok(pieces)
+    }
+
+    async fn write_files(&self, files: Vec<ShardFile>, intended: &BTreeSet<ShardName>) -> Result<Vec<Piece>, StoreError> {
         let store = self.folder.store();
-        store.put(&self.name, &[encoded(&intent)]).await?;
+        store.put(&self.name, &[encoded(&Intent::new(intended.iter().copied()))]).await?;
         let condemned = read_all::<BTreeSet<ShardName>>(&self.folder, CONDEMNED, None).await?;
         let condemned = condemned.into_iter().flatten().collect();
-        let writes = files.iter().cloned().map(|file| {
-            let (store, shard) = (store.clone(), usable_copy(file.name, &condemned));
-            write_one(store, shard, file)
-        });
+        let writes = files.into_iter().map(|file| write_one(store.clone(), usable_copy(file.name, &condemned), file));
         let writes: Vec<_> = writes.collect();
         futures::stream::iter(writes).buffered(AT_ONCE).try_collect().await
     }
@@ -85,6 +97,11 @@ impl Writer {
     pub async fn end(&self) -> Result<(), StoreError> {
         self.folder.store().remove(&self.name).await
     }
+}
+
+fn hash(values: Vec<(ElementType, Bytes)>) -> JoinHandle<Vec<ShardFile>> {
+    let file = |(element_type, values)| ShardFile::new(element_type, values);
+    tokio::task::spawn_blocking(move || values.into_iter().map(file).collect())
 }
 
 async fn write_one(store: Store, shard: ShardName, file: ShardFile) -> Result<Piece, StoreError> {

@@ -20,7 +20,7 @@ mod reference;
 pub(crate) mod state;
 mod suite;
 mod theory;
-mod units;
+pub(crate) mod units;
 
 use std::path::PathBuf;
 

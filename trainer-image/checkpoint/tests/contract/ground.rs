@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use atoll_checkpoint::manifest::{ElementType, Manifest, VERSION};
-use atoll_checkpoint::write::{Cut, ShardFile, Writer};
+use atoll_checkpoint::write::{Cut, Writer};
 use atoll_checkpoint::{Access, Address, Folder, Place, Store};
 use atoll_test_store::{BUCKET, Server};
+use bytes::Bytes;
 use tempfile::TempDir;
 
 /// A folder of checkpoints that nobody else uses, and what keeps it.
@@ -70,14 +71,14 @@ pub(crate) fn cut(name: &str, seed: u64, count: usize) -> Cut {
     Cut { name: name.to_owned(), element_type: ElementType::F32, values: values.into() }
 }
 
-pub(crate) fn files(cuts: &[Cut]) -> Vec<ShardFile> {
-    cuts.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| ShardFile::new(cut.element_type, values))).collect()
+pub(crate) fn files(cuts: &[Cut]) -> Vec<(ElementType, Bytes)> {
+    cuts.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values))).collect()
 }
 
 /// Writes the shards of a checkpoint, and returns the manifest that would publish it.
 pub(crate) async fn written(folder: &Folder, place: Place, cuts: &[Cut]) -> Manifest {
     let writer = Writer::new(folder.clone(), &format!("writer-{place}"));
-    let mut pieces = writer.write(&files(cuts)).await.unwrap().into_iter();
+    let mut pieces = writer.write(files(cuts)).await.unwrap().into_iter();
     let replicated = cuts.iter().map(|cut| cut.vector(pieces.by_ref().take(cut.pieces().len()).collect())).collect();
     Manifest {
         version: VERSION,

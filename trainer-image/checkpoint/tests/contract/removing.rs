@@ -54,10 +54,10 @@ async fn what_a_broken_off_checkpoint_left_goes_and_what_a_writer_intends_stays(
 async fn what_is_condemned_is_written_as_another_copy() {
     on_every_store(async |ground| {
         let orphan = files(&[cut("parameters", 1, 10)]);
-        let first = Writer::new(ground.folder.clone(), "a").write(&orphan).await.unwrap();
+        let first = Writer::new(ground.folder.clone(), "a").write(orphan.clone()).await.unwrap();
         let condemned = serde_json::to_vec(&[first[0].shard]).unwrap();
         ground.folder.store().put("condemned/somebody.json", &[condemned.into()]).await.unwrap();
-        let second = Writer::new(ground.folder.clone(), "b").write(&orphan).await.unwrap();
+        let second = Writer::new(ground.folder.clone(), "b").write(orphan.clone()).await.unwrap();
         assert_eq!(second[0].shard, first[0].shard.next_copy());
         // As that collector goes on to do.
         ground.folder.store().remove(&shard_name(&first[0].shard)).await.unwrap();

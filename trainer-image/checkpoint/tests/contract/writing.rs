@@ -56,7 +56,7 @@ async fn an_upload_that_broke_off_is_written_again() {
         let name = atoll_checkpoint::folder::shard_name(&manifest.replicated[0].pieces[0].shard);
         std::fs::write(folder.join(&name), b"half").unwrap();
         let writer = Writer::new(ground.folder.clone(), "another");
-        writer.write(&files(&[cut("parameters", 1, 100)])).await.unwrap();
+        writer.write(files(&[cut("parameters", 1, 100)])).await.unwrap();
         assert_eq!(ground.folder.check(&manifest, |_, _| ()).await, []);
     })
     .await;

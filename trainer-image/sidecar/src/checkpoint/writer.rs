@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use atoll_checkpoint::Folder;
 use atoll_checkpoint::manifest::{Piece, PrivateState};
-use atoll_checkpoint::share::{Part, Share, own};
-use atoll_checkpoint::write::{Cut, ShardFile, Writer};
+use atoll_checkpoint::share::{self, Part, Share};
+use atoll_checkpoint::write::{Cut, Writer};
 use atoll_collective::v1::{Upload, Uploaded};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -71,16 +71,11 @@ async fn write(writer: &Writer, slot: u32, snapshot: &Arc<Snapshot>, upload: &Up
     let turn = upload.slots.iter().position(|writes| *writes == slot).ok_or("it is not among those who write")?;
     let (rounds, writers) = (upload.rounds, upload.slots.len());
     let common: Vec<Cut> = snapshot.replicated.iter().chain(&snapshot.files).cloned().collect();
-    let mine = own(&common, rounds, turn, writers);
-    let hashed = (Arc::clone(snapshot), common.clone(), mine.clone());
-    let files = tokio::task::spawn_blocking(move || {
-        let (snapshot, common, mine) = hashed;
-        let shared = mine.iter().map(|(vector, piece)| (common[*vector].element_type, common[*vector].pieces()[*piece].clone()));
-        let private = snapshot.private.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values)));
-        shared.chain(private).map(|(element_type, values)| ShardFile::new(element_type, values)).collect::<Vec<_>>()
-    });
-    let files = files.await.map_err(|error| error.to_string())?;
-    let mut pieces = writer.write(&files).await.map_err(|error| error.to_string())?.into_iter();
+    let mine = share::own(&common, rounds, turn, writers);
+    let shared = mine.iter().map(|(vector, piece)| (common[*vector].element_type, common[*vector].pieces()[*piece].clone()));
+    let own = snapshot.private.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values)));
+    let written = writer.write(shared.chain(own).collect()).await.map_err(|error| error.to_string())?;
+    let mut pieces = written.into_iter();
     let mut parts: Vec<Part> = common.iter().map(part).collect();
     for ((vector, index), piece) in mine.into_iter().zip(pieces.by_ref()) {
         parts[vector].pieces.insert(index, piece);
@@ -88,8 +83,8 @@ async fn write(writer: &Writer, slot: u32, snapshot: &Arc<Snapshot>, upload: &Up
     let files = parts.split_off(snapshot.replicated.len());
     let private = private(slot, rounds, snapshot, &mut pieces);
     let Snapshot { steps, tokens_per_sample, .. } = **snapshot;
-    let share = Share { replicated: parts, files, private, steps, tokens_per_sample };
-    serde_json::to_vec(&share).map_err(|error| error.to_string())
+    let written = Share { replicated: parts, files, private, steps, tokens_per_sample };
+    serde_json::to_vec(&written).map_err(|error| error.to_string())
 }
 
 fn part(cut: &Cut) -> Part {

@@ -99,14 +99,12 @@ async fn fill(folder: &Folder, vector: &Vector, place: Option<(&Region, usize)>)
         (piece, offset)
     });
     let placed: Vec<(&Piece, usize)> = placed.collect();
-    let reads = placed.into_iter().map(async |(piece, offset)| Ok((offset, folder.values(vector.element_type, piece).await?)));
-    let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(AT_ONCE));
-    while let Some((offset, values)) = reads.try_next().await.map_err(RestoreError::Store)? {
-        if !region.write(offset, &values) {
-            return Err(unknown());
-        }
-    }
-    Ok(())
+    // Its length is that of the region's part: checked before anything was started.
+    let reads = placed.into_iter().map(|(piece, offset)| {
+        let region = region.clone();
+        folder.place(vector.element_type, piece, move |at, part| _ = region.write(offset + at as usize, part))
+    });
+    futures::stream::iter(reads).buffer_unordered(AT_ONCE).try_collect().await.map_err(RestoreError::Store)
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ async fn a_shard_that_is_short_or_long_or_gone_is_found() {
     .await;
     on_every_store(async |ground| {
         let said = newest_after(&ground, shard, |bytes| Some([bytes, vec![0]].concat())).await;
-        assert!(said.contains("at most are read"), "{said}");
+        assert!(said.contains("were written"), "{said}");
     })
     .await;
     on_every_store(async |ground| {

@@ -250,6 +250,11 @@ impl<'a> Supervisor<'a> {
         self.log(&Event::now("", "PrivateStateDropped").with("slots", surplus))
     }
 
+    /// The last round of the checkpoint that it goes on from; whoever has no state reads that one.
+    fn resumed_round(&self) -> u64 {
+        self.settings.resumed.as_ref().map_or(0, |record| record.round)
+    }
+
     fn interrupted(&self) -> Outcome {
         Outcome { state: State::Interrupted, failure: None, held_out_loss: self.held_out_loss }
     }
@@ -435,7 +440,7 @@ impl<'a> Supervisor<'a> {
             let last = self.workers.iter().enumerate().filter_map(failed).next_back().unwrap_or_default();
             return Some(Outcome::failed(format!("{able} of {} workers can go on; {last}", self.workers.len())));
         }
-        if self.progress.round > 0 && !self.workers.iter().any(|worker| worker.holds_state) {
+        if self.progress.round > self.resumed_round() && !self.workers.iter().any(|worker| worker.holds_state) {
             return Some(Outcome::failed("the trainers of all workers were lost at once, and with them the newest state"));
         }
         let lost = |slot: u32, incarnation: u64| {

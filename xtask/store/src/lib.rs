@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{Method, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
@@ -29,6 +30,8 @@ pub struct Seen {
     pub key: String,
     /// Bytes of its body, where it says so.
     pub bytes: u64,
+    /// The port of this machine from which it came: it tells which process asks.
+    pub port: u16,
 }
 
 /// What becomes of a request.
@@ -42,18 +45,20 @@ pub enum Verdict {
     Wait(Duration),
     /// The connection ends before it is carried out.
     Drop,
-    /// Half of its body is read, then the connection ends.
+    /// Half of its body is read, or of a GET half of the answer is sent; then the connection ends.
     Cut,
     /// It is carried out, and the connection ends before the answer.
     Withhold,
 }
 
 type Judge = Box<dyn FnMut(&Seen) -> Verdict + Send>;
+type Strike = Box<dyn FnMut(&Seen) + Send>;
 
 /// A server of one bucket; it ends with the value.
 pub struct Server {
     address: SocketAddr,
     judge: Arc<Mutex<Judge>>,
+    strike: Arc<Mutex<Strike>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -71,19 +76,26 @@ impl Server {
         let mut builder = S3ServiceBuilder::new(buckets);
         builder.set_auth(s3s::auth::SimpleAuth::from_single(KEY.0, KEY.1));
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Verdict::Pass)));
+        let strike: Arc<Mutex<Strike>> = Arc::new(Mutex::new(Box::new(|_| ())));
         let seen = Arc::default();
-        let gate = Gate { inner: builder.build(), judge: judge.clone(), seen: Arc::clone(&seen), conditional: Arc::default() };
+        let gate = Gate {
+            inner: builder.build(),
+            judge: judge.clone(),
+            strike: strike.clone(),
+            seen: Arc::clone(&seen),
+            conditional: Arc::default(),
+        };
         let serving = tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
+            while let Ok((connection, client)) = listener.accept().await {
                 let gate = gate.clone();
                 tokio::spawn(async move {
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let judged = hyper::service::service_fn(move |request| gate.clone().answer(request));
+                    let judged = hyper::service::service_fn(move |request| gate.clone().answer(client.port(), request));
                     let _ended = server.serve_connection(TokioIo::new(connection), judged).await;
                 });
             }
         });
-        Ok(Self { address, judge, seen, serving })
+        Ok(Self { address, judge, strike, seen, serving })
     }
 
     /// Where it is, as in `http://127.0.0.1:9000`.
@@ -109,6 +121,12 @@ impl Server {
         *self.judge.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(judge);
     }
 
+    /// Has `strike` called when a request that ends otherwise than with its answer has come as far as its verdict says: just before its
+    /// connection ends.
+    pub fn strike(&self, strike: impl FnMut(&Seen) + Send + 'static) {
+        *self.strike.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(strike);
+    }
+
     /// Has every request pass from now on.
     pub fn pass(&self) {
         self.judge(|_| Verdict::Pass);
@@ -131,33 +149,46 @@ impl Drop for Server {
 struct Gate {
     inner: S3Service,
     judge: Arc<Mutex<Judge>>,
+    strike: Arc<Mutex<Strike>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     /// Held alone by a request with a condition: between its look and its write nobody else writes, as in every real store.
     conditional: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Gate {
-    async fn answer(self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
-        let seen = seen(&request);
+    async fn answer(self, port: u16, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+        let seen = seen(port, &request);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
         let verdict = (self.judge.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
-        let ends = || io::Error::from(io::ErrorKind::ConnectionAborted);
         match verdict {
             Verdict::Pass => {}
             Verdict::Answer(503) => return Ok(refusal(503, "SlowDown")),
             Verdict::Answer(status) => return Ok(refusal(status, "InternalError")),
             Verdict::Wait(time) => tokio::time::sleep(time).await,
-            Verdict::Drop => return Err(ends()),
+            Verdict::Drop => return Err(self.end(&seen)),
+            Verdict::Cut if seen.method == Method::GET => {
+                let (head, body) = self.carry_out(request).await?.into_parts();
+                let body = body.collect().await.map_err(|error| io::Error::other(format!("{error:?}")))?.to_bytes();
+                let half = body.slice(..body.len() / 2);
+                let ends = move || Err(self.end(&seen));
+                let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(async move { ends() }));
+                return Ok(Response::from_parts(head, s3s::Body::http_body_unsync(StreamBody::new(frames))));
+            }
             Verdict::Cut => {
                 read_half(request.into_body()).await;
-                return Err(ends());
+                return Err(self.end(&seen));
             }
             Verdict::Withhold => {
                 self.carry_out(request).await?;
-                return Err(ends());
+                return Err(self.end(&seen));
             }
         }
         self.carry_out(request).await
+    }
+
+    fn end(&self, seen: &Seen) -> io::Error {
+        (self.strike.lock().unwrap_or_else(PoisonError::into_inner))(seen);
+        io::ErrorKind::ConnectionAborted.into()
     }
 
     async fn carry_out(&self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
@@ -172,13 +203,13 @@ impl Gate {
     }
 }
 
-fn seen(request: &http::Request<Incoming>) -> Seen {
+fn seen(port: u16, request: &http::Request<Incoming>) -> Seen {
     let path = request.uri().path().trim_start_matches('/');
     let key = path.strip_prefix(BUCKET).unwrap_or(path).trim_start_matches('/').to_owned();
     let query = request.uri().query().unwrap_or_default();
     let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
     let key = if key.is_empty() { prefix.replace("%2F", "/") } else { key };
-    Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0) }
+    Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0), port }
 }
 
 async fn read_half(mut body: Incoming) {

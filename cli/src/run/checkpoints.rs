@@ -32,7 +32,13 @@ pub(crate) struct Checkpoints {
 const URI: &str = "spec.checkpoint.uri";
 
 /// Finds the checkpoint to go on from, and takes a number for what follows it.
-pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, parameters: u64, silent: bool) -> Result<Checkpoints, Ending> {
+pub(crate) async fn prepare(
+    file: &RunFile,
+    base: &Path,
+    resume: bool,
+    parameters: u64,
+    silent: bool,
+) -> Result<Checkpoints, Ending> {
     let Some(spec) = &file.spec.checkpoint else {
         let help = "give spec.checkpoint.uri, where this run keeps its checkpoints";
         let none = || Ending::bad_input(&file.problem("spec", "--resume: the run keeps no checkpoints", help));
@@ -96,11 +102,8 @@ fn unusable(file: &RunFile, field: &str, error: &StoreError) -> Ending {
 }
 
 fn nothing_whole(uri: &str, found: &Found) -> String {
-    let mut message = format!("no checkpoint in {uri} is whole");
-    for (place, why) in &found.skipped {
-        message += &format!("\n  {place}: {why}");
-    }
-    message
+    let problems = found.skipped.iter().map(|(place, why)| format!("\n  {place}: {why}"));
+    format!("no checkpoint in {uri} is whole{}", problems.collect::<String>())
 }
 
 /// The newest whole checkpoint; a bar shows how much of it was read.

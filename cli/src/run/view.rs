@@ -62,6 +62,20 @@ impl View {
         let line = match event.event.as_str() {
             "Evicted" => format!("{} is out: {} ({})", event.worker, text("reason"), text("detail")),
             "ProcessEnded" => format!("{}: its {} ended: {}", event.worker, text("process"), text("reason")),
+            "CheckpointFailed" => {
+                format!("the checkpoint of round {} was given up: {}", event.round.unwrap_or(0), text("reason"))
+            }
+            "CheckpointLate" => {
+                let writing = event.more.get("writing").and_then(serde_json::Value::as_u64).unwrap_or(0);
+                format!(
+                    "the checkpoint of round {writing} is still being written: that of round {} is left out",
+                    event.round.unwrap_or(0)
+                )
+            }
+            "CheckpointsNotRemoved" => format!("older checkpoints stay: {}", text("reason")),
+            "PrivateStateLost" => {
+                format!("{} goes on with another worker's moments: the checkpoint has none of its own", event.worker)
+            }
             "Joined" if event.round.is_some_and(|round| round > 1) => format!("{} takes part again", event.worker),
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),

@@ -9,7 +9,7 @@ use crate::laboratory::{Laboratory, code, signal};
 
 const DILOCO: &str = "{diLoCo: {innerSteps: 10, outerLearningRate: 0.7, outerMomentum: 0.5}}";
 
-fn hashes(report: &Value) -> Vec<String> {
+pub(crate) fn hashes(report: &Value) -> Vec<String> {
     report["workers"].as_array().unwrap().iter().filter_map(|worker| worker["weightsHash"].as_str().map(str::to_owned)).collect()
 }
 

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use atoll_collective::chain;
-use atoll_sdk::{CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
+use atoll_sdk::{Coding, CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -290,7 +290,16 @@ fn train_once(
         *value = given(slot, begun.round, index);
     }
     let (input, output, deadline) = (part("input"), part("output"), PATIENCE);
-    let given = Contribution { round: begun.round, input, output, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
+    let given = Contribution {
+        round: begun.round,
+        input,
+        output,
+        weight: 1,
+        samples: Vec::new(),
+        loss: 0.0,
+        deadline,
+        coding: Coding::default(),
+    };
     loop {
         match session.all_reduce(&given)? {
             Outcome::Committed { slots, record, .. } => return Ok(Some((record.unwrap(), slots))),

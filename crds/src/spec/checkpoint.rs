@@ -7,14 +7,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Checkpoint {
-    /// Folder of the checkpoints: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or a path or file: URI relative to the
-    /// run file.
+    /// Folder of the checkpoints: a path or file: URI relative to the run file, or scheme (s3, gs, az), bucket and prefix of a store.
     #[schemars(length(min = 1, max = 2048))]
     pub uri: String,
     /// Secret with the store's credentials, each under the name that it has in an environment; a local run reads its environment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
-    /// Address of an S3 store that is not Amazon's, such as http://minio:9000.
+    /// Address of an S3 store that is not Amazon's, with its scheme (http, https) and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048), regex(pattern = r"^https?://[^@?#]+$"))]
     pub endpoint: Option<String>,

@@ -1,14 +1,15 @@
 //! The control session, both ways.
 
 use atoll_collective::v1::{
-    Abort, AbortReason, Arrive, Begin, Codec, Commit, CommitRecord, Contribution, CoordinatorMessage, DataType, Enter,
-    EpochRecord, Evict, Failed, Flight, Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKey, OperationKind,
-    PeerMessage, Prepared, Reduction, SampleRange, Start, StateStrategy, coordinator_message, leave, peer_message,
+    Abort, AbortReason, Arrive, Begin, CheckpointEnded, Codec, Commit, CommitRecord, Contribution, CoordinatorMessage, DataType,
+    Enter, EpochRecord, Evict, Failed, Flight, Heartbeat, Hello, Leave, Ledger, Member, Operation, OperationKey, OperationKind,
+    PeerMessage, Prepared, Reduction, SampleRange, Start, StateStrategy, Upload, Uploaded, coordinator_message, leave,
+    peer_message,
 };
 
 use super::{Frame, message};
 
-pub(super) const FRAMES: [Frame; 13] = [
+pub(super) const FRAMES: [Frame; 17] = [
     message!("peer-hello", up(peer_message::Body::Hello(hello()))),
     message!("peer-heartbeat", up(peer_message::Body::Heartbeat(Heartbeat {}))),
     message!("peer-arrive", up(peer_message::Body::Arrive(arrive()))),
@@ -22,6 +23,10 @@ pub(super) const FRAMES: [Frame; 13] = [
     message!("coordinator-commit", down(coordinator_message::Body::Commit(commit()))),
     message!("coordinator-abort", down(coordinator_message::Body::Abort(abort()))),
     message!("coordinator-evict", down(coordinator_message::Body::Evict(evict()))),
+    message!("coordinator-start-checkpoint", down(coordinator_message::Body::Start(Start { upload: Some(upload()), ..start() }))),
+    message!("coordinator-upload", down(coordinator_message::Body::Upload(upload()))),
+    message!("coordinator-checkpoint-ended", down(coordinator_message::Body::CheckpointEnded(CheckpointEnded { rounds: 7 }))),
+    message!("peer-uploaded", up(peer_message::Body::Uploaded(uploaded()))),
 ];
 
 fn up(body: peer_message::Body) -> PeerMessage {
@@ -120,7 +125,16 @@ fn start() -> Start {
         attempt: 2,
         started: 5,
         state_shape: vec![2; 32],
+        upload: None,
     }
+}
+
+fn upload() -> Upload {
+    Upload { rounds: 7, division: 2, slots: vec![0, 1] }
+}
+
+fn uploaded() -> Uploaded {
+    Uploaded { rounds: 7, division: 2, share: vec![123, 125], failure: "there is no room left".into() }
 }
 
 fn enter() -> Enter {

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use atoll_collective::v1::{
     AbortReason, Aborted, AttachReply, AttachRequest, BeginRoundReply, BeginRoundRequest, Committed, ElementType, FinishReply,
-    FinishRequest, InDoubt, OperateReply, OperateRequest, PulseReply, PulseRequest, SampleRange, Slice, StateStrategy,
+    FinishRequest, InDoubt, Kept, OperateReply, OperateRequest, PulseReply, PulseRequest, SampleRange, Slice, StateStrategy,
     StateTensor, operate_reply,
 };
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,12 +16,13 @@ use super::session::{commit, committed, member, operation};
 use super::{Frame, message};
 use crate::targets::sealed_file;
 
-pub(super) const FRAMES: [Frame; 13] = [
+pub(super) const FRAMES: [Frame; 14] = [
     message!("trainer-attach", attach()),
     message!("trainer-attach-reply", AttachReply { protocol: 1, slot: 3 }),
     message!("trainer-pulse", PulseRequest { incarnation: 9, rank: 1 }),
     message!("trainer-pulse-reply", PulseReply {}),
     message!("trainer-begin-round", begin_round()),
+    message!("trainer-begin-round-kept", BeginRoundRequest { kept: Some(kept()), ..begin_round() }),
     message!("trainer-begin-round-reply", begun()),
     message!("trainer-operate", operate()),
     message!("trainer-operate-committed", ended(operate_reply::Outcome::Committed(counted()))),
@@ -56,6 +57,19 @@ fn begin_round() -> BeginRoundRequest {
         samples_wanted: 64,
         committed: Some(committed()),
         rank: 1,
+        kept: None,
+    }
+}
+
+fn kept() -> Kept {
+    let tensor =
+        |key: &str, kind: ElementType| StateTensor { key: key.into(), element_type: kind.into(), slice: Some(slice(key)) };
+    Kept {
+        private: vec![tensor("firstMoment", ElementType::F32)],
+        private_steps: 160,
+        files: vec![tensor("config.json", ElementType::U8)],
+        steps: 140,
+        tokens_per_sample: 64,
     }
 }
 

@@ -162,7 +162,10 @@ mod tests {
         let shares: Vec<_> = (0..3).map(|turn| share(&cuts(), turn, 3)).collect();
         assert_eq!(shares.iter().flat_map(|share| &share.replicated).map(|part| part.pieces.len()).sum::<usize>(), 5);
         let whole = assemble(shares.into_iter().rev()).unwrap();
-        assert_eq!(whole.replicated.iter().map(|vector| vector.name.as_str()).collect::<Vec<_>>(), ["v0", "v1", "v2", "v3", "v4"]);
+        assert_eq!(
+            whole.replicated.iter().map(|vector| vector.name.as_str()).collect::<Vec<_>>(),
+            ["v0", "v1", "v2", "v3", "v4"]
+        );
         assert_eq!(whole.private.iter().map(|state| state.slot).collect::<Vec<_>>(), [0, 1, 2]);
     }
 

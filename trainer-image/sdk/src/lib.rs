@@ -15,7 +15,7 @@ pub use atoll_proto::v1::{AbortReason, Codec, CommitRecord, DataType, ElementTyp
 pub use operation::{Operation, Outcome};
 pub use passing::{receive, regions_socket};
 pub use region::Region;
-pub use session::{Contribution, Options, Part, Pending, Round, Session};
+pub use session::{Coding, Contribution, Options, Part, Pending, Round, Session};
 pub use state::{Kept, State};
 
 /// Errors of the sdk.

@@ -99,7 +99,14 @@ pub struct Contribution {
     pub loss: f64,
     /// Time for all attempts together.
     pub deadline: Duration,
-    /// How the vector is coded where it crosses a lane; the same on all workers.
+    /// How the vector is coded on its way.
+    pub coding: Coding,
+}
+
+/// How a vector is coded where it crosses a lane; as it is unless set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Coding {
+    /// The same on all workers.
     pub codec: Codec,
     /// Workers next to each other whose vectors are added before they are coded; 0 and 1: none.
     pub group_size: u32,
@@ -207,8 +214,8 @@ impl Session {
             data_type: DataType::F32.into(),
             elements: contribution.input.range.len() as u64 / 4,
             reduction: Reduction::Mean.into(),
-            codec: contribution.codec.into(),
-            group_size: contribution.group_size,
+            codec: contribution.coding.codec.into(),
+            group_size: contribution.coding.group_size,
             ends_round: true,
             ..v1::Operation::default()
         };
@@ -222,7 +229,7 @@ impl Session {
             samples: contribution.samples.clone(),
             loss: contribution.loss,
             deadline_milliseconds: contribution.deadline.as_millis() as u64,
-            residual: contribution.residual.as_ref().map(|part| self.slice(part)),
+            residual: contribution.coding.residual.as_ref().map(|part| self.slice(part)),
         };
         self.wait(&mut Pending { request, running: None })
     }

@@ -276,11 +276,7 @@ where
     let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
     let report = Reporter::new(&config.worker, tell);
     let watched = watched(&config, &report, Arc::clone(&metrics), lanes.clone()).await?;
-    let keeping = config.keeping.as_ref();
-    let keeper = keeping.map(|keeping| {
-        checkpoint::Keeper::new(&config.settings.run, config.slot, keeping, report.clone(), inbox.clone())
-    });
-    let keeper = keeper.transpose()?;
+    let keeper = checkpoint::Keeper::of(&config, &report, &inbox)?;
     let shared = core::Shared { metrics, operations, offer, regions, report, keeper, rules };
     let core = core::Core::new(config, me, lanes, inbox, shared);
     tokio::select! {

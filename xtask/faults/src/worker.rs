@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use atoll_sdk::{CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
+use atoll_sdk::{Coding, CommitRecord, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 
 use crate::course::Course;
 use crate::ledger::Told;
@@ -111,9 +111,7 @@ impl Trainer {
             samples: Vec::new(),
             loss: f64::from(self.slot),
             deadline: self.course.deadline,
-            codec: Codec::None,
-            group_size: 0,
-            residual: None,
+            coding: Coding::default(),
         };
         self.course.lock().entered.insert(self.slot, (begun.round, Instant::now()));
         loop {

@@ -4,7 +4,7 @@
 //! Trainers hold vectors in regions that they use again for the next call, and moves read them while they last. Asserted by value:
 //! every committed operation has one outcome on all who took part, and each of them holds the weighted sum of exactly what the
 //! members gave who are counted; an input is as its trainer wrote it until its call ends, and nothing reads it from then on. Rounds
-//! form one chain, and so do granted records; no round begins from a half repaired state; one coordinator commits in a term; samples
+//! form one chain, and so do granted records; a checkpoint that is published is whole, of one state, and of a committed round; no round begins from a half repaired state; one coordinator commits in a term; samples
 //! are committed once; what a trainer was told is aborted is counted nowhere; calls return at their deadlines, in doubt only where
 //! they hold a result whose outcome has not reached them; and when the faults end, the run does too, and nothing is in doubt.
 //!
@@ -99,6 +99,8 @@ pub struct Schedule {
     pub receiver: bool,
     /// Which workers are contributors: a bit for each slot.
     pub contributors: u32,
+    /// The state is kept with every round, as far as the last checkpoint has ended.
+    pub checkpoints: bool,
     /// Crashes strike whoever has the coordinator's role.
     pub against_the_coordinator: bool,
     /// What strikes it.
@@ -122,6 +124,7 @@ impl Schedule {
             unlike: false,
             receiver: false,
             contributors: 0,
+            checkpoints: false,
             against_the_coordinator: false,
             faults: Faults::default(),
             arbitration: Arbitration::Single,
@@ -167,6 +170,7 @@ impl Schedule {
             careless: seed % 24 == 19,
             unlike: seed / 3 % 4 == 1,
             receiver: seed / 4 % 6 == 1,
+            checkpoints: seed % 11 >= 9,
             against_the_coordinator: kind == 1,
             faults,
             arbitration: match (seed / 7 % 2, seed / 14 % 4) {
@@ -207,6 +211,8 @@ pub struct Ending {
     pub history: String,
     /// Samples that were dealt and never committed.
     pub holes: usize,
+    /// Checkpoints that were published.
+    pub checkpoints: usize,
 }
 
 /// Runs `schedule` with the faults and delays of `seed`, keeping `rules`.
@@ -227,6 +233,7 @@ pub fn run(seed: u64, schedule: &Schedule, rules: Rules) -> Ending {
         by_peers: world.granted_by_peers(),
         history: format!("{:?}", world.history()),
         holes: world.ledger().holes.len(),
+        checkpoints: world.checkpoints(),
     };
     if ending.wrong.is_none() && states.windows(2).any(|pair| pair[0] != pair[1]) {
         ending.wrong = Some("final states differ".to_owned());

@@ -5,8 +5,10 @@ mod arbitration;
 mod contributors;
 mod ending;
 mod faults;
+mod keeping;
 mod leaving;
 mod network;
+mod shown;
 mod training;
 mod values;
 
@@ -19,7 +21,7 @@ use atoll_collective::operation::{self, Key};
 use atoll_collective::peer::{self, Peer};
 use atoll_collective::rules::Rules;
 use atoll_collective::v1::{
-    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Member, PeerMessage, Start,
+    ArbiterKind, Begin, Commit, CommitRecord, CoordinatorMessage, Enter, EpochRecord, Member, PeerMessage, Start, Upload,
 };
 use atoll_collective::{Millis, Notice};
 use rand_chacha::ChaCha8Rng;
@@ -30,6 +32,7 @@ use ambush::Moment;
 use arbitration::{Answer, Body};
 use contributors::contributes;
 use network::{Block, End};
+use shown::trace;
 use values::{Gift, Vector};
 
 /// Rounds of a simulated run, if all workers are in the last of them; and samples per worker and round.
@@ -65,6 +68,8 @@ enum Happening {
     Fetched { slot: u32, incarnation: u64, fetch: u64, start: Box<Start> },
     Trained { slot: u32, trainer: u64, start: Box<Start> },
     ArriveAgain { slot: u32, trainer: u64 },
+    Written { slot: u32, incarnation: u64, upload: Upload },
+    Published { slot: u32, incarnation: u64, term: u64, rounds: u64 },
     Crash(Option<u32>),
     Leave(Option<u32>),
     CrashTrainer(u32),
@@ -152,6 +157,8 @@ struct Node {
     lies: bool,
     /// A contributor's next word on what decides for others is not so.
     slanders: bool,
+    /// The copy of a state that is being kept: rounds in it, and its root.
+    kept: Option<(u64, Vec<u8>)>,
     trainer: Trainer,
 }
 
@@ -216,6 +223,8 @@ pub(crate) struct World {
     voted: BTreeSet<Key>,
     /// Calls that were in doubt.
     doubts: usize,
+    /// Checkpoints that were published.
+    checkpoints: usize,
     notices: Vec<Notice>,
 }
 
@@ -249,6 +258,7 @@ impl Node {
             torn: false,
             lies: false,
             slanders: false,
+            kept: None,
             trainer: Trainer::default(),
         }
     }
@@ -321,6 +331,7 @@ impl World {
             operations: BTreeMap::new(),
             voted: BTreeSet::new(),
             doubts: 0,
+            checkpoints: 0,
             notices: Vec::new(),
         }
     }
@@ -392,6 +403,8 @@ impl World {
             }
             Happening::Trained { slot, trainer, start } => self.trained(slot, trainer, &start),
             Happening::ArriveAgain { slot, trainer } => self.arrive(slot, trainer),
+            Happening::Written { slot, incarnation, upload } => self.written(slot, incarnation, &upload),
+            Happening::Published { slot, incarnation, term, rounds } => self.published(slot, incarnation, term, rounds),
             Happening::Crash(slot) => {
                 let coordinator = self.record().coordinator.as_ref().map(|member| member.slot);
                 if let Some(slot) = slot.or(coordinator) {
@@ -431,6 +444,8 @@ impl World {
             | Happening::Fetched { slot, .. }
             | Happening::Trained { slot, .. }
             | Happening::ArriveAgain { slot, .. }
+            | Happening::Written { slot, .. }
+            | Happening::Published { slot, .. }
             | Happening::Asked { to: End::Worker(slot), .. }
             | Happening::Answered { to: Member { slot, .. }, .. } => Some(*slot),
             Happening::ToCoordinator { session, .. } => Some(self.sessions[session].coordinator.slot),
@@ -488,6 +503,7 @@ impl World {
                     }
                 }
                 coordinator::Action::Report(notice) => self.note(slot, notice),
+                coordinator::Action::Publish(complete) => self.publish(slot, term, &complete),
                 coordinator::Action::StepDown => self.node(slot).coordinator = None,
             }
         }
@@ -565,6 +581,8 @@ impl World {
                 peer::Action::Fetch(start) => self.fetch(slot, start),
                 peer::Action::Begun(result) => self.begun(slot, result),
                 peer::Action::Ended(key, outcome) => self.ended(slot, &key, outcome),
+                peer::Action::Upload(upload) => self.write(slot, upload),
+                peer::Action::CheckpointEnded(rounds) => self.forget_copy(slot, rounds),
             }
         }
         if let Some(observed) = wished {
@@ -576,17 +594,4 @@ impl World {
 /// The operation that a begin is of, and which attempt at it: term and number.
 fn attempt(begin: &Begin) -> (Key, (u64, u64)) {
     (operation::key(begin.operation.as_ref()), (begin.record.as_ref().map_or(0, |record| record.term), begin.number))
-}
-
-/// Prints an event that is worth it, and what was done about it.
-fn trace<A: std::fmt::Debug>(now: Millis, (machine, slot): (&str, u32), event: Option<String>, actions: &[A]) {
-    let Some(event) = event else { return };
-    let quiet = |text: &str| text == "Tick" || text.contains("Heartbeat") || text.starts_with("Located");
-    let actions: Vec<_> = actions.iter().map(|action| format!("{action:?}")).filter(|action| !quiet(action)).collect();
-    if !quiet(&event) || !actions.is_empty() {
-        println!("{now} {machine} {slot}: {event}");
-    }
-    for action in actions {
-        println!("{now} {machine} {slot}   -> {action}");
-    }
 }

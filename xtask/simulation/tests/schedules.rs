@@ -57,3 +57,16 @@ fn hasty_calls_are_in_doubt_in_some_schedule() {
     let in_doubt = |seed| run(seed, &Schedule::of(seed), Rules::default()).in_doubt;
     assert!((5..300).step_by(7).any(|seed| in_doubt(seed) > 0));
 }
+
+#[test]
+fn checkpoints_are_published_under_faults_and_training_waits_for_none() {
+    let kept = |seed, faults| {
+        let ending = run(seed, &Schedule { checkpoints: true, faults, ..Schedule::quiet(4) }, Rules::default());
+        assert_eq!((ending.wrong, ending.finished > 0), (None, true), "seed {seed}");
+        ending.checkpoints
+    };
+    let quiet: usize = (0..20).map(|seed| kept(seed, Faults::default())).sum();
+    let faults = Faults { crashes: 3, trainer_crashes: 2, cuts: 3, partitions: 2, ..Faults::default() };
+    let faulty: usize = (0..40).map(|seed| kept(seed, faults)).sum();
+    assert!(quiet >= 15 && faulty >= 20, "{quiet} and {faulty}");
+}

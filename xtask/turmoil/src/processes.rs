@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atoll_collective::Millis;
 use atoll_collective::arbiter::{Answers, Service};
-use atoll_collective::coordinator::{IN_FLIGHT, Settings};
+use atoll_collective::coordinator::{Cadence, IN_FLIGHT, Settings};
 use atoll_collective::lane::Bounds;
 use atoll_collective::secret::Secret;
 use atoll_collective::v1::arbiter_server::ArbiterServer;
@@ -103,6 +103,8 @@ fn config(ground: &Ground, slot: u32, incarnation: u64) -> Config {
         round_timeout: 4_000,
         drop_stragglers: ground.schedule.drop_stragglers,
         in_flight: IN_FLIGHT,
+        checkpoints: Cadence::default(),
+        resumed: None,
     };
     let worker = format!("w{slot}");
     Config {

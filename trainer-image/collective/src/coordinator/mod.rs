@@ -24,8 +24,8 @@ use crate::v1::{
     Hello, Hub, Member, Ruling, Start, coordinator_message, leave::Reason as LeaveReason, peer_message,
 };
 use crate::{Millis, Notice, Refusal, chain, ledger};
-pub use checkpoints::{Cadence, Complete};
 use checkpoints::Checkpoints;
+pub use checkpoints::{Cadence, Complete};
 pub use introduction::MOST_SESSIONS;
 use membership::Proposal;
 

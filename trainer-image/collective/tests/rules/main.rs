@@ -10,6 +10,7 @@ use atoll_collective::v1::{
 };
 use atoll_collective::{Notice, chain, operation};
 
+mod checkpoints;
 mod clocks;
 mod contributors;
 mod culprits;

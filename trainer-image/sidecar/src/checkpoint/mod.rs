@@ -6,14 +6,15 @@ mod writer;
 
 use std::sync::Arc;
 
+use atoll_checkpoint::Location;
 use atoll_checkpoint::location::LocationError;
 use atoll_checkpoint::manifest::Origin;
 use atoll_checkpoint::retention::Retention;
-use atoll_checkpoint::{Folder, Location};
 use atoll_collective::coordinator::Complete;
 use atoll_collective::v1::{Upload, Uploaded};
 use tokio::sync::{Mutex, mpsc};
 
+use crate::Config;
 use crate::core::Input;
 use crate::report::Reporter;
 use publisher::Publisher;
@@ -60,23 +61,18 @@ enum Order {
 }
 
 impl Keeper {
-    /// A keeper of the worker of this slot.
+    /// A keeper of this sidecar's worker; none where its run keeps nothing.
     ///
     /// # Errors
     /// The folder cannot be opened.
-    pub(crate) fn new(
-        run: &str,
-        slot: u32,
-        keeping: &Keeping,
-        report: Reporter,
-        inbox: mpsc::Sender<Input>,
-    ) -> Result<Self, LocationError> {
-        let folder: Folder = keeping.location.open()?;
+    pub(crate) fn of(config: &Config, report: &Reporter, inbox: &mpsc::Sender<Input>) -> Result<Option<Self>, LocationError> {
+        let Some(keeping) = &config.keeping else { return Ok(None) };
+        let (run, slot, folder) = (&config.settings.run, config.slot, keeping.location.open()?);
         let name = format!("{run}-{}-{slot}", keeping.lineage);
         let (orders, taken) = mpsc::unbounded_channel();
         tokio::spawn(writer::run(folder.clone(), name.clone(), slot, taken, inbox.clone()));
-        let publisher = Publisher::new(run, &name, keeping.clone(), folder, report);
-        Ok(Self { orders, publisher: Arc::new(Mutex::new(publisher)), inbox })
+        let publisher = Publisher::new(run, &name, keeping.clone(), folder, report.clone());
+        Ok(Some(Self { orders, publisher: Arc::new(Mutex::new(publisher)), inbox: inbox.clone() }))
     }
 
     /// Takes what was copied; the trainer goes on.

@@ -1,6 +1,7 @@
 //! The coordinator's part of a checkpoint: its manifest, and what is removed after it.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use atoll_checkpoint::manifest::{Manifest, PrivateState, VERSION};
 use atoll_checkpoint::share::{Share, assemble};
@@ -49,8 +50,7 @@ impl Publisher {
         };
         let shares = shares.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let whole = assemble(shares).map_err(|error| error.to_string())?;
-        let place =
-            Place { lineage: self.keeping.lineage, term: record.term, epoch: record.epoch, round: committed.round };
+        let place = Place { lineage: self.keeping.lineage, term: record.term, epoch: record.epoch, round: committed.round };
         let members = record.members.iter().map(|member| member.slot);
         let private = with_late(whole.private, self.last.as_ref(), members);
         Ok(Manifest {
@@ -63,7 +63,7 @@ impl Publisher {
             tokens: samples(committed) * whole.tokens_per_sample,
             loss: loss(committed),
             seed: self.keeping.seed,
-            record: committed.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect(),
+            record: digits(&committed.encode_to_vec()),
             replicated: whole.replicated,
             private,
             files: whole.files,
@@ -71,12 +71,22 @@ impl Publisher {
     }
 }
 
+fn digits(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        let _never_fails = write!(digits, "{byte:02x}");
+        digits
+    })
+}
+
 /// The private state of `members`; of one whose upload did not come, that of the last checkpoint, if it came then.
 fn with_late(private: Vec<PrivateState>, last: Option<&Manifest>, members: impl Iterator<Item = u32>) -> Vec<PrivateState> {
     let mut by_slot: BTreeMap<u32, PrivateState> = private.into_iter().map(|state| (state.slot, state)).collect();
     for slot in members {
-        let late = |last: &Manifest| last.private.iter().find(|state| state.slot == slot && state.round == last.place.round).cloned();
-        if !by_slot.contains_key(&slot) && let Some(state) = last.and_then(late) {
+        let late =
+            |last: &Manifest| last.private.iter().find(|state| state.slot == slot && state.round == last.place.round).cloned();
+        if !by_slot.contains_key(&slot)
+            && let Some(state) = last.and_then(late)
+        {
             by_slot.insert(slot, state);
         }
     }

@@ -44,7 +44,8 @@ pub(super) async fn run(
             }
         };
         stop(&mut writing);
-        let Some(snapshot) = held.as_ref().filter(|(rounds, _)| *rounds == upload.rounds).map(|(_, held)| Arc::clone(held)) else {
+        let Some(snapshot) = held.as_ref().filter(|(rounds, _)| *rounds == upload.rounds).map(|(_, held)| Arc::clone(held))
+        else {
             let _ending = inbox.send(Input::Uploaded(failed(&upload, "it holds no copy of that state".to_owned()))).await;
             continue;
         };
@@ -75,8 +76,7 @@ async fn write(writer: &Writer, slot: u32, snapshot: &Arc<Snapshot>, upload: &Up
     let files = tokio::task::spawn_blocking(move || {
         let (snapshot, common, mine) = hashed;
         let shared = mine.iter().map(|(vector, piece)| (common[*vector].element_type, common[*vector].pieces()[*piece].clone()));
-        let private =
-            snapshot.private.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values)));
+        let private = snapshot.private.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values)));
         shared.chain(private).map(|(element_type, values)| ShardFile::new(element_type, values)).collect::<Vec<_>>()
     });
     let files = files.await.map_err(|error| error.to_string())?;

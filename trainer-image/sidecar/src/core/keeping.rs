@@ -30,13 +30,11 @@ impl Core {
     pub(super) fn copying(&mut self, start: &Start) -> Option<Copying> {
         let upload = start.upload.clone()?;
         let source = self.trainer.as_ref().and_then(|trainer| trainer.kept().cloned());
-        match (&self.shared.keeper, source) {
-            (Some(keeper), Some(source)) => Some(Copying { source, upload, orders: keeper.orders() }),
-            _ => {
-                self.peer_event(peer::Event::Uploaded(cannot(&upload)));
-                None
-            }
+        if let (Some(keeper), Some(source)) = (&self.shared.keeper, source) {
+            return Some(Copying { source, upload, orders: keeper.orders() });
         }
+        self.peer_event(peer::Event::Uploaded(cannot(&upload)));
+        None
     }
 
     pub(super) fn divide(&mut self, upload: Upload) {

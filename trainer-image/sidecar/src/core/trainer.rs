@@ -273,9 +273,9 @@ impl Core {
             let _gone = answer.send(Err(Status::unavailable("the trainer is not attached")));
             return;
         };
-        let kept = state.as_ref().and_then(|state| {
-            Source::find(&self.shared.regions, request.incarnation, state, request.kept.as_ref())
-        });
+        let kept = state
+            .as_ref()
+            .and_then(|state| Source::find(&self.shared.regions, request.incarnation, state, request.kept.as_ref()));
         let (Some(state), Some(kept)) = (state, kept) else {
             let _gone = answer.send(Err(Status::invalid_argument("a tensor of the state is not part of a region")));
             return;

@@ -31,7 +31,7 @@ pub(crate) fn index_json(config: &Config) -> String {
         start += parameter.elements();
         serde_json::json!({ "name": parameter.name, "shape": parameter.shape, "start": first })
     };
-    serde_json::Value::from_iter(parameters(config).into_iter().map(entry)).to_string()
+    parameters(config).into_iter().map(entry).collect::<serde_json::Value>().to_string()
 }
 
 /// The parameters of a model with these sizes: embedding, then each layer from input to output, then the last norm.

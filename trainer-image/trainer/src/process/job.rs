@@ -6,7 +6,8 @@ use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use atoll_crds::spec::{
-    Algorithm, Architecture, Codec as CodecSpec, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec, TrainingRunSpec,
+    Algorithm, Architecture, Codec as CodecSpec, Method as MethodSpec, Model as ModelSpec, Tokenizer as TokenizerSpec,
+    TrainingRunSpec,
 };
 use atoll_methods::Method;
 use atoll_sdk::Codec;

@@ -22,8 +22,8 @@ use crate::{evaluate, export};
 pub use error::{RestoreError, TrainerError};
 pub use job::{Job, Prepared, prepare, vectors};
 pub use restore::Resume;
-pub use state::Vectors;
 use rounds::Rounds;
+pub use state::Vectors;
 
 /// How long a trainer waits for a sidecar that is being started again.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
 use atoll_sdk::events::Event;
-use atoll_sdk::{CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
+use atoll_sdk::{Coding, CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
 
 use super::job::vectors;
 use super::restore::{Private, restore};
@@ -12,9 +12,9 @@ use super::state::State;
 use super::steps::Gradients;
 use super::{Job, Prepared, Resume, TrainerError, held_out_loss};
 use crate::data::{Corpus, SampleOrder};
+use crate::export;
 use crate::model::{self, Llama};
 use crate::optimizer::{AdamW, Schedule, Sgd, clip_to_norm};
-use crate::export;
 
 /// A worker in training.
 pub(super) struct Rounds<'a> {
@@ -270,9 +270,7 @@ impl<'a> Rounds<'a> {
             samples: round.samples.clone(),
             loss,
             deadline: self.deadline,
-            codec: self.job.codec(),
-            group_size: self.job.spec.reduction.group_size,
-            residual,
+            coding: Coding { codec: self.job.codec(), group_size: self.job.spec.reduction.group_size, residual },
         };
         let (record, payload_bytes, wire_bytes) = loop {
             match self.session.all_reduce(&contribution)? {

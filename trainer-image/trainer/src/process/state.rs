@@ -158,11 +158,8 @@ impl State {
 
     /// Where a vector of a checkpoint goes: its region and first byte.
     pub(super) fn place(&self, name: &str, private: bool) -> Option<(&Region, usize)> {
-        let (names, region) = if private {
-            (&self.vectors.private, self.private.as_ref()?)
-        } else {
-            (&self.vectors.replicated, &self.shared)
-        };
+        let (names, region) =
+            if private { (&self.vectors.private, self.private.as_ref()?) } else { (&self.vectors.replicated, &self.shared) };
         let index = names.iter().position(|known| *known == name)?;
         Some((region, index * self.length()))
     }

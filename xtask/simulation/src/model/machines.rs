@@ -231,7 +231,11 @@ impl Machines {
                 Outcome::Aborted(_) => Ended::Aborted,
                 Outcome::InDoubt => Ended::InDoubt,
             }),
-            peer::Action::Begun(Err(_)) | peer::Action::Fetch(_) | peer::Action::StopFetching => return None,
+            peer::Action::Begun(Err(_))
+            | peer::Action::Fetch(_)
+            | peer::Action::StopFetching
+            | peer::Action::Upload(_)
+            | peer::Action::CheckpointEnded(_) => return None,
         })
     }
 
@@ -263,7 +267,7 @@ impl Machines {
             coordinator::Action::Close { slot } => CoordinatorAction::Close(slot),
             coordinator::Action::Report(Notice::Committed(record)) => CoordinatorAction::Committed(self.rounds.share(record)),
             coordinator::Action::StepDown => CoordinatorAction::StepDown,
-            coordinator::Action::Report(_) => return None,
+            coordinator::Action::Report(_) | coordinator::Action::Publish(_) => return None,
         })
     }
 

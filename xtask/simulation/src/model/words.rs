@@ -69,6 +69,7 @@ fn said_by_peer(message: &PeerMessage) -> &'static str {
         Some(peer_message::Body::Prepared(_)) => "prepared",
         Some(peer_message::Body::Failed(_)) => "failed",
         Some(peer_message::Body::Leave(_)) => "leave",
+        Some(peer_message::Body::Uploaded(_)) => "uploaded",
         Some(peer_message::Body::Heartbeat(_)) | None => "a heartbeat",
     }
 }
@@ -80,6 +81,8 @@ fn said_by_coordinator(message: &CoordinatorMessage) -> &'static str {
         Some(coordinator_message::Body::Commit(_)) => "commit",
         Some(coordinator_message::Body::Abort(_)) => "abort",
         Some(coordinator_message::Body::Evict(_)) => "evict",
+        Some(coordinator_message::Body::Upload(_)) => "upload",
+        Some(coordinator_message::Body::CheckpointEnded(_)) => "checkpoint ended",
         Some(coordinator_message::Body::Heartbeat(_)) | None => "a heartbeat",
     }
 }

@@ -195,7 +195,7 @@ impl World {
 
     fn located(&mut self, slot: u32, record: EpochRecord) {
         self.grant(&record);
-        let (now, patience) = (self.now, self.patience);
+        let (now, patience, checkpoints) = (self.now, self.patience, self.cadence());
         let node = self.node(slot);
         if node.coordinator.as_ref().is_none_or(|coordinator| coordinator.term() < record.term) {
             let mine = record.coordinator.as_ref() == Some(&node.me);
@@ -209,6 +209,8 @@ impl World {
                 round_timeout: 2 * patience,
                 drop_stragglers: true,
                 in_flight: IN_FLIGHT,
+                checkpoints,
+                resumed: None,
             };
             let rules = self.rules;
             self.node(slot).coordinator = mine.then(|| Coordinator::new(settings, record.clone(), now).with_rules(rules));

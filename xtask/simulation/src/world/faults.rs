@@ -161,6 +161,7 @@ impl World {
         node.session = None;
         node.moving.clear();
         node.outputs.clear();
+        node.kept = None;
         node.trainer.waits.clear();
         node.trainer.start = None;
         let trainer = node.trainer.incarnation;

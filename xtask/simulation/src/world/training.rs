@@ -112,6 +112,7 @@ impl World {
                 let mixture = self.mixtures.contains(&start.state_root);
                 self.require(!mixture, || format!("round {} begins from a half repaired state", start.round));
                 self.check_start(&start);
+                self.copy(slot, &start);
                 let slowness = self.node(slot).slowness;
                 self.soon(800 * slowness, Happening::Trained { slot, trainer, start });
             }

@@ -168,7 +168,7 @@ impl Gate {
             Verdict::Drop => return Err(self.end(&seen)),
             Verdict::Cut if seen.method == Method::GET => {
                 let (head, body) = self.carry_out(request).await?.into_parts();
-                let body = body.collect().await.map_err(|error| io::Error::other(format!("{error:?}")))?.to_bytes();
+                let body = BodyExt::collect(body).await.map_err(|error| io::Error::other(format!("{error:?}")))?.to_bytes();
                 let half = body.slice(..body.len() / 2);
                 let ends = move || Err(self.end(&seen));
                 let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(async move { ends() }));

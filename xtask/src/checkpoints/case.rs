@@ -53,8 +53,10 @@ pub(super) enum Fault {
     Refused,
     /// The connection ends in the middle of a body.
     Cut,
-    /// One bit of a shard that the newest manifest names changes; then SIGKILL for all.
+    /// One bit of a shard that only the newest manifest names changes; then SIGKILL for all.
     BitFlip,
+    /// One bit of a shard that all manifests name changes; then SIGKILL for all.
+    BitFlipInAll,
     /// The newest manifest loses its second half; then SIGKILL for all.
     Truncated,
     /// The disk has no room left for some time.
@@ -98,7 +100,7 @@ const PLACES: [Place; 15] = [
     Place::Restoring,
 ];
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 14] = [
     Fault::KillWriter,
     Fault::KillWorkers,
     Fault::KillSupervisor,
@@ -109,6 +111,7 @@ const FAULTS: [Fault; 13] = [
     Fault::Refused,
     Fault::Cut,
     Fault::BitFlip,
+    Fault::BitFlipInAll,
     Fault::Truncated,
     Fault::DiskFull,
     Fault::PowerLoss,
@@ -141,7 +144,7 @@ impl Fault {
         match self {
             Self::KillWriter | Self::KillWorkers | Self::KillSupervisor | Self::KillCoordinator => Kind::Kill,
             Self::Error | Self::Busy | Self::Slow | Self::Refused | Self::Cut => Kind::Store,
-            Self::BitFlip | Self::Truncated => Kind::Damage,
+            Self::BitFlip | Self::BitFlipInAll | Self::Truncated => Kind::Damage,
             Self::DiskFull => Kind::Disk,
             Self::PowerLoss => Kind::Power,
         }
@@ -158,6 +161,8 @@ impl Case {
             // Nothing comes between a body that was cut and one that is sent again.
             Kind::Store if fault == Fault::Cut => place.has_a_body(),
             Kind::Store => place.is_a_request(),
+            // What becomes of it does not depend on where a run was, only on whether it goes on.
+            Kind::Damage if fault == Fault::BitFlipInAll => matches!(place, Place::Snapshot | Place::Restoring),
             Kind::Damage => true,
             Kind::Disk => matches!(place, Place::BeforeShard | Place::InShard | Place::BeforeManifest),
             Kind::Power => place.writes(),
@@ -167,7 +172,7 @@ impl Case {
     /// Whether the run that is struck must complete by itself.
     pub(super) fn must_survive(self) -> bool {
         match self.fault {
-            Fault::KillWorkers | Fault::KillSupervisor => false,
+            Fault::KillWorkers | Fault::KillSupervisor | Fault::BitFlipInAll => false,
             // A newer one that is damaged is passed over before the run begins; once it has begun, what was read is needed.
             Fault::Truncated => self.place.is_of_resuming(),
             Fault::BitFlip => self.place == Place::Checking,
@@ -236,7 +241,8 @@ impl fmt::Display for Fault {
             Self::Slow => "answers after 2 s",
             Self::Refused => "no answers for 1.5 s",
             Self::Cut => "connection ends in a body",
-            Self::BitFlip => "a bit of a shard flips",
+            Self::BitFlip => "a bit of its shard flips",
+            Self::BitFlipInAll => "a bit of a shard of all flips",
             Self::Truncated => "the newest manifest is cut",
             Self::DiskFull => "the disk is full",
             Self::PowerLoss => "the power is lost",

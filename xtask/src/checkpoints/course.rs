@@ -28,7 +28,7 @@ use crate::{
 /// Longest time for one run.
 const LIMIT: Duration = Duration::from_mins(1);
 /// How long a run goes that a fault strikes, in seconds as measured; longer where the store is away for some of it.
-const SECONDS: (f64, f64) = (2.5, 6.0);
+const SECONDS: (f64, f64) = (2.0, 4.5);
 /// Rounds that it has at least.
 const LEAST_ROUNDS: u64 = 60;
 /// Rounds of the run after it, beyond those that were committed before.

@@ -38,7 +38,7 @@ struct Disk(PathBuf);
 
 impl Disk {
     fn mount(at: &Path) -> Result<Self> {
-        fs::create_dir(at)?;
+        fs::create_dir_all(at)?;
         let size = format!("size={DISK}");
         output("mount", Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at), MOUNTING)?;
         Ok(Self(at.to_owned()))
@@ -69,34 +69,39 @@ impl Drop for Disk {
 
 /// Fills the disk, makes room again once a checkpoint has failed, and goes on from the newest.
 pub(super) fn perform(case: Case, pass: Pass, runtime: &Handle, folder: &Path) -> Result<Outcome> {
-    let disk = Disk::mount(&folder.join("disk"))?;
-    let ground = Ground::on_disk(runtime, &disk.0.join("run"), folder)?;
+    let objects = folder.join("disk");
+    // Manifests have a disk of their own where they alone shall not fit.
+    let disk = Disk::mount(&if case.place == Place::BeforeManifest { objects.join("checkpoints") } else { objects.clone() })?;
+    let ground = Ground::on_disk(runtime, &objects, folder)?;
     let run = ground.run("struck", pass.rounds(SECONDS))?;
     let mut tail = Tail::new(&run.output);
     let mut events: Vec<Event> = Vec::new();
     let mut process = run.start()?;
-    let (mut filled, mut emptied) = (None, false);
+    let (mut full, mut room) = (None, false);
     let status = process.wait(LIMIT, || {
         events.extend(tail.poll()?);
         let published = events.iter().filter(|event| event.is("Checkpointed")).count();
-        if filled.is_none() && published >= BEFORE {
-            disk.fill(room(case.place, &ground)?)?;
-            filled = Some(events.len());
+        if room || published < BEFORE {
+            return Ok(());
         }
-        if filled.is_some_and(|since| failed(&events[since..]).is_some()) && !emptied {
+        let since = *full.get_or_insert(events.len());
+        if failed(&events[since..]).is_some() {
             fs::remove_file(disk.ballast())?;
-            emptied = true;
+            room = true;
+        } else {
+            // What was removed meanwhile has made room.
+            disk.fill(rest(case.place, &ground)?)?;
         }
         Ok(())
     })?;
     let struck = course::ended(&run, status, events)?;
-    let filled = filled.with_context(|| format!("the run ended before it: {}", struck.said))?;
-    let why = failed(&struck.events[filled..]).context("no checkpoint failed though the disk was full")?;
+    let full = full.with_context(|| format!("the run ended before it: {}", struck.said))?;
+    let why = failed(&struck.events[full..]).context("no checkpoint failed though the disk was full")?;
     ensure!(why.contains("no room left"), "a checkpoint failed, and nothing says that the disk is full: {why}");
     let again = struck.events.iter().rev().find(|event| ["Checkpointed", "CheckpointFailed"].contains(&&*event.name));
     ensure!(again.is_some_and(|event| event.is("Checkpointed")), "no checkpoint was kept once there was room again");
     let (before, resumed, after) = course::go_on(&ground, &struck.events)?;
-    let partial = partial_files(&disk.0.join("run"))?;
+    let partial = partial_files(&objects)?;
     let done = Done { what: why, damaged: None, round: 0 };
     let mut outcome = verdict::judge(case, &Observed { done, struck, before, resumed, after });
     if !partial.is_empty() {
@@ -109,15 +114,10 @@ fn failed(events: &[Event]) -> Option<String> {
     events.iter().find(|event| event.is("CheckpointFailed")).map(|event| event.reason.clone().unwrap_or_default())
 }
 
-/// Bytes that are left, so that the next checkpoint gets as far as the place.
-fn room(place: Place, ground: &Ground) -> Result<usize> {
-    let shards = ground.shards_of_the_newest()?;
-    let pages = |bytes: u64| bytes.div_ceil(PAGE as u64) as usize;
-    Ok(match place {
-        Place::InShard => shards.iter().max().map_or(0, |largest| pages(*largest) / 2) * PAGE,
-        Place::BeforeManifest => shards.iter().map(|bytes| pages(*bytes)).sum::<usize>() * PAGE,
-        _ => 0,
-    })
+/// Bytes that are left: where a shard shall break off, half of what one takes.
+fn rest(place: Place, ground: &Ground) -> Result<usize> {
+    let largest = ground.shards_of_the_newest()?.into_iter().max().unwrap_or(0);
+    Ok(if place == Place::InShard { largest as usize / PAGE / 2 * PAGE } else { 0 })
 }
 
 /// Files that a store writes before they have their names, below `folder`.

@@ -6,7 +6,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use atoll_checkpoint::{Access, Address, Folder, Place, Store, folder::manifest_name};
+use atoll_checkpoint::{
+    Access, Address, Folder, Manifest, Place, Store,
+    folder::{manifest_name, shard_name},
+    shard::ShardName,
+};
 use atoll_test_store::{BUCKET, Server};
 use tokio::runtime::Handle;
 
@@ -99,11 +103,6 @@ spec:
         self.server.as_ref()
     }
 
-    /// Where the objects of the run are as files.
-    pub(super) fn objects(&self) -> &Path {
-        &self.objects
-    }
-
     /// A run of so many rounds.
     pub(super) fn run(&self, name: &str, rounds: u64) -> Result<Run> {
         let run = Run::new(name, &self.file(), &self.folder)?.set(&[&format!("stop.steps={}", rounds * INNER_STEPS)]);
@@ -116,13 +115,20 @@ spec:
         self.runtime.block_on(contents(&folder))
     }
 
-    /// Changes one bit of a shard that the newest checkpoint names; gives its name in the folder.
-    pub(super) fn flip(&self, choice: u64) -> Result<String> {
-        let newest = newest_manifest(&self.objects)?;
-        let manifest = atoll_checkpoint::Manifest::parse(&fs::read(self.objects.join(&newest))?)?;
-        let shards = manifest.shards();
-        let shard = shards.iter().nth((choice % shards.len().max(1) as u64) as usize).context("it names no shard")?;
-        let name = atoll_checkpoint::folder::shard_name(shard);
+    /// Changes one bit of a shard that the newest checkpoint names, and `all` of them or no other; gives its name in the folder.
+    pub(super) fn flip(&self, all: bool, choice: u64) -> Result<String> {
+        let places = places(&self.objects)?;
+        let (newest, others) = places.split_last().context("there is no checkpoint")?;
+        let newest = self.manifest(*newest)?;
+        let others = others.iter().map(|place| self.manifest(*place)).collect::<Result<Vec<_>>>()?;
+        let suits = |shard: &&&ShardName| match all {
+            true => others.iter().all(|other| other.shards().contains(*shard)),
+            false => !others.iter().any(|other| other.shards().contains(*shard)),
+        };
+        let shards = newest.shards();
+        let shards: Vec<_> = shards.iter().filter(suits).collect();
+        let shard = shards.get(choice as usize % shards.len().max(1)).context("it names no such shard")?;
+        let name = shard_name(shard);
         let mut bytes = fs::read(self.objects.join(&name))?;
         let at = choice as usize % bytes.len().max(1);
         *bytes.get_mut(at).context("an empty shard")? ^= 1 << (choice % 8);
@@ -130,27 +136,35 @@ spec:
         Ok(name)
     }
 
+    fn manifest(&self, place: Place) -> Result<Manifest> {
+        Ok(Manifest::parse(&fs::read(self.objects.join(manifest_name(place)))?)?)
+    }
+
+    fn newest(&self) -> Result<Place> {
+        places(&self.objects)?.last().copied().context("there is no checkpoint")
+    }
+
     /// Bytes of each shard that the newest checkpoint names.
     pub(super) fn shards_of_the_newest(&self) -> Result<Vec<u64>> {
-        let newest = newest_manifest(&self.objects)?;
-        let manifest = atoll_checkpoint::Manifest::parse(&fs::read(self.objects.join(&newest))?)?;
-        Ok(manifest.pieces().map(|piece| piece.bytes).collect())
+        Ok(self.manifest(self.newest()?)?.pieces().map(|piece| piece.bytes).collect())
     }
 
     /// Removes the second half of the newest manifest; gives its name in the folder.
     pub(super) fn truncate(&self) -> Result<String> {
-        let newest = newest_manifest(&self.objects)?;
+        let newest = manifest_name(self.newest()?);
         let file = fs::File::options().write(true).open(self.objects.join(&newest))?;
         file.set_len(file.metadata()?.len() / 2)?;
         Ok(newest)
     }
 }
 
-fn newest_manifest(objects: &Path) -> Result<String> {
+/// The checkpoints that are there as files, the oldest first.
+fn places(objects: &Path) -> Result<Vec<Place>> {
     let names = fs::read_dir(objects.join("checkpoints")).context("there is no checkpoint")?;
     let names = names.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<Vec<_>>>()?;
-    let places = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse::<Place>().ok());
-    Ok(manifest_name(places.max().context("there is no checkpoint")?))
+    let mut places: Vec<_> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+    places.sort();
+    Ok(places)
 }
 
 /// Checks all checkpoints of a folder, and that the search finds the newest whole one.

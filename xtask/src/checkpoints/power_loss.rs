@@ -30,7 +30,7 @@ use super::{case::Place, ground::contents, verdict::Outcome};
 use crate::random::Random;
 
 /// Losses at each place, with syncing and without.
-const LOSSES: usize = 40;
+const LOSSES: usize = 20;
 /// Checkpoints that are written, if the power does not go before.
 const ROUNDS: u64 = 6;
 const KEPT: Retention = Retention { keep: 2, keep_every: None };
@@ -260,7 +260,7 @@ pub(super) fn perform(place: Place, seed: u64, runtime: &Handle, folder: &Path) 
         faults.push("nothing is lost without syncing: this shows nothing".to_owned());
     }
     let well = LOSSES - faults.len().min(LOSSES);
-    let struck = format!("{well} of {LOSSES} losses did no damage, and without syncing {}", LOSSES - damaged_without);
+    let struck = format!("{well} of {LOSSES} did no damage; without syncing {} of {LOSSES}", LOSSES - damaged_without);
     Ok(Outcome { struck, whole: None, lost: 0, faults })
 }
 

@@ -226,9 +226,9 @@ impl Watch {
             Place::BeforeShard | Place::InShard | Place::AfterShard => is(Method::PUT, "shards/"),
             Place::BeforeManifest | Place::AfterManifest => is(Method::PUT, "checkpoints/"),
             Place::BeforeLatest | Place::AfterLatest => request.method == Method::PUT && name == "LATEST",
-            Place::RemovingManifest => is(Method::DELETE, "checkpoints/"),
+            Place::RemovingManifest => is(Method::POST, "checkpoints/"),
             Place::Condemning => is(Method::PUT, "condemned/"),
-            Place::RemovingShard => is(Method::DELETE, "shards/"),
+            Place::RemovingShard => is(Method::POST, "shards/"),
             Place::Checking => (is(Method::GET, "checkpoints/") || is(Method::GET, "shards/")) && !resumed(),
             Place::Restoring => is(Method::GET, "shards/") && resumed(),
             Place::Snapshot | Place::PeerTransfer => false,
@@ -288,9 +288,11 @@ impl Watch {
                 Ok(done(format!("killed {worker}'s sidecar")))
             }
             Fault::KillSupervisor => self.kill_everything().map(|()| done("killed everything".to_owned())),
-            Fault::BitFlip | Fault::Truncated => {
-                let flips = self.moment.case.fault == Fault::BitFlip;
-                let damaged = if flips { self.ground.flip(self.moment.choice)? } else { self.ground.truncate()? };
+            Fault::BitFlip | Fault::BitFlipInAll | Fault::Truncated => {
+                let damaged = match self.moment.case.fault {
+                    Fault::Truncated => self.ground.truncate()?,
+                    fault => self.ground.flip(fault == Fault::BitFlipInAll, self.moment.choice)?,
+                };
                 if !self.moment.case.place.is_of_resuming() {
                     self.kill_everything()?;
                 }

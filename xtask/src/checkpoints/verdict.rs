@@ -34,7 +34,10 @@ pub(super) fn judge(case: Case, observed: &Observed) -> Outcome {
     faults.extend(of_the_struck(case, struck));
     faults.extend(of_the_store("the store", before, done.damaged.as_deref()));
     faults.extend(lost_ones(struck, before));
-    faults.extend(of_the_resumed(resumed, before));
+    match whole {
+        Some(_) => faults.extend(of_the_resumed(resumed, before)),
+        None => faults.extend(of_the_refused(resumed, done.damaged.as_deref())),
+    }
     faults.extend(of_the_store("the store after the second run", after, done.damaged.as_deref()));
     let most = KEEP + NOT_YET_REMOVED;
     if after.0.len() > most {
@@ -44,8 +47,12 @@ pub(super) fn judge(case: Case, observed: &Observed) -> Outcome {
     if !left.is_empty() {
         faults.push(format!("left behind: {}", left.join(", ")));
     }
+    let mut in_words = in_words(struck);
+    if whole.is_none() {
+        in_words += "; the second run says that none is whole, and why";
+    }
     let whole = whole.map(|place| place.round);
-    Outcome { struck: in_words(struck), whole, lost: committed.saturating_sub(whole.unwrap_or(0)), faults }
+    Outcome { struck: in_words, whole, lost: committed.saturating_sub(whole.unwrap_or(0)), faults }
 }
 
 /// How a run ended, in words.
@@ -131,6 +138,13 @@ fn of_the_resumed(resumed: &Ended, before: &Contents) -> Vec<String> {
         }
     }
     faults
+}
+
+/// Where no checkpoint is whole, the second run says so and does not begin anew; it names what is damaged.
+fn of_the_refused(resumed: &Ended, damaged: Option<&str>) -> Option<String> {
+    let Some(damaged) = damaged else { return Some("no checkpoint is whole, and none was damaged".to_owned()) };
+    let told = resumed.status.code() == Some(1) && resumed.said.contains("is whole") && resumed.said.contains(damaged);
+    (!told).then(|| format!("no checkpoint is whole, and the second run does not say so: {}: {}", resumed.status, resumed.said))
 }
 
 /// Why checkpoints stay.

@@ -26,7 +26,7 @@ pub const BUCKET: &str = "bucket";
 pub struct Seen {
     /// Its method.
     pub method: Method,
-    /// The object in the bucket, without the bucket's name; the prefix of a list.
+    /// The object in the bucket, without the bucket's name; the prefix of a list; the first object of a POST that removes some.
     pub key: String,
     /// Bytes of its body, where it says so.
     pub bytes: u64,
@@ -157,7 +157,14 @@ struct Gate {
 
 impl Gate {
     async fn answer(self, port: u16, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
-        let seen = seen(port, &request);
+        let mut seen = seen(port, &request);
+        let mut request = request.map(Body::Arriving);
+        if seen.method == Method::POST && request.uri().query().is_some_and(|query| query.starts_with("delete")) {
+            let (head, body) = request.into_parts();
+            let body = body.whole().await?;
+            first_key(&body).clone_into(&mut seen.key);
+            request = http::Request::from_parts(head, Body::Whole(body));
+        }
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
         let verdict = (self.judge.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
         match verdict {
@@ -175,7 +182,7 @@ impl Gate {
                 return Ok(Response::from_parts(head, s3s::Body::http_body_unsync(StreamBody::new(frames))));
             }
             Verdict::Cut => {
-                read_half(request.into_body()).await;
+                request.into_body().read_half().await;
                 return Err(self.end(&seen));
             }
             Verdict::Withhold => {
@@ -191,7 +198,7 @@ impl Gate {
         io::ErrorKind::ConnectionAborted.into()
     }
 
-    async fn carry_out(&self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+    async fn carry_out(&self, request: http::Request<Body>) -> io::Result<Response<s3s::Body>> {
         if !request.uri().path().trim_start_matches('/').starts_with(BUCKET) {
             return Ok(refusal(404, "NoSuchBucket"));
         }
@@ -199,7 +206,7 @@ impl Gate {
         let has_condition = has(header::IF_NONE_MATCH) || has(header::IF_MATCH);
         let _alone = if has_condition { Some(self.conditional.write().await) } else { None };
         let _with_others = if has_condition { None } else { Some(self.conditional.read().await) };
-        self.inner.call(request.map(s3s::Body::from)).await.map_err(|error| io::Error::other(format!("{error:?}")))
+        self.inner.call(request.map(Body::into)).await.map_err(|error| io::Error::other(format!("{error:?}")))
     }
 }
 
@@ -212,13 +219,46 @@ fn seen(port: u16, request: &http::Request<Incoming>) -> Seen {
     Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0), port }
 }
 
-async fn read_half(mut body: Incoming) {
-    let half = body.size_hint().exact().unwrap_or(0) / 2;
-    let mut read = 0;
-    while read < half {
-        let Some(Ok(frame)) = body.frame().await else { return };
-        read += frame.data_ref().map_or(0, Bytes::len) as u64;
+/// The body of a request.
+enum Body {
+    Arriving(Incoming),
+    /// It had to be read first.
+    Whole(Bytes),
+}
+
+impl Body {
+    async fn whole(self) -> io::Result<Bytes> {
+        match self {
+            Self::Arriving(body) => Ok(BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes()),
+            Self::Whole(body) => Ok(body),
+        }
     }
+
+    async fn read_half(self) {
+        let Self::Arriving(mut body) = self else { return };
+        let half = body.size_hint().exact().unwrap_or(0) / 2;
+        let mut read = 0;
+        while read < half {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            read += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+    }
+}
+
+impl From<Body> for s3s::Body {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Arriving(body) => body.into(),
+            Body::Whole(body) => body.into(),
+        }
+    }
+}
+
+/// The first object that the body of a request to remove objects names.
+fn first_key(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let key = text.split_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>"));
+    key.map_or_else(String::new, |(key, _)| key.to_owned())
 }
 
 fn refusal(status: u16, code: &str) -> Response<s3s::Body> {

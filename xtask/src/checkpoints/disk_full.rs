@@ -98,11 +98,9 @@ pub(super) fn perform(case: Case, pass: Pass, runtime: &Handle, folder: &Path) -
     let full = full.with_context(|| format!("the run ended before it: {}", struck.said))?;
     let why = failed(&struck.events[full..]).context("no checkpoint failed though the disk was full")?;
     ensure!(why.contains("no room left"), "a checkpoint failed, and nothing says that the disk is full: {why}");
-    let again = struck.events.iter().rev().find(|event| ["Checkpointed", "CheckpointFailed"].contains(&&*event.name));
-    ensure!(again.is_some_and(|event| event.is("Checkpointed")), "no checkpoint was kept once there was room again");
     let (before, resumed, after) = course::go_on(&ground, &struck.events)?;
     let partial = partial_files(&objects)?;
-    let done = Done { what: why, damaged: None, round: 0 };
+    let done = Done { what: why, damaged: None, round: 0, events: full };
     let mut outcome = verdict::judge(case, &Observed { done, struck, before, resumed, after });
     if !partial.is_empty() {
         outcome.faults.push(format!("parts of files are left: {}", partial.join(", ")));

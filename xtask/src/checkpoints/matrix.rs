@@ -43,7 +43,7 @@ pub(crate) fn perform(all: bool, seed: Option<u64>) -> Result<Tally> {
     let pass = Pass { round: course::measure(runtime.handle(), measured.path())?, seed };
     let rows = each(&cases, |case| {
         let row = one(*case, pass, runtime.handle());
-        println!("   {}: {}, {:.1} s", row.case, in_words(&row.outcome), row.seconds);
+        println!("   {} ({}): {}, {:.1} s", row.case, row.outcome.done, in_words(&row.outcome), row.seconds);
         row
     });
     println!("{}", table(&rows));
@@ -65,6 +65,7 @@ fn one(case: Case, pass: Pass, runtime: &Handle) -> Row {
     // Each case draws numbers of its own, the same alone and among others.
     let seed = pass.seed.wrapping_add(case::all().iter().position(|other| *other == case).unwrap_or(0) as u64);
     let failed = |error: anyhow::Error| Outcome {
+        done: "nothing".to_owned(),
         struck: "was not tried to its end".to_owned(),
         whole: None,
         lost: 0,
@@ -148,7 +149,7 @@ mod tests {
 
     fn row(faults: &[&str]) -> Row {
         let faults = faults.iter().map(|fault| (*fault).to_owned()).collect();
-        let outcome = Outcome { struck: "completed".to_owned(), whole: Some(7), lost: 2, faults };
+        let outcome = Outcome { done: "it was cut".to_owned(), struck: "completed".to_owned(), whole: Some(7), lost: 2, faults };
         Row { case: Case { place: Place::InShard, fault: Fault::Cut }, outcome, seconds: 4.25 }
     }
 

@@ -261,7 +261,7 @@ pub(super) fn perform(place: Place, seed: u64, runtime: &Handle, folder: &Path) 
     }
     let well = LOSSES - faults.len().min(LOSSES);
     let struck = format!("{well} of {LOSSES} did no damage; without syncing {} of {LOSSES}", LOSSES - damaged_without);
-    Ok(Outcome { struck, whole: None, lost: 0, faults })
+    Ok(Outcome { done: format!("{LOSSES} losses"), struck, whole: None, lost: 0, faults })
 }
 
 /// Writes checkpoints until the power goes; then every one that is there is whole, the newest is not older than what was published, and

@@ -72,6 +72,8 @@ pub(super) struct Done {
     pub(super) damaged: Option<String>,
     /// Rounds that had been committed.
     pub(super) round: u64,
+    /// Events that had been written.
+    pub(super) events: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -267,7 +269,8 @@ impl Watch {
 
     fn carry_out(&mut self, request: Option<&Request>) -> Result<Done> {
         let round = last_round(&self.known.events);
-        let done = |what: String| Done { what, damaged: None, round };
+        let events = self.known.events.len();
+        let done = |what: String| Done { what, damaged: None, round, events };
         if let Some(request) = request {
             self.aftermath.key.clone_from(&request.key);
         }

@@ -4,7 +4,7 @@ use super::{
     case::{Case, Fault, Kind},
     course::{Ended, Observed},
     ground::{Checked, Contents, KEEP},
-    strike::last_round,
+    strike::{Done, last_round},
 };
 
 /// Workers that must have ended alike, of three: one that was struck late may still be on its way.
@@ -15,6 +15,8 @@ const NOT_YET_REMOVED: usize = 1;
 /// What the table says of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Outcome {
+    /// What was done.
+    pub(super) done: String,
     /// What became of the run that was struck.
     pub(super) struck: String,
     /// Round of the newest whole checkpoint then.
@@ -31,7 +33,7 @@ pub(super) fn judge(case: Case, observed: &Observed) -> Outcome {
     let mut faults = Vec::new();
     let whole = before.newest_whole();
     let committed = last_round(&struck.events).max(done.round);
-    faults.extend(of_the_struck(case, struck));
+    faults.extend(of_the_struck(case, done, struck));
     faults.extend(of_the_store("the store", before, done.damaged.as_deref()));
     faults.extend(lost_ones(struck, before));
     match whole {
@@ -52,7 +54,7 @@ pub(super) fn judge(case: Case, observed: &Observed) -> Outcome {
         in_words += "; the second run says that none is whole, and why";
     }
     let whole = whole.map(|place| place.round);
-    Outcome { struck: in_words, whole, lost: committed.saturating_sub(whole.unwrap_or(0)), faults }
+    Outcome { done: done.what.clone(), struck: in_words, whole, lost: committed.saturating_sub(whole.unwrap_or(0)), faults }
 }
 
 /// How a run ended, in words.
@@ -67,7 +69,7 @@ pub(super) fn in_words(ended: &Ended) -> String {
 }
 
 /// A run that must complete does so, all alike; one that was killed is gone.
-fn of_the_struck(case: Case, struck: &Ended) -> Vec<String> {
+fn of_the_struck(case: Case, done: &Done, struck: &Ended) -> Vec<String> {
     let mut faults = Vec::new();
     let completed = struck.status.success();
     if case.must_survive() && !completed {
@@ -75,6 +77,10 @@ fn of_the_struck(case: Case, struck: &Ended) -> Vec<String> {
     }
     if completed {
         faults.extend(alike(struck, LEAST_FINISHED));
+        let since = struck.events.get(done.events..).unwrap_or_default();
+        if !since.iter().any(|event| event.is("Checkpointed")) {
+            faults.push("no checkpoint was kept after it".to_owned());
+        }
     }
     if case.fault == Fault::KillSupervisor && struck.status.code().is_some() {
         faults.push(format!("it was killed, and ended with {}", struck.status));

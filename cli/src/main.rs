@@ -1,6 +1,7 @@
 //! The `atoll` command: one binary for the person at the terminal and for every process of a run.
 
 mod bench;
+mod checkpoint;
 mod commands;
 mod logging;
 mod process;
@@ -41,6 +42,11 @@ enum Command {
     Validate(commands::Validate),
     /// Feed what a sidecar recorded to the protocol again, and say what happened and whether anything differs
     Replay(replay::Arguments),
+    /// List, show, verify, compare, remove and export the checkpoints of a run
+    Checkpoint {
+        #[command(subcommand)]
+        what: checkpoint::Checkpoint,
+    },
     /// Print the version
     Version,
     /// Print the completions of a shell
@@ -85,6 +91,15 @@ impl Ending {
         Self::Failed(format!("{error:#}"))
     }
 
+    /// What it says to a person.
+    fn message(&self) -> &str {
+        match self {
+            Self::Done => "",
+            Self::Failed(message) | Self::BadInput(message) => message,
+            Self::Interrupted => "interrupted",
+        }
+    }
+
     fn report(self) -> ExitCode {
         match self {
             Self::Done => ExitCode::SUCCESS,
@@ -108,6 +123,7 @@ fn main() -> ExitCode {
         Command::Recover(arguments) => recover::recover(&arguments),
         Command::Validate(arguments) => commands::validate(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
+        Command::Checkpoint { what } => checkpoint::checkpoint(&what),
         Command::Version => commands::version(),
         Command::Completions { shell } => commands::completions::<Arguments>(shell),
         Command::Bench { what } => bench::bench(&what),

@@ -39,6 +39,7 @@ fn cases() -> Vec<(&'static str, Value)> {
         ("workers.min must be at most workers.target", spec(json!({ "workers": { "min": 5 } }))),
         ("workers.target must be at most workers.max", spec(json!({ "workers": { "max": 3 } }))),
         ("rounds.quorum.min must be at most workers.target", spec(json!({ "rounds": { "quorum": { "min": 5 } } }))),
+        ("divergence.policy Rollback needs checkpoint, to go back to", spec(json!({ "divergence": { "policy": "Rollback" } }))),
         (
             "rounds.joinWindowSeconds must be less than rounds.roundTimeoutSeconds",
             spec(json!({ "rounds": { "joinWindowSeconds": 600 } })),
@@ -53,6 +54,8 @@ fn allowed() -> Vec<Value> {
         json!({ "metadata": { "name": "a".repeat(40) } }),
         json!({ "metadata": { "name": "a-9" } }),
         json!({ "spec": { "model": { "architecture": { "llama": { "hiddenSize": 8 } } } } }),
+        json!({ "spec": { "divergence": { "policy": "Rollback" }, "checkpoint": { "uri": "kept" } } }),
+        json!({ "spec": { "divergence": { "policy": "Suspend", "spikeFactor": 1.01, "windowRounds": 2 } } }),
         json!({ "spec": { "workers": { "min": 4, "max": 4 } } }),
         json!({ "spec": { "rounds": { "quorum": { "min": 4 }, "joinWindowSeconds": 599 } } }),
         json!({ "spec": { "optimizer": { "gradientClip": 2, "schedule": { "warmupSteps": 0 } } } }),

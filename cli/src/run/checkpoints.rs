@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use anyhow::{Result, anyhow, bail};
 use atoll_checkpoint::error::{Kind, StoreError};
 use atoll_checkpoint::folder::Found;
 use atoll_checkpoint::manifest::{Manifest, Origin};
 use atoll_checkpoint::publish::Claim;
-use atoll_checkpoint::{Folder, Location};
+use atoll_checkpoint::{Folder, Location, Place};
 use atoll_collective::v1::CommitRecord;
 use atoll_crds::RunFile;
 use atoll_crds::spec::Checkpoint;
@@ -26,6 +27,13 @@ pub(crate) struct Checkpoints {
     pub(crate) resume: Option<Resume>,
     /// Newer ones that were passed over, and why.
     pub(crate) skipped: Vec<(String, String)>,
+}
+
+impl Checkpoints {
+    /// The last round of the checkpoint that it goes on from, and the inner steps by then.
+    pub(crate) fn after(&self) -> (u64, u64) {
+        self.resume.as_ref().map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step))
+    }
 }
 
 /// The field that names the folder.
@@ -77,8 +85,7 @@ pub(crate) async fn prepare(
     }
     let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, parameters)).transpose()?;
     let keeping = keeping(file, spec, location, &folder, newest.map_or(0, |newest| newest.lineage), resume.as_ref()).await?;
-    let skipped = found.skipped.into_iter().map(|(place, why)| (place.to_string(), why.to_string())).collect();
-    Ok(Checkpoints { keeping: Some(keeping), resume, skipped })
+    Ok(Checkpoints { keeping: Some(keeping), resume, skipped: told(found.skipped) })
 }
 
 const HELP: &str = "give a folder, or an address as in s3://BUCKET/PREFIX";
@@ -91,6 +98,26 @@ fn location(spec: &Checkpoint, uri: &str, base: &Path) -> Location {
         most_mbps: spec.max_mbps,
         ..Location::at(uri, base.to_owned())
     }
+}
+
+/// The same for a run that lost its state: from the newest whole checkpoint of its folder, or from the beginning.
+pub(crate) async fn again(file: &RunFile, keeping: &Keeping, parameters: u64) -> Result<Checkpoints> {
+    let failed = |ending: Ending| anyhow!("{}", ending.message());
+    let Some(spec) = &file.spec.checkpoint else { return Ok(Checkpoints::default()) };
+    let location = keeping.location.clone();
+    let folder = location.open()?;
+    let found = search(&folder, true).await?;
+    if found.manifest.is_none() && !found.skipped.is_empty() {
+        bail!(nothing_whole(&location.uri, &found));
+    }
+    let resume = found.manifest.map(|manifest| resumed(file, manifest, location.clone(), &location, parameters));
+    let resume = resume.transpose().map_err(failed)?;
+    let keeping = self::keeping(file, spec, location, &folder, keeping.lineage, resume.as_ref()).await.map_err(failed)?;
+    Ok(Checkpoints { keeping: Some(keeping), resume, skipped: told(found.skipped) })
+}
+
+fn told(skipped: Vec<(Place, StoreError)>) -> Vec<(String, String)> {
+    skipped.into_iter().map(|(place, why)| (place.to_string(), why.to_string())).collect()
 }
 
 /// A store that refuses is the user's to correct; one that fails may be well again soon.

@@ -41,6 +41,11 @@ impl Ready {
         PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
     }
 
+    /// Parameters of the model.
+    pub(crate) fn parameters(&self) -> u64 {
+        self.prepared.model.config().parameters() as u64
+    }
+
     /// Tokens of one sample.
     pub(crate) fn context_length(&self) -> u64 {
         u64::from(self.prepared.corpus.split().context_length().get())

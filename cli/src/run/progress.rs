@@ -94,6 +94,8 @@ pub(crate) struct Progress {
     pub(crate) curve: BTreeMap<u64, Point>,
     /// Positions of the permutation that were committed.
     pub(crate) samples: u64,
+    /// The position after the last of them.
+    pub(crate) samples_end: u64,
     pub(crate) aborts: BTreeMap<String, u64>,
 }
 
@@ -101,6 +103,18 @@ impl Progress {
     /// A run of these workers that goes on after a round and its last step.
     pub(crate) fn resumed(workers: impl Iterator<Item = String>, (round, step): (u64, u64)) -> Self {
         Self { round, step, ..Self::new(workers) }
+    }
+
+    /// The run begins again after an earlier round: what came after it is forgotten.
+    pub(crate) fn rewind(&mut self, (round, step): (u64, u64)) {
+        (self.round, self.step, self.computed) = (round, step, (0, 0));
+        self.curve.retain(|of, _| *of <= step);
+        for worker in self.workers.values_mut() {
+            worker.state = WorkerState::Joining;
+            worker.attached = false;
+            worker.payload.restart();
+            worker.wire.restart();
+        }
     }
 
     /// A run of these workers.
@@ -175,6 +189,8 @@ impl Progress {
         let Some(round) = event.round.filter(|round| *round > self.round) else { return };
         self.round = round;
         let ranges = event.more.get("committedSamples").and_then(serde_json::Value::as_array);
+        let ends = |range: &serde_json::Value| range.get(1).and_then(serde_json::Value::as_u64);
+        self.samples_end = ranges.into_iter().flatten().filter_map(ends).fold(self.samples_end, u64::max);
         self.samples += ranges.into_iter().flatten().map(length).sum::<u64>();
         if self.computed.0 == round {
             self.step = self.computed.1;

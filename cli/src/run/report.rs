@@ -19,6 +19,8 @@ pub(crate) enum State {
     Complete,
     Failed,
     Interrupted,
+    /// By the run's own policy; it can be resumed.
+    Suspended,
 }
 
 /// One worker at the end.

@@ -73,6 +73,9 @@ impl View {
                 )
             }
             "CheckpointsNotRemoved" => format!("older checkpoints stay: {}", text("reason")),
+            "Diverged" => format!("{} diverges: its loss is {}; policy {}", event.worker, text("loss"), text("policy")),
+            "StateLost" => format!("all begins again from the newest checkpoint: {}", text("reason")),
+            "Resumed" => format!("goes on after round {}", event.round.unwrap_or(0)),
             "PrivateStateLost" => {
                 format!("{} goes on with another worker's moments: the checkpoint has none of its own", event.worker)
             }

@@ -1,7 +1,7 @@
 //! The folder of the workers' sockets: made for a run and removed with it, or the user's own.
 
 use std::io::ErrorKind;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -9,6 +9,9 @@ use atoll_sdk::regions_socket;
 use tempfile::TempDir;
 
 use super::{socket_folder, socket_name};
+
+/// Permissions of a folder that only its owner enters.
+const OWN_ALONE: u32 = 0o700;
 
 /// The folder of the workers' sockets.
 pub(crate) enum Sockets {
@@ -64,6 +67,19 @@ impl Sockets {
         match self {
             Self::Temporary(folder) => Some(folder.path().to_owned()),
             Self::Given(_) => None,
+        }
+    }
+
+    /// Makes the folder again: the last sidecar removed it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn renew(&self) -> std::io::Result<()> {
+        match self {
+            Self::Temporary(folder) if !folder.path().exists() => {
+                std::fs::DirBuilder::new().mode(OWN_ALONE).create(folder.path())
+            }
+            _ => Ok(()),
         }
     }
 

@@ -11,13 +11,13 @@ use serde_json::Value;
 use crate::laboratory::{Laboratory, code, signal};
 use crate::training::hashes;
 
-const DILOCO: &str = "{diLoCo: {innerSteps: 10, outerLearningRate: 0.7, outerMomentum: 0.5}}";
-const FOLDER: &str = "checkpoint={uri: kept, everyRounds: 1, keep: 3}";
+pub(crate) const DILOCO: &str = "{diLoCo: {innerSteps: 10, outerLearningRate: 0.7, outerMomentum: 0.5}}";
+pub(crate) const FOLDER: &str = "checkpoint={uri: kept, everyRounds: 1, keep: 3}";
 /// All take part in every round, or none does.
 const FULL: &str = "rounds.quorum.min=2";
 const STEPS: u32 = 300;
 
-fn event<'a>(events: &'a [Value], name: &str) -> Option<&'a Value> {
+pub(crate) fn event<'a>(events: &'a [Value], name: &str) -> Option<&'a Value> {
     events.iter().find(|event| event["event"] == name)
 }
 
@@ -175,4 +175,44 @@ fn a_store_that_fails_stops_no_training_and_nothing_tells_its_secret() {
     }
     assert!(texts.len() > 6 && texts.iter().all(|text| !text.contains(KEY.1) && !text.contains("secret%2Ffor")));
     server.pass();
+}
+
+#[test]
+fn when_nobody_is_left_all_of_it_begins_again_from_the_newest_checkpoint() {
+    for process in ["trainer", "sidecar"] {
+        let laboratory = Laboratory::new(DILOCO, STEPS);
+        let arguments = ["--set", FOLDER, "--set", FULL];
+        let mut run = laboratory.start(&arguments);
+        laboratory.wait_for(|event| event["event"] == "Checkpointed" && event["round"].as_u64() >= Some(3));
+        let lost = ["w0", "w1"].map(|worker| laboratory.pid(worker, process));
+        for pid in lost {
+            signal(pid, Signal::KILL);
+        }
+        assert_eq!(code(&mut run), Some(0), "{process}");
+        let events = laboratory.events();
+        let from = event(&events, "Resumed").unwrap()["round"].as_u64().unwrap();
+        assert!(event(&events, "StateLost").is_some() && from >= 3, "{process}");
+        let whole = Laboratory::new(DILOCO, STEPS);
+        assert!(whole.run(&["--set", FULL]).status.success());
+        assert_eq!(hashes(&laboratory.report()), hashes(&whole.report()), "{process}");
+        laboratory.assert_nothing_is_left();
+    }
+}
+
+#[test]
+fn the_last_round_is_kept_whatever_is_due_and_a_longer_run_goes_on_from_it() {
+    let laboratory = Laboratory::new(DILOCO, 65);
+    let keeps = "checkpoint={uri: kept, everyRounds: 5}";
+    assert!(laboratory.run(&["--set", keeps]).status.success());
+    let kept = |laboratory: &Laboratory| -> Vec<u64> {
+        let events = laboratory.events();
+        events.iter().filter(|event| event["event"] == "Checkpointed").map(|event| event["round"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(kept(&laboratory), [5, 7]);
+    fs::rename(laboratory.out(), laboratory.path().join("short")).unwrap();
+    let report = resumed(&laboratory, &["--set", keeps, "--set", "stop.steps=90"]);
+    assert_eq!((report["steps"].as_u64(), kept(&laboratory)), (Some(90), vec![10]));
+    fs::rename(laboratory.out(), laboratory.path().join("long")).unwrap();
+    let report = resumed(&laboratory, &["--set", keeps, "--set", "stop.steps=90"]);
+    assert_eq!((report["state"].as_str(), report["steps"].as_u64()), (Some("Complete"), Some(90)), "there is nothing left to do");
 }

@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod checkpoints;
+mod divergence;
 mod endings;
 mod laboratory;
 mod recordings;

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod dataset;
+mod divergence;
 mod evaluation;
 mod method;
 mod model;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     checkpoint::{Checkpoint, SecretRef},
     dataset::{Dataset, DatasetSource, Tokenizer},
+    divergence::{Divergence, DivergencePolicy},
     evaluation::Evaluation,
     method::{DiLoCo, FedAvg, Method},
     model::{Architecture, Llama, Model, Objective},
@@ -62,11 +64,18 @@ pub(crate) const CLUSTER_ONLY: [&str; 2] = ["runtimeRef", "placement"];
 #[serde(rename_all = "camelCase")]
 #[schemars(
     transform = Structural,
-    extend("x-kubernetes-validations" = [rule(
-        "self.rounds.quorum.min <= self.workers.target",
-        "rounds.quorum.min must be at most workers.target",
-        ".rounds.quorum.min",
-    )])
+    extend("x-kubernetes-validations" = [
+        rule(
+            "self.rounds.quorum.min <= self.workers.target",
+            "rounds.quorum.min must be at most workers.target",
+            ".rounds.quorum.min",
+        ),
+        rule(
+            "!has(self.divergence) || self.divergence.policy != 'Rollback' || has(self.checkpoint)",
+            "divergence.policy Rollback needs checkpoint, to go back to",
+            ".divergence.policy",
+        ),
+    ])
 )]
 pub struct TrainingRunSpec {
     /// Template of images and resources that a cluster uses for the workers.
@@ -100,6 +109,9 @@ pub struct TrainingRunSpec {
     /// Where and how often the state is kept; when unset, it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<Checkpoint>,
+    /// What becomes of it when its loss is no number any more, or leaps; when unset, a worker whose loss is no number ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
     /// When the run is complete.
     pub stop: Stop,
     /// How the model is measured on text that it does not train on.

@@ -110,6 +110,7 @@ fn arrive() -> Arrive {
         state_shape: vec![2; 32],
         strategy: StateStrategy::ReceiveOnly.into(),
         mixture: true,
+        last: false,
     }
 }
 

@@ -58,6 +58,7 @@ fn begin_round() -> BeginRoundRequest {
         committed: Some(committed()),
         rank: 1,
         kept: None,
+        last: false,
     }
 }
 

@@ -1,23 +1,25 @@
 //! The checkpoints in a folder: which there are, and what is in them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use futures::StreamExt;
 
 use crate::Place;
+use crate::address::Address;
 use crate::error::{Kind, StoreError};
-use crate::manifest::{ElementType, LONGEST, Manifest, ManifestError, Piece};
+use crate::manifest::{ElementType, LONGEST, Manifest, ManifestError, Piece, Vector};
 use crate::shard::{self, ShardName};
 use crate::store::{Store, Version};
 
 /// Folder of the manifests.
-pub(crate) const MANIFESTS: &str = "checkpoints";
+pub const MANIFESTS: &str = "checkpoints";
 /// Folder of the shards.
 pub(crate) const SHARDS: &str = "shards";
 /// Folder of what writers are about to name.
-pub(crate) const INTENTS: &str = "intents";
+pub const INTENTS: &str = "intents";
 /// Folder of what collectors are about to remove.
-pub(crate) const CONDEMNED: &str = "condemned";
+pub const CONDEMNED: &str = "condemned";
 /// Folder of the numbers of lineages that somebody has taken.
 pub(crate) const LINEAGES: &str = "lineages";
 /// Name of the hint which checkpoint is the newest.
@@ -114,11 +116,10 @@ impl Folder {
     /// [`StoreError`].
     pub async fn newest(&self) -> Result<Option<Place>, StoreError> {
         let (hint, _) = self.hint().await?;
-        match self.after(hint).await {
-            Ok(newer) => Ok(newer.last().map(|entry| entry.place).or(hint)),
-            Err(_) if hint.is_some() && matches!(self.store.address(), crate::address::Address::Web(_)) => Ok(hint),
-            Err(error) => Err(error),
+        if matches!(self.store.address(), Address::Web(_)) {
+            return Ok(hint);
         }
+        Ok(self.after(hint).await?.last().map(|entry| entry.place).or(hint))
     }
 
     /// Reads the manifest of a checkpoint.
@@ -199,22 +200,87 @@ impl Folder {
 
     /// Reads all shards of a checkpoint, and returns what is wrong with them: each problem once.
     pub async fn check(&self, manifest: &Manifest, progress: impl Fn(u64, u64)) -> Vec<StoreError> {
-        use futures::StreamExt;
-        let total = manifest.bytes();
-        let pieces: BTreeMap<&ShardName, (ElementType, &Piece)> = manifest
-            .vectors()
-            .flat_map(|vector| vector.pieces.iter().map(|piece| (&piece.shard, (vector.element_type, piece))))
-            .collect();
-        let reads = pieces.into_values().map(async |(element_type, piece)| (piece.bytes, self.values(element_type, piece).await));
-        let mut reads = std::pin::pin!(futures::stream::iter(reads).buffered(AT_ONCE));
+        let problems = self.problems(&claims(manifest).collect(), progress).await;
+        problems.into_iter().map(|(_, problem)| problem).collect()
+    }
+
+    /// Reads all shards of these checkpoints, those that several name once, and returns what is wrong with them.
+    ///
+    /// `progress` is told bytes that have been checked, and all there are.
+    ///
+    /// # Errors
+    /// [`StoreError`] where the store cannot be asked, and not where something in it is damaged.
+    pub async fn check_all(&self, manifests: &[Manifest], progress: impl Fn(u64, u64)) -> Result<Vec<Damage>, StoreError> {
+        let damage = |(claim, problem): (Claim<'_>, StoreError)| {
+            let spoiled = manifests.iter().filter(|manifest| claims(manifest).any(|of_it| of_it == claim));
+            let checkpoints = spoiled.map(|manifest| manifest.place).collect();
+            if problem.is_of_the_object() { Ok(Damage { problem, checkpoints }) } else { Err(problem) }
+        };
+        let all = manifests.iter().flat_map(claims).collect();
+        self.problems(&all, progress).await.into_iter().map(damage).collect()
+    }
+
+    /// What is wrong with these shards; nothing more is read once the store itself does not answer.
+    async fn problems<'a>(&self, claims: &BTreeSet<Claim<'a>>, progress: impl Fn(u64, u64)) -> Vec<(Claim<'a>, StoreError)> {
+        let total = claims.iter().fold(0u64, |sum, claim| sum.saturating_add(claim.bytes));
+        let read = async |claim: Claim<'a>| {
+            let Claim { shard, element_type, bytes, elements } = claim;
+            (claim, self.values(element_type, &Piece { shard: *shard, bytes, elements }).await)
+        };
+        let mut reads = std::pin::pin!(futures::stream::iter(claims.iter().copied()).map(read).buffered(AT_ONCE));
         let (mut checked, mut problems) = (0, Vec::new());
-        while let Some((bytes, read)) = reads.next().await {
-            checked += bytes;
+        while let Some((claim, values)) = reads.next().await {
+            checked += claim.bytes;
             progress(checked, total);
-            problems.extend(read.err());
+            let Err(problem) = values else { continue };
+            let goes_on = problem.is_of_the_object();
+            problems.push((claim, problem));
+            if !goes_on {
+                break;
+            }
         }
         problems
     }
+
+    /// Shards that lie there, whoever names them, and their bytes.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored(&self) -> Result<BTreeMap<ShardName, u64>, StoreError> {
+        let listed = self.store.list(SHARDS, None).await?;
+        Ok(listed.iter().filter_map(|listed| Some((shard_of(&listed.name)?, listed.bytes))).collect())
+    }
+}
+
+/// An object that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// What is wrong with it.
+    pub problem: StoreError,
+    /// Which checkpoints cannot be restored for it.
+    pub checkpoints: BTreeSet<Place>,
+}
+
+/// What a manifest says of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim<'a> {
+    shard: &'a ShardName,
+    element_type: ElementType,
+    bytes: u64,
+    elements: u64,
+}
+
+/// What this manifest says of shards.
+fn claims(manifest: &Manifest) -> impl Iterator<Item = Claim<'_>> {
+    manifest.vectors().flat_map(|Vector { element_type, pieces, .. }| {
+        let element_type = *element_type;
+        pieces.iter().map(move |Piece { shard, bytes, elements }| Claim {
+            shard,
+            element_type,
+            bytes: *bytes,
+            elements: *elements,
+        })
+    })
 }
 
 /// Shards that are read or written at once: each takes its bytes of memory.

@@ -85,7 +85,7 @@ pub struct Vector {
 }
 
 /// How an element is written, little-endian.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ElementType {
     /// Bytes.
     U8,

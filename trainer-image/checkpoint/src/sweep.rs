@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::Place;
 use crate::collect::{condemned, doomed};
 use crate::error::{Kind, StoreError};
-use crate::folder::{CONDEMNED, Folder, INTENTS, MANIFESTS, SHARDS, manifest_name, shard_name, shard_of};
+use crate::folder::{CONDEMNED, Folder, INTENTS, MANIFESTS, manifest_name, shard_name};
 use crate::intent::Intent;
 use crate::retention::Retention;
 use crate::shard::ShardName;
@@ -125,14 +125,20 @@ impl Sweeper {
         Ok(self.folder.entries().await?.into_iter().map(|entry| entry.place).collect())
     }
 
-    /// Reads the manifests that are there and not known yet, and forgets those that are gone. What is `expired` need not be readable.
+    /// Reads the manifests that are there and not known yet, and forgets those that are gone. One that is `expired` may be damaged.
     async fn learn(&mut self, expired: &BTreeSet<Place>) -> Result<(), StoreError> {
         let places = self.places().await?;
         self.known.retain(|place, _| places.contains(place));
         for place in places {
-            if !self.known.contains_key(&place) && !expired.contains(&place) {
-                let shards = self.folder.manifest(place).await?.shards().into_iter().copied().collect();
-                self.known.insert(place, shards);
+            if self.known.contains_key(&place) {
+                continue;
+            }
+            match self.folder.manifest(place).await {
+                Ok(manifest) => {
+                    self.known.insert(place, manifest.shards().into_iter().copied().collect());
+                }
+                Err(problem) if problem.kind == Kind::Damaged && expired.contains(&place) => {}
+                Err(problem) => return Err(problem),
             }
         }
         Ok(())
@@ -149,7 +155,6 @@ impl Sweeper {
     }
 
     async fn stored(&self) -> Result<BTreeSet<ShardName>, StoreError> {
-        let listed = self.folder.store().list(SHARDS, None).await?;
-        Ok(listed.iter().filter_map(|listed| shard_of(&listed.name)).collect())
+        Ok(self.folder.stored().await?.into_keys().collect())
     }
 }

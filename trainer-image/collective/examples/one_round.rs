@@ -94,8 +94,8 @@ fn follow(
             happened(Happened::Moved(operation::key(begin.operation.as_ref()), attempt, Ok(hash)));
         }
         Action::Ended(key, outcome) => println!("w{slot}: {key} {}", told(&outcome)),
-        // Nothing fails here, and nobody's state is another.
-        Action::Begun(Err(_)) | Action::Hang(_) | Action::Halt(_) | Action::StopFetching | Action::Fetch(_) => {}
+        // Nothing fails here, nobody's state is another, and none is kept.
+        _ => {}
     }
 }
 
@@ -107,7 +107,7 @@ fn lead(action: coordinator::Action, arbiter: &mut Single, events: &mut VecDeque
         Action::Propose(record) => {
             events.push_back(Event::Coordinator(coordinator::Event::Ruled(arbiter.grant_epoch(&record))));
         }
-        Action::Close { .. } | Action::Report(_) | Action::StepDown => {}
+        Action::Close { .. } | Action::Report(_) | Action::Publish(_) | Action::StepDown => {}
     }
 }
 

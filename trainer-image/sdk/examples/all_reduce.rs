@@ -2,7 +2,7 @@
 //! `all_reduce RUN SOCKET`, beside a sidecar of `atoll sidecars`; `examples/python/all_reduce.py` is the same in Python.
 use std::time::{Duration, UNIX_EPOCH};
 
-use atoll_sdk::{Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
+use atoll_sdk::{Coding, Contribution, ElementType, Options, Outcome, Part, Region, SdkError, Session, State};
 
 const ALL: std::ops::Range<usize> = 0..400_000; // bytes of each vector
 
@@ -37,7 +37,8 @@ fn round(session: &mut Session, next: u64, state: &Region, input: &mut Region) -
         *own = shared + ((begun.slot as usize + 1) * index) as f32;
     }
     let (round, input, output, deadline) = (begun.round, part("input"), part("output"), Duration::from_mins(1));
-    let given = Contribution { round, input, output, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
+    let given =
+        Contribution { round, input, output, weight: 1, samples: Vec::new(), loss: 0.0, deadline, coding: Coding::default() };
     loop {
         match session.all_reduce(&given)? {
             Outcome::Committed { .. } => return Ok(Some(round)),

@@ -177,6 +177,18 @@ impl Session {
     /// [`SdkError::Again`] when the worker was left out meanwhile: call again, with the state as it is then, whole or not.
     /// [`SdkError::NoSidecar`] and [`SdkError::Refused`] when there is no way to go on.
     pub fn begin_round(&mut self, round: u64, state: &State, samples: u64) -> Result<Round, SdkError> {
+        self.arrive(round, state, samples, false)
+    }
+
+    /// After the last round, before [`Session::finish`]: has a checkpoint made of the state, where the run keeps any.
+    ///
+    /// # Errors
+    /// As [`Session::begin_round`].
+    pub fn keep_last(&mut self, round: u64, state: &State) -> Result<Round, SdkError> {
+        self.arrive(round, state, 0, true)
+    }
+
+    fn arrive(&mut self, round: u64, state: &State, samples: u64, last: bool) -> Result<Round, SdkError> {
         self.connect()?;
         let request = BeginRoundRequest {
             incarnation: self.options.incarnation,
@@ -187,6 +199,7 @@ impl Session {
             committed: self.committed.clone(),
             rank: self.options.rank,
             kept: state.kept.as_ref().map(|kept| self.kept(kept)),
+            last,
         };
         let reply = self.call(async |client| client.begin_round(request).await)?;
         self.round = reply.round;

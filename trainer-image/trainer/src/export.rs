@@ -72,6 +72,12 @@ impl ExportError {
 
 const CONFIG: &str = "config.json";
 const TENSORS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+/// Makes transformers read `tokenizer.json` as it is, and not take Llama's own tokenizer for it.
+const TOKENIZER_CONFIG: (&str, &[u8]) = (
+    "tokenizer_config.json",
+    b"{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false\n}\n",
+);
 
 /// Largest `config.json` that is read, in bytes.
 const LARGEST_CONFIG: u64 = 1 << 20;
@@ -83,12 +89,64 @@ const LARGEST_CONFIG: u64 = 1 << 20;
 /// # Errors
 /// [`ExportError::Io`] or [`ExportError::Serialize`] with the path, [`ExportError::Model`].
 pub fn save(model: &Llama, folder: &Path) -> Result<(), ExportError> {
+    let mut flat = vec![0.0; model.config().parameters()];
+    model.flatten_into(&mut flat)?;
+    write(folder, CONFIG, config_json(model.config()).as_bytes())?;
+    tensors::write(model.config(), &flat, &folder.join(TENSORS))
+}
+
+/// Writes the tokenizer of a model to `folder`, so that transformers reads it as it is.
+///
+/// # Errors
+/// [`ExportError::Io`].
+pub fn save_tokenizer(json: &[u8], folder: &Path) -> Result<(), ExportError> {
+    write(folder, TOKENIZER, json)?;
+    write(folder, TOKENIZER_CONFIG.0, TOKENIZER_CONFIG.1)
+}
+
+/// A model that nobody has built: what a checkpoint holds of it.
+#[derive(Debug)]
+pub struct Unbuilt {
+    text: String,
+    config: Config,
+}
+
+impl Unbuilt {
+    /// A model of these sizes: the bytes of a `config.json`.
+    ///
+    /// # Errors
+    /// What is wrong with them, for people.
+    pub fn new(config_json: &[u8]) -> Result<Self, String> {
+        let text = str::from_utf8(config_json).map_err(|error| error.to_string())?.to_owned();
+        Ok(Self { config: HuggingFace::parse(&text)?, text })
+    }
+
+    /// Numbers in it.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        self.config.parameters()
+    }
+
+    /// Writes the folder that [`save`] and [`save_tokenizer`] write where the model's flat vector is `flat`.
+    ///
+    /// # Errors
+    /// Those of [`save`]; [`ModelError::Length`] where `flat` is not [`Self::parameters`] long.
+    pub fn save(&self, flat: &[f32], tokenizer_json: &[u8], folder: &Path) -> Result<(), ExportError> {
+        if flat.len() != self.parameters() {
+            return Err(ModelError::Length { expected: self.parameters(), found: flat.len() }.into());
+        }
+        write(folder, CONFIG, self.text.as_bytes())?;
+        tensors::write(&self.config, flat, &folder.join(TENSORS))?;
+        save_tokenizer(tokenizer_json, folder)
+    }
+}
+
+/// Writes one file of the folder and waits until it is on disk.
+fn write(folder: &Path, name: &str, content: &[u8]) -> Result<(), ExportError> {
     fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
-    let path = folder.join(CONFIG);
-    let text = config_json(model.config());
+    let path = folder.join(name);
     let mut file = File::create(&path).map_err(ExportError::io(&path))?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(ExportError::io(&path))?;
-    tensors::write(model, &folder.join(TENSORS))
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(ExportError::io(&path))
 }
 
 /// The `config.json` of a model with these sizes.

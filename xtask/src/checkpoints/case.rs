@@ -172,7 +172,7 @@ impl Case {
     /// Whether the run that is struck must complete by itself.
     pub(super) fn must_survive(self) -> bool {
         match self.fault {
-            Fault::KillWorkers | Fault::KillSupervisor | Fault::BitFlipInAll => false,
+            Fault::KillSupervisor | Fault::BitFlipInAll => false,
             // A newer one that is damaged is passed over before the run begins; once it has begun, what was read is needed.
             Fault::Truncated => self.place.is_of_resuming(),
             Fault::BitFlip => self.place == Place::Checking,

@@ -95,3 +95,25 @@ async fn a_manifest_under_the_name_of_another_place_is_found() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_shard_that_several_checkpoints_name_is_read_once_and_spoils_them_all() {
+    on_every_store(async |ground| {
+        let same = cut("parameters", 0, 100);
+        let mut manifests = Vec::new();
+        for round in 1..=3 {
+            let cuts =
+                if round < 3 { vec![same.clone(), cut("outerMomentum", round, 10)] } else { vec![cut("parameters", 3, 100)] };
+            manifests.push(published(&ground.folder, place(round), &cuts).await);
+        }
+        let store = ground.folder.store();
+        let before = store.traffic().requests();
+        assert_eq!(ground.folder.check_all(&manifests, |_, _| ()).await, Ok(vec![]));
+        assert_eq!(store.traffic().requests() - before, 4, "four shards, and five names of them");
+        store.remove(&shard_name(&manifests[0].replicated[0].pieces[0].shard)).await.unwrap();
+        let damages = ground.folder.check_all(&manifests, |_, _| ()).await.unwrap();
+        assert_eq!((damages.len(), damages[0].problem.kind), (1, Kind::Missing));
+        assert_eq!(damages[0].checkpoints, [place(1), place(2)].into());
+    })
+    .await;
+}

@@ -77,9 +77,12 @@ impl Checkpoints {
         Self { open: None, last, began: now, late: false }
     }
 
-    fn is_due(&self, cadence: Cadence, rounds: u64, now: Millis) -> bool {
+    fn is_due(&self, cadence: Cadence, rounds: u64, ends: bool, now: Millis) -> bool {
         let asked = cadence.rounds.is_some() || cadence.time.is_some();
         let Some(last) = self.last else { return asked && rounds > 0 };
+        if ends {
+            return asked && rounds > last;
+        }
         let by_rounds = cadence.rounds.is_some_and(|every| rounds / every.max(1) > last / every.max(1));
         let by_time = cadence.time.is_some_and(|every| now.saturating_sub(self.began) >= every);
         rounds > last && (by_rounds || by_time)
@@ -91,7 +94,8 @@ impl Coordinator {
     pub(super) fn begin_checkpoint(&mut self, waiting: &[u32], now: Millis, actions: &mut Vec<Action>) -> Option<Upload> {
         let committed = self.committed.clone()?;
         let rounds = committed.round;
-        if !self.checkpoints.is_due(self.settings.checkpoints, rounds, now) {
+        let ends = self.has_ended(waiting);
+        if !self.checkpoints.is_due(self.settings.checkpoints, rounds, ends, now) {
             return None;
         }
         if let Some(open) = &self.checkpoints.open {
@@ -111,6 +115,18 @@ impl Coordinator {
         actions.push(Action::Report(Notice::CheckpointStarted { rounds, slots: upload.slots.clone() }));
         self.checkpoints = Checkpoints { open: Some(open), last: Some(rounds), began: now, late: false };
         Some(upload)
+    }
+
+    /// All who wait have done their last round: they are here for a checkpoint of it.
+    fn has_ended(&self, waiting: &[u32]) -> bool {
+        let last =
+            |slot: &u32| self.sessions.get(slot).and_then(|session| session.arrive.as_ref()).is_some_and(|arrive| arrive.last);
+        waiting.iter().all(last)
+    }
+
+    /// The last checkpoint waits for the one before: nobody trains any more.
+    pub(super) fn waits_for_checkpoint(&self, waiting: &[u32]) -> bool {
+        self.checkpoints.open.is_some() && self.has_ended(waiting)
     }
 
     /// A peer has written its share, or cannot.
@@ -192,7 +208,7 @@ mod tests {
     use super::*;
 
     fn due(last: Option<u64>, cadence: Cadence, rounds: u64, now: Millis) -> bool {
-        Checkpoints::new(last, 1_000).is_due(cadence, rounds, now)
+        Checkpoints::new(last, 1_000).is_due(cadence, rounds, false, now)
     }
 
     #[test]
@@ -202,6 +218,13 @@ mod tests {
         assert_eq!(first, (10..25).collect::<Vec<_>>());
         assert!(!due(Some(12), every, 19, 1_000) && due(Some(12), every, 20, 1_000));
         assert!(!due(Some(0), Cadence::default(), 100, 1_000_000));
+    }
+
+    #[test]
+    fn one_is_due_at_the_end_unless_it_is_there() {
+        let due = |last, cadence| Checkpoints::new(Some(last), 1_000).is_due(cadence, 13, true, 1_000);
+        let every = Cadence { rounds: Some(10), time: None };
+        assert!(due(10, every) && !due(13, every) && !due(10, Cadence::default()));
     }
 
     #[test]

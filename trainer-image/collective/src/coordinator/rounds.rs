@@ -77,6 +77,7 @@ impl Coordinator {
         } else if begun || arrived {
             let waiting = self.waiting();
             match self.state_of(round) {
+                Some(_) if self.waits_for_checkpoint(&waiting) => {}
                 Some(state) if !waiting.is_empty() => self.start_members(round, state, waiting, now, actions),
                 None if !waiting.is_empty() => return self.wait_for_state(round, actions),
                 _ => {}

@@ -57,7 +57,7 @@ fn published(actions: &[Action]) -> Option<Complete> {
     })
 }
 
-fn told<'a>(actions: &'a [Action], to: u32) -> impl Iterator<Item = &'a coordinator_message::Body> {
+fn told(actions: &[Action], to: u32) -> impl Iterator<Item = &coordinator_message::Body> {
     actions.iter().filter_map(move |action| match action {
         Action::Send { slot, message } if *slot == to => message.body.as_ref(),
         _ => None,
@@ -143,4 +143,26 @@ fn a_run_that_goes_on_does_so_after_the_round_of_its_checkpoint() {
     let (_, actions) = begun(EVERY);
     let start = &starts(&actions, 0)[0];
     assert_eq!((start.round, start.committed.clone(), start.synchronise), (ROUNDS + 1, Some(committed()), false));
+}
+
+/// All have done their last round, of a run of two that keeps each hundredth.
+fn ended(coordinator: &mut Coordinator, now: u64) -> Vec<Action> {
+    let arrives = |slot, attempt| {
+        let arrive = Arrive { round: ROUNDS + 1, last: true, samples_wanted: 0, ..arrive(attempt) };
+        message(slot, peer_message::Body::Arrive(arrive))
+    };
+    tick(coordinator, arrives(0, 2), now);
+    tick(coordinator, arrives(1, 2), now)
+}
+
+#[test]
+fn the_last_round_is_kept_whatever_is_due_and_after_the_one_before() {
+    let (mut coordinator, _) = of_a_later_term();
+    let actions = ended(&mut coordinator, 30);
+    assert_eq!(starts(&actions, 0), [], "the one of the same state is still being written");
+    tick(&mut coordinator, wrote(0, 1), 40);
+    tick(&mut coordinator, wrote(1, 1), 50);
+    let actions = tick(&mut coordinator, Event::Published(ROUNDS, Err("there is no room left".into())), 60);
+    // It was tried, and is not tried again of the same round.
+    assert_eq!(starts(&actions, 0)[0].upload, None);
 }

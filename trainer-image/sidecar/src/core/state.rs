@@ -66,6 +66,7 @@ impl Core {
             state_shape: manifest.shape().to_vec(),
             strategy: asked.strategy.into(),
             mixture,
+            last: asked.last,
         };
         if !mixture {
             self.offer();

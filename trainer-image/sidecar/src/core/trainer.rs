@@ -45,6 +45,7 @@ pub(super) struct Asked {
     pub(super) samples_wanted: u64,
     pub(super) committed: Option<CommitRecord>,
     pub(super) strategy: StateStrategy,
+    pub(super) last: bool,
 }
 
 pub(super) struct Trainer {
@@ -284,8 +285,8 @@ impl Core {
         trainer.ranks[rank].finished = false;
         trainer.pulse(request.rank);
         if rank == 0 || trainer.asked.is_none() {
-            let BeginRoundRequest { round, samples_wanted, committed, .. } = request;
-            trainer.asked = Some(Asked { round, samples_wanted, committed, strategy });
+            let BeginRoundRequest { round, samples_wanted, committed, last, .. } = request;
+            trainer.asked = Some(Asked { round, samples_wanted, committed, strategy, last });
         }
         trainer.ranks[rank].state = Some(state);
         trainer.ranks[rank].kept = Some(kept);

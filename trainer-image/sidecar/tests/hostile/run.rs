@@ -14,7 +14,7 @@ use atoll_collective::secret::Secret;
 use atoll_collective::transport::{Security, Transport};
 use atoll_collective::v1::arbiter_server::ArbiterServer;
 use atoll_collective::v1::{EpochRecord, Member};
-use atoll_sdk::{Contribution, ElementType, Options, Outcome, Part, SdkError, Session, State};
+use atoll_sdk::{Coding, Contribution, ElementType, Options, Outcome, Part, SdkError, Session, State};
 
 use crate::hub::Hub;
 
@@ -204,7 +204,16 @@ fn train(socket: PathBuf, rounds: &AtomicU64, over: &AtomicBool) {
         let own = begun.slot as f32 + 1.0;
         input.values_mut(all.clone()).unwrap().iter_mut().enumerate().for_each(|(index, value)| *value = own * index as f32);
         let (input, output_part, deadline) = (part("input"), part("output"), PATIENCE);
-        let given = Contribution { round, input, output: output_part, weight: 1, samples: Vec::new(), loss: 0.0, deadline };
+        let given = Contribution {
+            round,
+            input,
+            output: output_part,
+            weight: 1,
+            samples: Vec::new(),
+            loss: 0.0,
+            deadline,
+            coding: Coding::default(),
+        };
         match session.all_reduce(&given) {
             Ok(Outcome::Committed { .. }) => {}
             Ok(Outcome::Aborted { .. }) | Err(SdkError::Again(_) | SdkError::NoSidecar { .. }) if over.load(SeqCst) => return,

@@ -14,7 +14,7 @@ use safetensors::{Dtype, View};
 use serde::Deserialize;
 
 use super::ExportError;
-use crate::model::{Config, Llama, Parameter, parameters};
+use crate::model::{Config, Parameter, parameters};
 
 /// Longest header that is read, in bytes.
 const LONGEST_HEADER: u64 = 16 << 20;
@@ -63,13 +63,11 @@ impl View for Values<'_> {
     }
 }
 
-/// Writes all weights to `path` and waits until they are on disk.
-pub(super) fn write(model: &Llama, path: &Path) -> Result<(), ExportError> {
-    let mut flat = vec![0.0; model.config().parameters()];
-    model.flatten_into(&mut flat)?;
-    let mut rest = flat.as_slice();
+/// Writes all weights, as long as a model of these sizes has them, to `path` and waits until they are on disk.
+pub(super) fn write(config: &Config, flat: &[f32], path: &Path) -> Result<(), ExportError> {
+    let mut rest = flat;
     let mut tensors = Vec::new();
-    for Part { name, shape } in parameters(model.config()).iter().flat_map(parts) {
+    for Part { name, shape } in parameters(config).iter().flat_map(parts) {
         let (values, after) = rest.split_at(shape.iter().product());
         rest = after;
         tensors.push((name, Values { shape, values }));

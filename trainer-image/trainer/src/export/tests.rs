@@ -55,6 +55,28 @@ fn a_model_comes_back_bit_equal() {
 }
 
 #[test]
+fn a_model_that_nobody_built_is_written_byte_for_byte_as_one_that_was() {
+    let (folder, model) = saved();
+    save_tokenizer(b"{}", folder.path()).unwrap();
+    let unbuilt = Unbuilt::new(&fs::read(folder.path().join(CONFIG)).unwrap()).unwrap();
+    let mut flat = vec![0.0; unbuilt.parameters()];
+    model.flatten_into(&mut flat).unwrap();
+    let other = tempfile::tempdir().unwrap();
+    unbuilt.save(&flat, b"{}", other.path()).unwrap();
+    let content = |folder: &Path| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.map(|path| (path.file_name().unwrap().to_owned(), fs::read(&path).unwrap())).collect();
+        files.sort();
+        files
+    };
+    assert_eq!(content(other.path()), content(folder.path()));
+    assert_eq!(content(folder.path()).len(), 4);
+    let short = unbuilt.save(&flat[1..], b"{}", other.path());
+    assert!(matches!(short, Err(ExportError::Model(ModelError::Length { .. }))));
+    assert!(Unbuilt::new(b"{}").unwrap_err().contains("model_type"));
+}
+
+#[test]
 fn tensors_have_the_names_shapes_and_rows_of_hugging_face() {
     let (folder, model) = saved();
     let bytes = fs::read(folder.path().join(TENSORS)).unwrap();

@@ -102,6 +102,16 @@ pub enum TrainerError {
         /// The loss.
         loss: f32,
     },
+    /// The loss leapt, and the run's policy is not to go on.
+    #[error("the mean loss of the round that ends at step {step} is {loss}, that of the rounds before {mean}: training diverged")]
+    Leapt {
+        /// The last inner step of the round.
+        step: u64,
+        /// Mean loss of the round.
+        loss: f64,
+        /// Mean loss of the rounds before.
+        mean: f64,
+    },
     /// The gradient or the weights are no longer numbers.
     #[error(
         "the weights at step {step} are not finite: training diverged; a lower learning rate or a shorter gradientClip may help"

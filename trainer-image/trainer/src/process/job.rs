@@ -43,6 +43,9 @@ pub struct Job {
     /// The checkpoint that it goes on from, as long as nobody else holds its state.
     #[serde(default)]
     pub resume: Option<Resume>,
+    /// The last round of the checkpoint that the run goes on from, and the inner steps by then: its last round may have had fewer.
+    #[serde(default)]
+    pub after: (u64, u64),
 }
 
 /// A model with its data, ready to train.

@@ -3,6 +3,7 @@
 //! Standard output carries the events of the run, one JSON object per line. When the last round is done the process waits
 //! for commands on standard input: `save FOLDER` evaluates the model and writes it, the end of input ends the process.
 
+mod divergence;
 mod error;
 mod job;
 mod restore;
@@ -30,10 +31,6 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Held-out windows that are evaluated at a time.
 const EVALUATED_TOGETHER: usize = 16;
-
-/// Makes transformers read `tokenizer.json` as it is, and not take Llama's own tokenizer for it.
-const TOKENIZER_CONFIG: &[u8] =
-    b"{\n  \"tokenizer_class\": \"PreTrainedTokenizerFast\",\n  \"clean_up_tokenization_spaces\": false\n}\n";
 
 /// Trains as `job` says, until the run's last step.
 ///
@@ -71,12 +68,7 @@ pub fn run(job: &Job) -> Result<(), TrainerError> {
 /// Writes the model and its tokenizer into `folder`, as other tools read them.
 fn save(rounds: &Rounds<'_>, folder: &Path) -> Result<(), TrainerError> {
     export::save(rounds.model(), folder)?;
-    let files = [("tokenizer.json", rounds.corpus().store().tokenizer_json()), ("tokenizer_config.json", TOKENIZER_CONFIG)];
-    for (name, content) in files {
-        let path = folder.join(name);
-        std::fs::write(&path, content).map_err(|source| export::ExportError::Io { path, source })?;
-    }
-    Ok(())
+    Ok(export::save_tokenizer(rounds.corpus().store().tokenizer_json(), folder)?)
 }
 
 /// Mean loss over the held-out windows, nats per token.

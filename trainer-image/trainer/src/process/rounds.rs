@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use atoll_crds::spec::DivergencePolicy;
 use atoll_methods::{Contribution as Gives, Method, pseudo_gradient};
 use atoll_sdk::events::Event;
 use atoll_sdk::{Coding, CommitRecord, Contribution, Outcome, Round, SampleRange, SdkError, Session};
 
+use super::divergence::{Sighting, Watch};
 use super::job::vectors;
 use super::restore::{Private, restore};
 use super::state::State;
@@ -36,6 +38,8 @@ pub(super) struct Rounds<'a> {
     moments_seen: u64,
     /// They are not its own yet.
     new: bool,
+    /// Looks for divergence, where the run has a policy for it.
+    watch: Option<Watch>,
     /// Samples of this worker that were committed.
     samples: u64,
     deadline: Duration,
@@ -77,6 +81,7 @@ impl<'a> Rounds<'a> {
             committed: 0,
             moments_seen: 0,
             new: true,
+            watch: job.spec.divergence.clone().map(Watch::new),
             samples: 0,
             job,
         };
@@ -124,7 +129,9 @@ impl<'a> Rounds<'a> {
 
     /// Inner steps in all committed rounds.
     fn steps(&self) -> u64 {
-        (self.committed * u64::from(self.method.inner_steps())).min(self.job.spec.stop.steps)
+        let (round, step) = self.job.after;
+        let since = self.committed.saturating_sub(round) * u64::from(self.method.inner_steps());
+        (step + since).min(self.job.spec.stop.steps)
     }
 
     /// Inner steps of the next round; the last may be shorter.
@@ -144,7 +151,25 @@ impl<'a> Rounds<'a> {
                 result => result?,
             }
         }
+        self.keep_last()
+    }
+
+    /// Has a checkpoint made of the last round, where the run keeps any.
+    fn keep_last(&mut self) -> Result<(), TrainerError> {
+        while self.job.spec.checkpoint.is_some() {
+            match self.session.keep_last(self.committed + 1, &self.tensors()) {
+                Ok(_) => break,
+                Err(SdkError::Again(reason)) => tracing::warn!(reason, "the last round is kept once more"),
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(())
+    }
+
+    /// The state as the session knows it.
+    fn tensors(&self) -> atoll_sdk::State {
+        let context = u64::from(self.corpus.split().context_length().get());
+        self.state.tensors(self.moments_seen, self.steps(), context)
     }
 
     pub(super) fn finish(&mut self) -> Finished {
@@ -158,9 +183,7 @@ impl<'a> Rounds<'a> {
     fn round(&mut self) -> Result<(), TrainerError> {
         let waiting = Instant::now();
         let wanted = self.next_steps() * self.gradients.positions() as u64;
-        let context = u64::from(self.corpus.split().context_length().get());
-        let state = self.state.tensors(self.moments_seen, self.steps(), context);
-        let round = self.session.begin_round(self.committed + 1, &state, wanted)?;
+        let round = self.session.begin_round(self.committed + 1, &self.tensors(), wanted)?;
         if round.synchronised {
             self.committed = round.round - 1;
             self.model.load_from(self.state.start()?)?;
@@ -181,7 +204,7 @@ impl<'a> Rounds<'a> {
         }
         let weight = self.weight(&round);
         let computing = Instant::now();
-        let loss = self.compute(&positions)?;
+        let loss = self.compute_watched(&round, &positions)?;
         let seconds = computing.elapsed().as_secs_f64();
         let tokens = positions.len() as u64 * u64::from(self.corpus.split().context_length().get());
         let before = self.steps();
@@ -203,6 +226,43 @@ impl<'a> Rounds<'a> {
         let resumed = self.job.resume.is_some();
         let new = self.new && (round.synchronised || resumed) && self.state.has_moments();
         weight(new, &round.samples)
+    }
+
+    /// The same, doing what the run's policy says where training diverges.
+    fn compute_watched(&mut self, round: &Round, positions: &[u64]) -> Result<f64, TrainerError> {
+        let before = match &self.watch {
+            Some(_) => (self.state.moments()?.0.to_vec(), self.state.moments()?.1.to_vec(), self.moments_seen),
+            None => return self.compute(positions),
+        };
+        let (loss, failure) = match self.compute(positions) {
+            Err(failure @ TrainerError::Diverged { loss, .. }) => (f64::from(loss), Some(failure)),
+            Err(failure @ TrainerError::NotFinite { .. }) => (f64::NAN, Some(failure)),
+            result => (result?, None),
+        };
+        if positions.is_empty() {
+            return Ok(loss);
+        }
+        let Some(watch) = &mut self.watch else { return Ok(loss) };
+        let policy = watch.spec().policy;
+        let Some(Sighting { loss, mean }) = watch.take(loss) else { return Ok(loss) };
+        let factor = watch.spec().spike_factor;
+        let end = round.samples.iter().map(|range| range.end).max();
+        let event = self.event("Diverged", round.round, self.steps() + self.next_steps(), 0.0).with("loss", loss.to_string());
+        event.with("mean", mean).with("spikeFactor", factor).with("policy", format!("{policy:?}")).with("samplesEnd", end).emit();
+        if policy != DivergencePolicy::SkipRound {
+            return Err(failure.unwrap_or(TrainerError::Leapt {
+                step: self.steps() + self.next_steps(),
+                loss,
+                mean: mean.unwrap_or(loss),
+            }));
+        }
+        let (first, second) = self.state.moments()?;
+        first.copy_from_slice(&before.0);
+        second.copy_from_slice(&before.1);
+        self.moments_seen = before.2;
+        self.state.contribution()?.fill(0.0);
+        self.model.load_from(self.state.start()?)?;
+        Ok(if loss.is_finite() { loss } else { mean.unwrap_or(0.0) })
     }
 
     /// Trains on `positions` and leaves the contribution in its region, zeros where there are none; returns the mean loss.

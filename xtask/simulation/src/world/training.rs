@@ -347,6 +347,7 @@ impl World {
             state_shape: vec![0; chain::HASH],
             strategy: strategy.into(),
             mixture: node.trainer.mixture,
+            last: false,
         };
         let committed = node.trainer.committed.clone();
         node.trainer.trains = None;

@@ -1,10 +1,15 @@
 //! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
 
+mod diverging;
+mod restoring;
+mod saving;
+
+use diverging::Diverged;
 use std::fs::File;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use atoll_collective::coordinator::{Cadence, IN_FLIGHT, Settings};
 use atoll_collective::lane::Bounds;
 use atoll_crds::RunFile;
@@ -16,12 +21,13 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::Arguments;
+use super::checkpoints::Checkpoints;
 use super::output::Output;
 use super::preflight::Ready;
 use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
-use crate::supervision::arbiter::{ArbiterService, Serving};
+use crate::supervision::arbiter::{ArbiterService, Serving, Wanted};
 use crate::supervision::authority::{Authority, ISLAND};
 use crate::supervision::child::{self, Child, Role, Told, What};
 use crate::supervision::interrupts::Interrupts;
@@ -52,9 +58,19 @@ pub(crate) async fn supervise(
     interrupts: &mut Interrupts,
 ) -> Result<Report> {
     let mut supervisor = Supervisor::new(ready, file, output, arguments).await?;
-    let outcome = supervisor.run(interrupts).await;
-    supervisor.stop().await;
-    supervisor.remove_partial();
+    let outcome = loop {
+        let outcome = supervisor.run(interrupts).await;
+        supervisor.stop().await;
+        supervisor.remove_partial();
+        match outcome {
+            Ok(outcome) if outcome.state_is_lost => match supervisor.begin_again(&outcome).await {
+                Ok(true) => {}
+                Ok(false) => break Ok(outcome),
+                Err(error) => break Err(error),
+            },
+            outcome => break outcome,
+        }
+    };
     // Whatever failed, what was trained is reported.
     let outcome = outcome.unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
     let ended = supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)));
@@ -69,11 +85,21 @@ struct Outcome {
     state: State,
     failure: Option<String>,
     held_out_loss: Option<f64>,
+    /// Nobody is left who holds the newest state, or nobody wants it: a checkpoint may have a better one.
+    state_is_lost: bool,
 }
 
 impl Outcome {
+    fn of(state: State, held_out_loss: Option<f64>) -> Self {
+        Self { state, failure: None, held_out_loss, state_is_lost: false }
+    }
+
     fn failed(failure: impl Into<String>) -> Self {
-        Self { state: State::Failed, failure: Some(failure.into()), held_out_loss: None }
+        Self { failure: Some(failure.into()), ..Self::of(State::Failed, None) }
+    }
+
+    fn lost(failure: &str) -> Self {
+        Self { state_is_lost: true, ..Self::failed(failure) }
     }
 }
 
@@ -107,9 +133,11 @@ struct Supervisor<'a> {
     file: &'a RunFile,
     output: &'a Output,
     settings: Settings,
+    checkpoints: Checkpoints,
     token: String,
     authority: Authority,
     processors: Vec<Processors>,
+    wanted: Wanted,
     arbiter: ArbiterService,
     serving: Serving,
     teller: mpsc::Sender<Told>,
@@ -126,6 +154,12 @@ struct Supervisor<'a> {
     saved: bool,
     /// Slots and incarnations of the sidecars that alone may know the newest round, where nobody else does.
     knew_newest: Option<Vec<(u32, u64)>>,
+    /// Rounds in the checkpoint that is being written.
+    writing: Option<u64>,
+    /// A worker's training diverged, and the policy is not to skip its round.
+    diverged: Option<Diverged>,
+    /// Times that all of it began again from a checkpoint.
+    restored: u32,
 }
 
 fn name(slot: u32) -> String {
@@ -179,10 +213,7 @@ impl<'a> Supervisor<'a> {
         let (teller, told) = mpsc::channel(4096);
         Ok(Self {
             processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
-            progress: Progress::resumed(
-                (0..workers.target).map(name),
-                resume.map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step)),
-            ),
+            progress: Progress::resumed((0..workers.target).map(name), ready.checkpoints.after()),
             workers: (0..workers.target).map(|_| Worker::default()).collect(),
             view: View::new(arguments.json, file.spec.stop.steps),
             started: Instant::now(),
@@ -192,12 +223,17 @@ impl<'a> Supervisor<'a> {
             held_out_loss: None,
             saved: false,
             knew_newest: None,
+            writing: None,
+            diverged: None,
+            restored: 0,
+            checkpoints: ready.checkpoints.clone(),
             ready,
             file,
             output,
             settings,
             token,
             authority,
+            wanted: arguments.arbiter,
             arbiter,
             serving,
             teller,
@@ -207,7 +243,9 @@ impl<'a> Supervisor<'a> {
     }
 
     async fn run(&mut self, interrupts: &mut Interrupts) -> Result<Outcome> {
-        self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
+        if self.restored == 0 {
+            self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
+        }
         self.log_checkpoints()?;
         for slot in 0..self.workers.len() as u32 {
             self.start(slot, Role::Sidecar).await?;
@@ -225,29 +263,11 @@ impl<'a> Supervisor<'a> {
                     return Ok(outcome);
                 }
                 tokio::select! {
-                    outcome = self.save() => return outcome,
+                    outcome = self.end() => return outcome,
                     () = interrupts.next() => return Ok(Outcome { state: State::Interrupted, ..outcome }),
                 }
             }
         }
-    }
-
-    /// Which checkpoint it goes on from, and what of it nobody takes over.
-    fn log_checkpoints(&mut self) -> Result<()> {
-        let ready = self.ready;
-        for (place, why) in &ready.checkpoints.skipped {
-            self.log(&Event::now("", "CheckpointSkipped").with("checkpoint", place.as_str()).with("reason", why.as_str()))?;
-        }
-        let Some(resume) = &ready.checkpoints.resume else { return Ok(()) };
-        let resumed = Event::now("", "Resumed").round(resume.committed.round).step(resume.manifest.step);
-        let resumed = resumed.with("checkpoint", resume.manifest.place.to_string());
-        self.log(&resumed.with("from", resume.location.uri.as_str()))?;
-        let surplus = resume.manifest.private.iter().map(|state| state.slot).filter(|slot| *slot as usize >= self.workers.len());
-        let surplus: Vec<u32> = surplus.collect();
-        if surplus.is_empty() {
-            return Ok(());
-        }
-        self.log(&Event::now("", "PrivateStateDropped").with("slots", surplus))
     }
 
     /// The last round of the checkpoint that it goes on from; whoever has no state reads that one.
@@ -255,8 +275,15 @@ impl<'a> Supervisor<'a> {
         self.settings.resumed.as_ref().map_or(0, |record| record.round)
     }
 
+    /// What is left to do once all have trained to the end.
+    async fn end(&mut self) -> Result<Outcome> {
+        let outcome = self.save().await?;
+        self.last_checkpoint().await?;
+        Ok(outcome)
+    }
+
     fn interrupted(&self) -> Outcome {
-        Outcome { state: State::Interrupted, failure: None, held_out_loss: self.held_out_loss }
+        Outcome::of(State::Interrupted, self.held_out_loss)
     }
 
     fn show(&mut self) {
@@ -311,7 +338,7 @@ impl<'a> Supervisor<'a> {
             metrics: Some(loopback(0)),
             record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),
             relay: None,
-            keeping: self.ready.checkpoints.keeping.clone(),
+            keeping: self.checkpoints.keeping.clone(),
         })
     }
 
@@ -325,8 +352,9 @@ impl<'a> Supervisor<'a> {
             tokens: self.ready.tokens(),
             base: self.ready.base.clone(),
             spec: self.file.spec.clone(),
+            after: self.checkpoints.after(),
             // Whoever has the newest state gives it; only where nobody has any is it read again.
-            resume: self.ready.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
+            resume: self.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
         }
     }
 
@@ -356,6 +384,9 @@ impl<'a> Supervisor<'a> {
                         self.knew_newest = serde_json::from_value(absent).ok();
                     }
                     "Evicted" | "Detached" => self.lost_while_saving(&event.worker),
+                    "CheckpointStarted" => self.writing = event.round,
+                    "Checkpointed" | "CheckpointFailed" if self.writing == event.round => self.writing = None,
+                    "Diverged" => self.diverged = self.diverged.take().or_else(|| Diverged::of(&event)),
                     "Saving" => self.workers[slot].saving = true,
                     "Saved" => {
                         self.saved = true;
@@ -418,6 +449,9 @@ impl<'a> Supervisor<'a> {
 
     /// Whether the training is over, and how.
     fn verdict(&self) -> Option<Outcome> {
+        if let Some(diverged) = &self.diverged {
+            return Some(diverged.outcome());
+        }
         let record = self.arbiter.record();
         let able = self.workers.iter().filter(|worker| worker.failed.is_none()).count();
         if let Some(first) = self.first_finished {
@@ -429,11 +463,7 @@ impl<'a> Supervisor<'a> {
                 member && !worker.finished && worker.failed.is_none()
             };
             let all = !self.workers.iter().enumerate().any(waited_for);
-            return (all || first.elapsed() > LAST).then_some(Outcome {
-                state: State::Complete,
-                failure: None,
-                held_out_loss: None,
-            });
+            return (all || first.elapsed() > LAST).then_some(Outcome::of(State::Complete, None));
         }
         if able < self.settings.quorum || (record.epoch == 0 && able < self.settings.minimum) {
             let failed = |(slot, worker): (usize, &Worker)| Some(format!("{}: {}", name(slot as u32), worker.failed.as_ref()?));
@@ -441,7 +471,7 @@ impl<'a> Supervisor<'a> {
             return Some(Outcome::failed(format!("{able} of {} workers can go on; {last}", self.workers.len())));
         }
         if self.progress.round > self.resumed_round() && !self.workers.iter().any(|worker| worker.holds_state) {
-            return Some(Outcome::failed("the trainers of all workers were lost at once, and with them the newest state"));
+            return Some(Outcome::lost("the trainers of all workers were lost at once, and with them the newest state"));
         }
         let lost = |slot: u32, incarnation: u64| {
             self.workers.get(slot as usize).is_none_or(|worker| worker.sidecar_starts != incarnation)
@@ -449,7 +479,7 @@ impl<'a> Supervisor<'a> {
         let nobody_knows = self.knew_newest.as_ref().is_some_and(|absent| absent.iter().all(|(slot, start)| lost(*slot, *start)));
         let all_lost = !record.members.is_empty() && record.members.iter().all(|member| lost(member.slot, member.incarnation));
         if nobody_knows || all_lost {
-            return Some(Outcome::failed(
+            return Some(Outcome::lost(
                 "the sidecars of all that knew the newest round were lost at once, and with them the round",
             ));
         }
@@ -465,47 +495,6 @@ impl<'a> Supervisor<'a> {
                 trainer.signal(Signal::KILL);
             }
         }
-    }
-
-    /// Has one of the finished trainers evaluate and write the model.
-    async fn save(&mut self) -> Result<Outcome> {
-        let partial = self.partial();
-        for slot in 0..self.workers.len() {
-            if !self.workers[slot].finished {
-                continue;
-            }
-            let Some(trainer) = &mut self.workers[slot].trainer else { continue };
-            if trainer.tell(&format!("save {}\n", std::path::absolute(&partial)?.display())).await.is_err() {
-                continue;
-            }
-            let asked = tokio::time::Instant::now();
-            while !self.saved && self.workers[slot].trainer.is_some() {
-                let until = asked + if self.workers[slot].saving { SAVING } else { ANSWER };
-                match tokio::time::timeout_at(until, self.told.recv()).await {
-                    Ok(Some(told)) => self.hear(told).await?,
-                    _ => break,
-                }
-            }
-            if self.saved {
-                std::fs::rename(&partial, self.output.path().join("model")).context("cannot put the model in its place")?;
-                return Ok(Outcome { state: State::Complete, failure: None, held_out_loss: self.held_out_loss });
-            }
-            // One that slept must not write when it wakes.
-            if let Some(trainer) = &self.workers[slot].trainer {
-                trainer.signal(Signal::KILL);
-            }
-            self.remove_partial();
-        }
-        bail!("no trainer could write the model; see {}", self.output.path().join("logs").display())
-    }
-
-    /// Where the model is written before it is whole.
-    fn partial(&self) -> std::path::PathBuf {
-        self.output.path().join(".model.partial")
-    }
-
-    fn remove_partial(&self) {
-        let _usually_not_there = std::fs::remove_dir_all(self.partial());
     }
 
     /// Ends every process: trainers have nothing left to do, sidecars remove their sockets.

@@ -121,9 +121,9 @@ spec:
         let (newest, others) = places.split_last().context("there is no checkpoint")?;
         let newest = self.manifest(*newest)?;
         let others = others.iter().map(|place| self.manifest(*place)).collect::<Result<Vec<_>>>()?;
-        let suits = |shard: &&&ShardName| match all {
-            true => others.iter().all(|other| other.shards().contains(*shard)),
-            false => !others.iter().any(|other| other.shards().contains(*shard)),
+        let names = |other: &Manifest, shard: &ShardName| other.shards().contains(shard);
+        let suits = |shard: &&&ShardName| {
+            if all { others.iter().all(|other| names(other, shard)) } else { !others.iter().any(|other| names(other, shard)) }
         };
         let shards = newest.shards();
         let shards: Vec<_> = shards.iter().filter(suits).collect();

@@ -90,7 +90,7 @@ fn kill_at_points(arm: &Arm, points: usize, runtime: &Handle) -> Result<Vec<Poin
         let folder = folder("same-")?;
         // The first one strikes a shard on its way.
         let struck = arm.kill(round, point == 0, runtime, folder.path());
-        let (mut point, from) = struck.and_then(|killed| killed.judge(hash)).unwrap_or_else(Point::not_tried);
+        let (mut point, from) = struck.and_then(|killed| killed.judge(hash)).unwrap_or_else(|error| Point::not_tried(&error));
         if !point.faults.is_empty() {
             point.faults.push(format!("its files are in {}", folder.keep().display()));
         }
@@ -167,7 +167,7 @@ impl Killed {
 }
 
 impl Point {
-    fn not_tried(error: anyhow::Error) -> (Self, String) {
+    fn not_tried(error: &anyhow::Error) -> (Self, String) {
         (Self { writing: false, faults: vec![format!("{error:#}")] }, "nothing".to_owned())
     }
 }

@@ -133,6 +133,25 @@ pub(super) fn last_round(events: &[Event]) -> u64 {
     events.iter().filter(|event| event.is("Committed")).filter_map(|event| event.round).max().unwrap_or(0)
 }
 
+/// Whether a request is of this place. A run that has `resumed` reads for its trainers, and not to find a checkpoint.
+fn is_at(place: Place, request: &Request, resumed: bool) -> bool {
+    let Some(name) = request.key.strip_prefix(RUN).and_then(|key| key.strip_prefix('/')) else { return false };
+    let is = |method: Method, folder: &str| request.method == method && name.starts_with(folder) && name.contains('.');
+    match place {
+        Place::Intent => is(Method::PUT, "intents/"),
+        Place::BeforeShard | Place::InShard | Place::AfterShard => is(Method::PUT, "shards/"),
+        Place::BeforeManifest | Place::AfterManifest => is(Method::PUT, "checkpoints/"),
+        Place::BeforeLatest | Place::AfterLatest => request.method == Method::PUT && name == "LATEST",
+        // The client removes objects with a POST that names them.
+        Place::RemovingManifest => is(Method::POST, "checkpoints/"),
+        Place::Condemning => is(Method::PUT, "condemned/"),
+        Place::RemovingShard => is(Method::POST, "shards/"),
+        Place::Checking => (is(Method::GET, "checkpoints/") || is(Method::GET, "shards/")) && !resumed,
+        Place::Restoring => is(Method::GET, "shards/") && resumed,
+        Place::Snapshot | Place::PeerTransfer => false,
+    }
+}
+
 /// Whether a checkpoint has begun and not ended.
 pub(super) fn writes_a_checkpoint(events: &[Event]) -> bool {
     let of_checkpoints = |event: &&Event| ["CheckpointStarted", "Checkpointed", "CheckpointFailed"].contains(&&*event.name);
@@ -189,7 +208,9 @@ impl Watch {
         }
         // The newest events are those of a moment ago: this request may be what follows from them.
         let _read_again_soon = self.look();
-        if !self.moment.after.has_come(&self.known.events) || !self.is_the_place(request) {
+        if !self.moment.after.has_come(&self.known.events)
+            || !is_at(case.place, request, self.known.events.iter().any(|event| event.is("Resumed")))
+        {
             return Verdict::Pass;
         }
         if passing > 0 {
@@ -217,24 +238,6 @@ impl Watch {
             self.strike(Some(request));
         }
         verdict
-    }
-
-    fn is_the_place(&self, request: &Request) -> bool {
-        let Some(name) = request.key.strip_prefix(RUN).and_then(|key| key.strip_prefix('/')) else { return false };
-        let is = |method: Method, folder: &str| request.method == method && name.starts_with(folder) && name.contains('.');
-        let resumed = || self.known.events.iter().any(|event| event.is("Resumed"));
-        match self.moment.case.place {
-            Place::Intent => is(Method::PUT, "intents/"),
-            Place::BeforeShard | Place::InShard | Place::AfterShard => is(Method::PUT, "shards/"),
-            Place::BeforeManifest | Place::AfterManifest => is(Method::PUT, "checkpoints/"),
-            Place::BeforeLatest | Place::AfterLatest => request.method == Method::PUT && name == "LATEST",
-            Place::RemovingManifest => is(Method::POST, "checkpoints/"),
-            Place::Condemning => is(Method::PUT, "condemned/"),
-            Place::RemovingShard => is(Method::POST, "shards/"),
-            Place::Checking => (is(Method::GET, "checkpoints/") || is(Method::GET, "shards/")) && !resumed(),
-            Place::Restoring => is(Method::GET, "shards/") && resumed(),
-            Place::Snapshot | Place::PeerTransfer => false,
-        }
     }
 
     fn aftermath(&mut self, request: &Request) -> Verdict {
@@ -307,7 +310,8 @@ impl Watch {
             }
             Fault::Slow | Fault::Cut => {
                 self.aftermath.left = 1;
-                Ok(done("the store was slow, or a connection ended".to_owned()))
+                let cut = self.moment.case.fault == Fault::Cut;
+                Ok(done(if cut { "a connection ended" } else { "the store was slow" }.to_owned()))
             }
             Fault::Refused => {
                 self.aftermath.away_until = Some(Instant::now() + AWAY);
@@ -331,5 +335,36 @@ impl Watch {
         let processes = self.known.current.iter().map(|((worker, kind), seen)| (format!("{worker}'s {kind}"), *seen));
         let mut processes = processes.chain(self.supervisor.map(|seen| ("the supervisor".to_owned(), seen)));
         processes.find(|(_, seen)| sockets::has(seen.id, inode)).context("no process of the run has the connection")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::tests::event;
+
+    fn request(method: Method, key: &str) -> Request {
+        Request { method, key: format!("{RUN}/{key}"), bytes: 7, port: 1 }
+    }
+
+    #[test]
+    fn a_place_is_known_by_the_request() {
+        let shard = request(Method::PUT, "shards/0a/0a1b.safetensors");
+        assert!(is_at(Place::InShard, &shard, false) && !is_at(Place::Intent, &shard, false));
+        assert!(is_at(Place::RemovingShard, &request(Method::POST, "shards/0a/0a1b.safetensors"), false));
+        assert!(is_at(Place::AfterLatest, &request(Method::PUT, "LATEST"), false));
+        assert!(!is_at(Place::AfterLatest, &request(Method::GET, "LATEST"), false));
+        assert!(!is_at(Place::Checking, &request(Method::GET, "checkpoints"), false), "a list");
+        let read = request(Method::GET, "shards/0a/0a1b.safetensors");
+        assert!(is_at(Place::Checking, &read, false) && !is_at(Place::Restoring, &read, false));
+        assert!(is_at(Place::Restoring, &read, true) && !is_at(Place::Checking, &read, true));
+    }
+
+    #[test]
+    fn a_moment_comes_after_checkpoints_or_a_round() {
+        let events = [event(0.0, "Committed", "", 3), event(0.1, "CheckpointStarted", "", 3), event(0.2, "Checkpointed", "", 3)];
+        assert!(After::Checkpoints(1).has_come(&events) && !After::Checkpoints(2).has_come(&events));
+        assert!(After::Round(3).has_come(&events) && !After::Round(4).has_come(&events));
+        assert!(writes_a_checkpoint(&events[..2]) && !writes_a_checkpoint(&events));
     }
 }

@@ -158,3 +158,107 @@ fn not_removed(resumed: &Ended) -> String {
     let why = resumed.events.iter().rev().find(|event| event.is("CheckpointsNotRemoved"));
     why.and_then(|event| event.reason.clone()).unwrap_or_else(|| "nothing says why".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::ExitStatusExt as _, process::ExitStatus};
+
+    use atoll_checkpoint::Place as CheckpointPlace;
+
+    use super::*;
+    use crate::{checkpoints::case::Place, events::Event, events::tests::event, report::tests::report};
+
+    const CASE: Case = Case { place: Place::InShard, fault: Fault::KillWriter };
+
+    fn place(round: u64) -> CheckpointPlace {
+        CheckpointPlace { lineage: 1, term: 1, epoch: 1, round }
+    }
+
+    fn contents(rounds: &[u64]) -> Contents {
+        Contents(rounds.iter().map(|round| Checked { place: place(*round), problems: Vec::new() }).collect())
+    }
+
+    fn ended(events: Vec<Event>) -> Ended {
+        let report = Some(report(&["a", "a", "a"]));
+        Ended { status: ExitStatus::from_raw(0), events, report, said: String::new(), left: Vec::new() }
+    }
+
+    /// A sidecar was killed after the checkpoint of round 4; the run completed with that of round 8, and another went on from it.
+    fn observed() -> Observed {
+        let of = |name, round| event(round as f64, name, "", round);
+        let resumed = Event { checkpoint: Some(place(8).to_string()), ..of("Resumed", 8) };
+        Observed {
+            done: Done { what: "killed w1's sidecar".into(), damaged: None, round: 5, events: 1 },
+            struck: ended(vec![of("Checkpointed", 4), of("Committed", 9), of("Checkpointed", 8)]),
+            before: contents(&[4, 8]),
+            resumed: ended(vec![resumed]),
+            after: contents(&[8, 12]),
+        }
+    }
+
+    fn faults_of(case: Case, change: impl FnOnce(&mut Observed)) -> String {
+        let mut observed = observed();
+        change(&mut observed);
+        judge(case, &observed).faults.join("; ")
+    }
+
+    /// The newest checkpoint is damaged, and the second run went on from the one before.
+    fn damage(observed: &mut Observed) {
+        observed.done.damaged = Some("shards/ab".into());
+        observed.before.0[1].problems.push("cannot read shards/ab: it is damaged".into());
+        let skipped = Event {
+            checkpoint: Some(place(8).to_string()),
+            reason: Some("damaged".into()),
+            ..event(0.0, "CheckpointSkipped", "", 0)
+        };
+        observed.resumed.events[0].checkpoint = Some(place(4).to_string());
+        observed.resumed.events.push(skipped);
+    }
+
+    #[test]
+    fn a_case_that_ended_as_it_must_has_no_faults() {
+        let outcome = judge(CASE, &observed());
+        assert_eq!((outcome.faults, outcome.whole, outcome.lost), (Vec::new(), Some(8), 1));
+        assert_eq!(faults_of(CASE, damage), "");
+    }
+
+    #[test]
+    fn each_fault_is_told() {
+        let told = |change: fn(&mut Observed), part: &str| {
+            let said = faults_of(CASE, change);
+            assert!(said.contains(part), "{said}");
+        };
+        told(|o| o.struck.status = ExitStatus::from_raw(256), "did not survive");
+        told(|o| o.struck.report = Some(report(&["a", "b", "a"])), "hashes differ");
+        told(|o| o.struck.report = Some(report(&["a", "lost", "lost"])), "only 1 workers finished");
+        told(|o| o.struck.events.truncate(2), "no checkpoint was kept after it");
+        told(|o| o.before.0.truncate(1), "the checkpoint of round 8 is not there");
+        told(|o| o.resumed.events.clear(), "went on from None");
+        told(|o| o.resumed.status = ExitStatus::from_raw(256), "the second run: ");
+        told(|o| o.after = contents(&[4, 8, 10, 12]), "4 checkpoints are left, and 3 may be");
+        told(|o| o.struck.left.push("process 7".into()), "left behind: process 7");
+        told(|o| o.before.0[0].problems.push("cannot read shards/cd".into()), "shards/cd");
+        told(
+            |o| {
+                damage(o);
+                o.resumed.events.truncate(1);
+            },
+            "was passed over",
+        );
+    }
+
+    #[test]
+    fn where_nothing_is_whole_the_second_run_must_say_so() {
+        let all = |o: &mut Observed| {
+            damage(o);
+            o.before.0[0].problems = o.before.0[1].problems.clone();
+            o.resumed.status = ExitStatus::from_raw(256);
+        };
+        assert!(faults_of(CASE, all).contains("does not say so"));
+        let told = |o: &mut Observed| {
+            all(o);
+            o.resumed.said = "no checkpoint in s3://x is whole: shards/ab".into();
+        };
+        assert_eq!(faults_of(CASE, told), "");
+    }
+}

@@ -177,8 +177,12 @@ impl Gate {
                 let (head, body) = self.carry_out(request).await?.into_parts();
                 let body = BodyExt::collect(body).await.map_err(|error| io::Error::other(format!("{error:?}")))?.to_bytes();
                 let half = body.slice(..body.len() / 2);
-                let ends = move || Err(self.end(&seen));
-                let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(async move { ends() }));
+                let ends = async move {
+                    // While this waits, what there is by then is sent.
+                    tokio::task::yield_now().await;
+                    Err(self.end(&seen))
+                };
+                let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(ends));
                 return Ok(Response::from_parts(head, s3s::Body::http_body_unsync(StreamBody::new(frames))));
             }
             Verdict::Cut => {
@@ -266,4 +270,44 @@ fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
     let mut response = Response::new(s3s::Body::from(text));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Sends a request without a signature, which is answered with a refusal; gives all that comes back.
+    async fn answer(server: &Server, request: &str) -> String {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_an_answer_that_is_cut_half_arrives() {
+        let files = tempfile::tempdir().unwrap();
+        let server = Server::start(files.path()).await.unwrap();
+        let struck = Arc::new(Mutex::new(Vec::new()));
+        let strikes = struck.clone();
+        server.strike(move |seen| strikes.lock().unwrap().push(seen.key.clone()));
+        let get = "GET /bucket/run/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let whole = answer(&server, get).await;
+        assert!(whole.ends_with("</Error>") && struck.lock().unwrap().is_empty(), "{whole}");
+        server.judge(|_| Verdict::Cut);
+        let half = answer(&server, get).await;
+        assert!(half.contains("<Error>") && !half.contains("</Error>"), "{half}");
+        assert_eq!(*struck.lock().unwrap(), ["run/x"]);
+    }
+
+    #[test]
+    fn a_removal_is_known_by_its_first_object() {
+        assert_eq!(first_key(b"<Delete><Object><Key>run/shards/a</Key></Object></Delete>"), "run/shards/a");
+        assert_eq!(first_key(b"<Delete>"), "");
+    }
 }

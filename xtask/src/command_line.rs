@@ -4,7 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    acceptance, audit, bench, example, faults, field_table, frames, fuzz, load, python, simulate, suites, tally::Tally, tiers,
+    acceptance, audit, bench, checkpoints, example, faults, field_table, frames, fuzz, load, python, simulate, suites,
+    tally::Tally, tiers,
 };
 
 /// The project's own tasks.
@@ -55,6 +56,24 @@ pub(crate) enum Task {
         /// Instants of longer runs per case
         #[arg(long)]
         instants: Option<usize>,
+        /// Repeats an earlier pass
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Kill runs and have them go on: they must end with the weights of a run that nobody disturbed
+    SameResult {
+        /// Kills for each method and codec
+        #[arg(long, default_value_t = 2)]
+        points: usize,
+        /// Repeats an earlier pass
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Have something fail at each step of a checkpoint; then the newest whole one must be there, and a run go on from it
+    CrashMatrix {
+        /// All places with all faults, and the table of the guide
+        #[arg(long)]
+        all: bool,
         /// Repeats an earlier pass
         #[arg(long)]
         seed: Option<u64>,
@@ -161,6 +180,8 @@ impl Task {
             Self::Faults { quick, minutes, instants, seed } => {
                 faults::perform(faults::Pass { quick: *quick, minutes: *minutes, instants: *instants, seed: *seed })
             }
+            Self::SameResult { points, seed } => checkpoints::same_result(*points, *seed),
+            Self::CrashMatrix { all, seed } => checkpoints::crash_matrix(*all, *seed),
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Fuzz(arguments) => fuzz::perform(arguments),

@@ -31,6 +31,8 @@ pub(crate) struct Event {
     pub(crate) reason: Option<String>,
     /// Ranges of samples that a round counted.
     pub(crate) committed_samples: Option<Vec<[u64; 2]>>,
+    /// Name of a checkpoint that a run goes on from, or passes over.
+    pub(crate) checkpoint: Option<String>,
 }
 
 impl Event {
@@ -143,6 +145,7 @@ pub(crate) mod tests {
             pid: None,
             reason: None,
             committed_samples: None,
+            checkpoint: None,
         }
     }
 

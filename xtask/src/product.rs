@@ -49,6 +49,8 @@ pub(crate) struct Run {
     /// Its output folder, which it makes.
     pub(crate) output: PathBuf,
     settings: Vec<String>,
+    environment: Vec<(String, String)>,
+    resumes: bool,
     /// Its folder for temporary files: sockets have short names only.
     temporary: TempDir,
 }
@@ -70,6 +72,8 @@ impl Run {
             file: file.into(),
             output: folder.join(name.replace(' ', "-")),
             settings: Vec::new(),
+            environment: Vec::new(),
+            resumes: false,
             temporary: tempfile::tempdir()?,
         })
     }
@@ -80,6 +84,18 @@ impl Run {
         self
     }
 
+    /// Puts variables into its environment.
+    pub(crate) fn with_environment(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.environment.extend(variables);
+        self
+    }
+
+    /// Has it go on from its newest checkpoint.
+    pub(crate) fn resuming(mut self) -> Self {
+        self.resumes = true;
+        self
+    }
+
     /// Starts it. What it prints goes to files beside the output folder.
     pub(crate) fn start(&self) -> Result<Process> {
         let mut command = Command::new(paths::release("atoll"));
@@ -87,8 +103,11 @@ impl Run {
         for setting in &self.settings {
             command.arg("--set").arg(setting);
         }
+        if self.resumes {
+            command.arg("--resume");
+        }
         command.current_dir(paths::root()).stdin(Stdio::null());
-        command.env("TMPDIR", self.temporary.path());
+        command.env("TMPDIR", self.temporary.path()).envs(self.environment.iter().cloned());
         command.stdout(File::create(self.beside(".json"))?).stderr(File::create(self.beside(".log"))?);
         Process::start(&self.name, &mut command)
     }
@@ -104,6 +123,11 @@ impl Run {
         }
         let cpu_seconds = children_cpu_seconds()? - before;
         Ok(Finished { report: Report::read(&self.output)?, wall_seconds, cpu_seconds })
+    }
+
+    /// Its folder for temporary files.
+    pub(crate) fn temporary(&self) -> &Path {
+        self.temporary.path()
     }
 
     /// Names of the temporary files that are there now.

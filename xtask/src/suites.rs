@@ -43,10 +43,12 @@ const COMPILER: Need = Need::Command(&["cc", "--version"]);
 const CPP_COMPILER: Need = Need::Command(&["c++", "--version"]);
 const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
 const PYTHON: Need = Need::Command(&["python3", "-m", "ensurepip", "--version"]);
+/// Only whoever may mount file systems may name spaces for them.
+const MOUNTS: Need = Need::Command(&["unshare", "--mount", "true"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
 
 /// All suites, in the order in which `ci` runs its own.
-pub(crate) const SUITES: [Suite; 16] = [
+pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "test",
         tier: Tier::Test,
@@ -126,6 +128,13 @@ pub(crate) const SUITES: [Suite; 16] = [
         commands: &[&["xtask", "faults", "--quick"]],
     },
     Suite {
+        name: "recovery",
+        tier: Tier::Ci,
+        budget: Budget { cold: 300, warm: 300 },
+        needs: &[Need::Linux, MOUNTS],
+        commands: &[&["xtask", "same-result"], &["xtask", "crash-matrix"]],
+    },
+    Suite {
         name: "python",
         tier: Tier::Ci,
         budget: Budget { cold: 90, warm: 60 },
@@ -174,6 +183,13 @@ pub(crate) const SUITES: [Suite; 16] = [
         ],
     },
     Suite {
+        name: "checkpoints",
+        tier: Tier::Full,
+        budget: Budget { cold: 2400, warm: 1200 },
+        needs: &[COMPILER, Need::Linux, MOUNTS],
+        commands: &[&["xtask", "same-result", "--points", "10"], &["xtask", "crash-matrix", "--all"]],
+    },
+    Suite {
         name: "methods",
         tier: Tier::Full,
         budget: Budget { cold: 1200, warm: 600 },
@@ -183,7 +199,7 @@ pub(crate) const SUITES: [Suite; 16] = [
 ];
 
 /// Parts of the product that have a full suite only when they are built.
-const WITHOUT_SUITE: [&str; 4] = ["checkpoints", "e2e", "federation", "volunteers"];
+const WITHOUT_SUITE: [&str; 3] = ["e2e", "federation", "volunteers"];
 
 /// A full suite that was asked for and is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -319,7 +335,10 @@ mod tests {
     #[test]
     fn a_part_without_suite_says_so_plainly() {
         assert_eq!(full("methods").unwrap().name, "methods");
-        assert_eq!(full("e2e").unwrap_err().to_string(), "e2e has no suite yet; there are foundations, engine, methods");
+        assert_eq!(
+            full("e2e").unwrap_err().to_string(),
+            "e2e has no suite yet; there are foundations, engine, checkpoints, methods"
+        );
         assert!(full("nothing").unwrap_err().to_string().starts_with("there is no full suite called nothing"));
         assert!(full("lint").is_err());
     }

@@ -353,6 +353,17 @@ impl Store {
         }
     }
 
+    /// Has what was removed of the folder `within` stay so when the power is lost.
+    pub(crate) async fn settle(&self, within: &str) -> Result<(), StoreError> {
+        let Address::Folder(folder) = &self.address else { return Ok(()) };
+        let folder = folder.join(within);
+        let synced = tokio::task::spawn_blocking(move || File::open(folder)?.sync_all()).await;
+        synced.map_err(std::io::Error::from).flatten().map_err(|source| {
+            let source = Error::Generic { store: "LocalFileSystem", source: source.into() };
+            self.failed("sync", within, &source)
+        })
+    }
+
     /// A problem with an object that the store itself does not see.
     pub(crate) fn problem(&self, action: &'static str, name: &str, kind: Kind, detail: impl Into<String>) -> StoreError {
         StoreError { action, object: self.full(name), kind, detail: detail.into() }

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use crate::Place;
 use crate::collect::{condemned, doomed};
 use crate::error::{Kind, StoreError};
-use crate::folder::{CONDEMNED, Folder, INTENTS, manifest_name, shard_name};
+use crate::folder::{CONDEMNED, Folder, INTENTS, MANIFESTS, manifest_name, shard_name};
 use crate::intent::Intent;
 use crate::retention::Retention;
 use crate::shard::ShardName;
@@ -47,17 +47,25 @@ impl Sweeper {
 
     /// Removes the checkpoints that `retention` does not keep, then the shards that no checkpoint names.
     ///
-    /// Nothing is removed where a manifest cannot be read: what it names is not known then.
+    /// Nothing is removed where a manifest that stays cannot be read: what it names is not known then.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
         let expired = retention.expired(&self.places().await?);
-        self.learn().await?;
+        self.learn(&expired).await?;
         let mut candidates = BTreeSet::new();
         for place in &expired {
-            candidates.extend(self.known.remove(place).unwrap_or_default());
+            match self.known.remove(place) {
+                Some(shards) => candidates.extend(shards),
+                // What it names is only found among all.
+                None => self.complete = false,
+            }
             self.folder.store().remove(&manifest_name(*place)).await?;
+        }
+        if !expired.is_empty() {
+            // One that came back once the power was lost would name shards that are gone.
+            self.folder.store().settle(MANIFESTS).await?;
         }
         let stored = if self.complete { candidates } else { self.stored().await? };
         let condemned = condemned(&stored, &self.named());
@@ -72,7 +80,7 @@ impl Sweeper {
     /// [`StoreError`].
     pub async fn would_sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
         let expired = retention.expired(&self.places().await?);
-        self.learn().await?;
+        self.learn(&expired).await?;
         let living = self.known.iter().filter(|(place, _)| !expired.contains(place));
         let named = living.flat_map(|(_, shards)| shards).copied().collect();
         Ok(Swept { shards: condemned(&self.stored().await?, &named), checkpoints: expired })
@@ -117,14 +125,20 @@ impl Sweeper {
         Ok(self.folder.entries().await?.into_iter().map(|entry| entry.place).collect())
     }
 
-    /// Reads the manifests that are there and not known yet, and forgets those that are gone.
-    async fn learn(&mut self) -> Result<(), StoreError> {
+    /// Reads the manifests that are there and not known yet, and forgets those that are gone. One that is `expired` may be damaged.
+    async fn learn(&mut self, expired: &BTreeSet<Place>) -> Result<(), StoreError> {
         let places = self.places().await?;
         self.known.retain(|place, _| places.contains(place));
         for place in places {
-            if !self.known.contains_key(&place) {
-                let shards = self.folder.manifest(place).await?.shards().into_iter().copied().collect();
-                self.known.insert(place, shards);
+            if self.known.contains_key(&place) {
+                continue;
+            }
+            match self.folder.manifest(place).await {
+                Ok(manifest) => {
+                    self.known.insert(place, manifest.shards().into_iter().copied().collect());
+                }
+                Err(problem) if problem.kind == Kind::Damaged && expired.contains(&place) => {}
+                Err(problem) => return Err(problem),
             }
         }
         Ok(())
@@ -136,7 +150,7 @@ impl Sweeper {
 
     async fn named_now(&self) -> Result<BTreeSet<ShardName>, StoreError> {
         let mut now = Self { folder: self.folder.clone(), name: self.name.clone(), known: self.known.clone(), complete: true };
-        now.learn().await?;
+        now.learn(&BTreeSet::new()).await?;
         Ok(now.named())
     }
 

@@ -6,19 +6,16 @@ mod phases;
 mod strike;
 mod verdict;
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
 
-use self::instant::{Blow, CASES, Instant, Length, Random};
+use self::instant::{Blow, CASES, Instant, Length};
 use crate::{
     events::longest_gap_after,
     figures::{Figure, Figures},
     paths, product,
+    random::{self, Random},
     tally::Tally,
 };
 
@@ -46,8 +43,7 @@ pub(crate) struct Pass {
 /// Goes through all phases, and through all cases at random instants of runs, from the seed or a new one.
 pub(crate) fn perform(pass: Pass) -> Result<Tally> {
     product::build(&["atoll", "atoll-faults"])?;
-    #[expect(clippy::disallowed_methods, reason = "a seed is any number")]
-    let seed = pass.seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs()));
+    let seed = random::seed_or_new(pass.seed);
     let churn = pass.minutes.map_or(CHURN, Duration::from_mins);
     let (length, instants) = match pass.instants {
         Some(instants) => (LONG, instants),

@@ -1,11 +1,6 @@
 //! One run, followed by its events until the instant has come; then the signal, and the run's end.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    thread,
-    time::{Duration, Instant as Clock},
-};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
@@ -13,16 +8,14 @@ use jiff::Timestamp;
 use super::instant::{Case, Instant, Length, Role};
 use crate::{
     events::{Event, Tail},
+    known::Known,
     paths,
-    process::Seen,
     product::Run,
     report::Report,
 };
 
 /// Longest time for a run with one fault.
 const LIMIT: Duration = Duration::from_mins(4);
-/// How long a killed process may take to disappear after the run's end.
-const DISAPPEAR: Duration = Duration::from_secs(1);
 
 /// What became of a run with one fault.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,17 +29,6 @@ pub(super) struct Observed {
     pub(super) left_over: Vec<i32>,
     /// Temporary files that were there after its end.
     pub(super) files: Vec<String>,
-}
-
-/// What is known of a run while it goes.
-#[derive(Debug, Default)]
-struct Known {
-    events: Vec<Event>,
-    coordinator: Option<String>,
-    /// Newest process of each worker and kind.
-    current: BTreeMap<(String, String), Seen>,
-    /// Every process that was seen alive.
-    processes: Vec<Seen>,
 }
 
 /// Runs the example, strikes at `instant`, and waits for the end.
@@ -71,7 +53,7 @@ pub(super) fn perform(instant: &Instant, length: Length, folder: &Path) -> Resul
     Ok(Observed {
         worker,
         time,
-        left_over: left_over(&known.processes),
+        left_over: known.left_over(),
         files: run.temporary_files()?,
         report: Report::read(&run.output)?,
         events: known.events,
@@ -79,22 +61,6 @@ pub(super) fn perform(instant: &Instant, length: Length, folder: &Path) -> Resul
 }
 
 impl Known {
-    fn take(&mut self, events: Vec<Event>) {
-        for event in &events {
-            if event.is("Coordinator") {
-                self.coordinator.clone_from(&event.worker);
-            }
-            if !event.is("ProcessStarted") {
-                continue;
-            }
-            if let (Some(worker), Some(process), Some(seen)) = (&event.worker, &event.process, event.pid.and_then(Seen::now)) {
-                self.current.insert((worker.clone(), process.clone()), seen);
-                self.processes.push(seen);
-            }
-        }
-        self.events.extend(events);
-    }
-
     /// Whether enough events of the instant's round, or one of a later round, were written.
     fn has_come(&self, instant: &Instant) -> bool {
         let of = |wanted: &dyn Fn(u64) -> bool| self.events.iter().filter(|event| event.round.is_some_and(wanted)).count() as u64;
@@ -132,24 +98,10 @@ impl Known {
     }
 }
 
-fn left_over(processes: &[Seen]) -> Vec<i32> {
-    let since = Clock::now();
-    loop {
-        let alive: Vec<i32> = processes.iter().filter(|process| process.is_alive()).map(|process| process.id).collect();
-        if alive.is_empty() || since.elapsed() > DISAPPEAR {
-            return alive;
-        }
-        thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        events::tests::event,
-        faults::instant::{CASES, Random},
-    };
+    use crate::{events::tests::event, faults::instant::CASES, random::Random};
 
     fn started(worker: &str, process: &str) -> Event {
         let pid = Some(std::process::id() as i32);
@@ -188,12 +140,5 @@ mod tests {
         known.take(vec![event(1.2, "ComputeEnd", "kjv-1", 5)]);
         assert!(known.has_come(&instant));
         assert!(known.has_come(&Instant { round: 4, events: 8, ..instant }));
-    }
-
-    #[test]
-    fn a_process_that_is_there_after_the_end_is_told() {
-        let own = std::process::id() as i32;
-        assert_eq!(left_over(&[Seen::now(own).unwrap()]), [own]);
-        assert_eq!(left_over(&[]), [0; 0]);
     }
 }

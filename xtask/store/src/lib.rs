@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::{Method, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body as _, Incoming};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use tokio::net::TcpListener;
@@ -25,10 +26,12 @@ pub const BUCKET: &str = "bucket";
 pub struct Seen {
     /// Its method.
     pub method: Method,
-    /// The object in the bucket, without the bucket's name; the prefix of a list.
+    /// The object in the bucket, without the bucket's name; the prefix of a list; the first object of a POST that removes some.
     pub key: String,
     /// Bytes of its body, where it says so.
     pub bytes: u64,
+    /// The port of this machine from which it came: it tells which process asks.
+    pub port: u16,
 }
 
 /// What becomes of a request.
@@ -42,18 +45,20 @@ pub enum Verdict {
     Wait(Duration),
     /// The connection ends before it is carried out.
     Drop,
-    /// Half of its body is read, then the connection ends.
+    /// Half of its body is read, or of a GET half of the answer is sent; then the connection ends.
     Cut,
     /// It is carried out, and the connection ends before the answer.
     Withhold,
 }
 
 type Judge = Box<dyn FnMut(&Seen) -> Verdict + Send>;
+type Strike = Box<dyn FnMut(&Seen) + Send>;
 
 /// A server of one bucket; it ends with the value.
 pub struct Server {
     address: SocketAddr,
     judge: Arc<Mutex<Judge>>,
+    strike: Arc<Mutex<Strike>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -71,19 +76,26 @@ impl Server {
         let mut builder = S3ServiceBuilder::new(buckets);
         builder.set_auth(s3s::auth::SimpleAuth::from_single(KEY.0, KEY.1));
         let judge: Arc<Mutex<Judge>> = Arc::new(Mutex::new(Box::new(|_| Verdict::Pass)));
+        let strike: Arc<Mutex<Strike>> = Arc::new(Mutex::new(Box::new(|_| ())));
         let seen = Arc::default();
-        let gate = Gate { inner: builder.build(), judge: judge.clone(), seen: Arc::clone(&seen), conditional: Arc::default() };
+        let gate = Gate {
+            inner: builder.build(),
+            judge: judge.clone(),
+            strike: strike.clone(),
+            seen: Arc::clone(&seen),
+            conditional: Arc::default(),
+        };
         let serving = tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
+            while let Ok((connection, client)) = listener.accept().await {
                 let gate = gate.clone();
                 tokio::spawn(async move {
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    let judged = hyper::service::service_fn(move |request| gate.clone().answer(request));
+                    let judged = hyper::service::service_fn(move |request| gate.clone().answer(client.port(), request));
                     let _ended = server.serve_connection(TokioIo::new(connection), judged).await;
                 });
             }
         });
-        Ok(Self { address, judge, seen, serving })
+        Ok(Self { address, judge, strike, seen, serving })
     }
 
     /// Where it is, as in `http://127.0.0.1:9000`.
@@ -109,6 +121,12 @@ impl Server {
         *self.judge.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(judge);
     }
 
+    /// Has `strike` called when a request that ends otherwise than with its answer has come as far as its verdict says: just before its
+    /// connection ends.
+    pub fn strike(&self, strike: impl FnMut(&Seen) + Send + 'static) {
+        *self.strike.lock().unwrap_or_else(PoisonError::into_inner) = Box::new(strike);
+    }
+
     /// Has every request pass from now on.
     pub fn pass(&self) {
         self.judge(|_| Verdict::Pass);
@@ -131,36 +149,60 @@ impl Drop for Server {
 struct Gate {
     inner: S3Service,
     judge: Arc<Mutex<Judge>>,
+    strike: Arc<Mutex<Strike>>,
     seen: Arc<Mutex<Vec<Seen>>>,
     /// Held alone by a request with a condition: between its look and its write nobody else writes, as in every real store.
     conditional: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Gate {
-    async fn answer(self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
-        let seen = seen(&request);
+    async fn answer(self, port: u16, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+        let mut seen = seen(port, &request);
+        let mut request = request.map(Body::Arriving);
+        if seen.method == Method::POST && request.uri().query().is_some_and(|query| query.starts_with("delete")) {
+            let (head, body) = request.into_parts();
+            let body = body.whole().await?;
+            first_key(&body).clone_into(&mut seen.key);
+            request = http::Request::from_parts(head, Body::Whole(body));
+        }
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen.clone());
         let verdict = (self.judge.lock().unwrap_or_else(PoisonError::into_inner))(&seen);
-        let ends = || io::Error::from(io::ErrorKind::ConnectionAborted);
         match verdict {
             Verdict::Pass => {}
             Verdict::Answer(503) => return Ok(refusal(503, "SlowDown")),
             Verdict::Answer(status) => return Ok(refusal(status, "InternalError")),
             Verdict::Wait(time) => tokio::time::sleep(time).await,
-            Verdict::Drop => return Err(ends()),
+            Verdict::Drop => return Err(self.end(&seen)),
+            Verdict::Cut if seen.method == Method::GET => {
+                let (head, body) = self.carry_out(request).await?.into_parts();
+                let body = BodyExt::collect(body).await.map_err(|error| io::Error::other(format!("{error:?}")))?.to_bytes();
+                let half = body.slice(..body.len() / 2);
+                let ends = async move {
+                    // While this waits, what there is by then is sent.
+                    tokio::task::yield_now().await;
+                    Err(self.end(&seen))
+                };
+                let frames = futures::stream::iter([Ok(Frame::data(half))]).chain(futures::stream::once(ends));
+                return Ok(Response::from_parts(head, s3s::Body::http_body_unsync(StreamBody::new(frames))));
+            }
             Verdict::Cut => {
-                read_half(request.into_body()).await;
-                return Err(ends());
+                request.into_body().read_half().await;
+                return Err(self.end(&seen));
             }
             Verdict::Withhold => {
                 self.carry_out(request).await?;
-                return Err(ends());
+                return Err(self.end(&seen));
             }
         }
         self.carry_out(request).await
     }
 
-    async fn carry_out(&self, request: http::Request<Incoming>) -> io::Result<Response<s3s::Body>> {
+    fn end(&self, seen: &Seen) -> io::Error {
+        (self.strike.lock().unwrap_or_else(PoisonError::into_inner))(seen);
+        io::ErrorKind::ConnectionAborted.into()
+    }
+
+    async fn carry_out(&self, request: http::Request<Body>) -> io::Result<Response<s3s::Body>> {
         if !request.uri().path().trim_start_matches('/').starts_with(BUCKET) {
             return Ok(refusal(404, "NoSuchBucket"));
         }
@@ -168,26 +210,59 @@ impl Gate {
         let has_condition = has(header::IF_NONE_MATCH) || has(header::IF_MATCH);
         let _alone = if has_condition { Some(self.conditional.write().await) } else { None };
         let _with_others = if has_condition { None } else { Some(self.conditional.read().await) };
-        self.inner.call(request.map(s3s::Body::from)).await.map_err(|error| io::Error::other(format!("{error:?}")))
+        self.inner.call(request.map(Body::into)).await.map_err(|error| io::Error::other(format!("{error:?}")))
     }
 }
 
-fn seen(request: &http::Request<Incoming>) -> Seen {
+fn seen(port: u16, request: &http::Request<Incoming>) -> Seen {
     let path = request.uri().path().trim_start_matches('/');
     let key = path.strip_prefix(BUCKET).unwrap_or(path).trim_start_matches('/').to_owned();
     let query = request.uri().query().unwrap_or_default();
     let prefix = query.split('&').find_map(|pair| pair.strip_prefix("prefix=")).unwrap_or_default();
     let key = if key.is_empty() { prefix.replace("%2F", "/") } else { key };
-    Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0) }
+    Seen { method: request.method().clone(), key, bytes: request.body().size_hint().exact().unwrap_or(0), port }
 }
 
-async fn read_half(mut body: Incoming) {
-    let half = body.size_hint().exact().unwrap_or(0) / 2;
-    let mut read = 0;
-    while read < half {
-        let Some(Ok(frame)) = body.frame().await else { return };
-        read += frame.data_ref().map_or(0, Bytes::len) as u64;
+/// The body of a request.
+enum Body {
+    Arriving(Incoming),
+    /// It had to be read first.
+    Whole(Bytes),
+}
+
+impl Body {
+    async fn whole(self) -> io::Result<Bytes> {
+        match self {
+            Self::Arriving(body) => Ok(BodyExt::collect(body).await.map_err(io::Error::other)?.to_bytes()),
+            Self::Whole(body) => Ok(body),
+        }
     }
+
+    async fn read_half(self) {
+        let Self::Arriving(mut body) = self else { return };
+        let half = body.size_hint().exact().unwrap_or(0) / 2;
+        let mut read = 0;
+        while read < half {
+            let Some(Ok(frame)) = body.frame().await else { return };
+            read += frame.data_ref().map_or(0, Bytes::len) as u64;
+        }
+    }
+}
+
+impl From<Body> for s3s::Body {
+    fn from(body: Body) -> Self {
+        match body {
+            Body::Arriving(body) => body.into(),
+            Body::Whole(body) => body.into(),
+        }
+    }
+}
+
+/// The first object that the body of a request to remove objects names.
+fn first_key(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let key = text.split_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>"));
+    key.map_or_else(String::new, |(key, _)| key.to_owned())
 }
 
 fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
@@ -195,4 +270,44 @@ fn refusal(status: u16, code: &str) -> Response<s3s::Body> {
     let mut response = Response::new(s3s::Body::from(text));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    /// Sends a request without a signature, which is answered with a refusal; gives all that comes back.
+    async fn answer(server: &Server, request: &str) -> String {
+        let mut connection = TcpStream::connect(server.address).await.unwrap();
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn of_an_answer_that_is_cut_half_arrives() {
+        let files = tempfile::tempdir().unwrap();
+        let server = Server::start(files.path()).await.unwrap();
+        let struck = Arc::new(Mutex::new(Vec::new()));
+        let strikes = struck.clone();
+        server.strike(move |seen| strikes.lock().unwrap().push(seen.key.clone()));
+        let get = "GET /bucket/run/x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let whole = answer(&server, get).await;
+        assert!(whole.ends_with("</Error>") && struck.lock().unwrap().is_empty(), "{whole}");
+        server.judge(|_| Verdict::Cut);
+        let half = answer(&server, get).await;
+        assert!(half.contains("<Error>") && !half.contains("</Error>"), "{half}");
+        assert_eq!(*struck.lock().unwrap(), ["run/x"]);
+    }
+
+    #[test]
+    fn a_removal_is_known_by_its_first_object() {
+        assert_eq!(first_key(b"<Delete><Object><Key>run/shards/a</Key></Object></Delete>"), "run/shards/a");
+        assert_eq!(first_key(b"<Delete>"), "");
+    }
 }

@@ -83,3 +83,18 @@ async fn nothing_is_removed_where_a_manifest_cannot_be_read() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_damaged_manifest_that_is_kept_no_longer_goes_with_what_it_named() {
+    on_every_store(async |ground| {
+        for round in 1..=3 {
+            published(&ground.folder, place(round), &[cut("parameters", round, 10)]).await;
+        }
+        let name = format!("checkpoints/{}.json", place(2));
+        ground.folder.store().put(&name, &[br#"{"version": 1, "#[..].into()]).await.unwrap();
+        let swept = Sweeper::new(ground.folder.clone(), "collector").sweep(&LAST).await.unwrap();
+        assert_eq!(swept.checkpoints, [place(1), place(2)].into());
+        assert_eq!(ground.folder.store().list("shards", None).await.unwrap().len(), 1);
+    })
+    .await;
+}

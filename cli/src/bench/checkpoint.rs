@@ -85,7 +85,8 @@ fn measure(arguments: &Arguments) -> Result<Report> {
     let elements = arguments.size.0 / 4;
     ensure!(elements > 0, "--size: give at least 4 bytes");
     // A worker has its state before it reads one.
-    let region = Region::create("state", 4 * elements)?;
+    let mut region = Region::create("state", 4 * elements)?;
+    region.values_mut(0..4 * elements as usize).context("the state has no values")?.fill(1.0);
     let before = peak_memory()?;
     let mut rows = Vec::new();
     for repeat in 0..arguments.repeats {

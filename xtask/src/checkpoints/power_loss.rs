@@ -16,7 +16,7 @@ use atoll_checkpoint::{
     manifest::{ElementType, VERSION},
     retention::Retention,
     sweep::Sweeper,
-    write::{Cut, ShardFile, Writer},
+    write::{Cut, Writer},
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
@@ -298,10 +298,9 @@ async fn lose(machine: &Machine, folder: &Path) -> Result<()> {
 /// Writes and publishes a checkpoint of three vectors, of which one never changes.
 async fn write(folder: &Folder, round: u64) -> Result<CheckpointPlace> {
     let cuts = [cut("parameters", round), cut("momentum", 100 + round), cut("frozen", 0)];
-    let files: Vec<_> =
-        cuts.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| ShardFile::new(cut.element_type, values))).collect();
+    let values = cuts.iter().flat_map(|cut| cut.pieces().into_iter().map(|values| (cut.element_type, values)));
     let writer = Writer::new(folder.clone(), "writer");
-    let mut pieces = writer.write(&files).await?.into_iter();
+    let mut pieces = writer.write(values.collect()).await?.into_iter();
     let place = CheckpointPlace { lineage: 1, term: 1, epoch: 1, round };
     let manifest = Manifest {
         version: VERSION,

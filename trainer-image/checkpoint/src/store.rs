@@ -45,6 +45,9 @@ const MOST_RETRIES: usize = 20;
 /// First and longest pause before a request is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// How the library says that the body of an answer did not come whole.
+const BROKE_OFF: &str = "response body";
+
 /// An object, as a list has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
@@ -324,6 +327,20 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn list(&self, within: &str, after: Option<&str>) -> Result<Vec<Listed>, StoreError> {
+        let mut pause = PAUSES.0;
+        loop {
+            match self.list_once(within, after).await {
+                // The library repeats what got no answer, and not what broke off in the middle of one.
+                Err(error) if error.kind == Kind::Unreachable && pause < PAUSES.1 && error.detail.contains(BROKE_OFF) => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 4;
+                }
+                listed => return listed,
+            }
+        }
+    }
+
+    async fn list_once(&self, within: &str, after: Option<&str>) -> Result<Vec<Listed>, StoreError> {
         self.count();
         let folder = self.path(within);
         let objects = match after {

@@ -1,6 +1,7 @@
 //! Writing the shards of a checkpoint: what is there already is not written again, and what is needed is not removed meanwhile.
 
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -12,7 +13,6 @@ use crate::folder::{AT_ONCE, CONDEMNED, Folder, INTENTS, shard_name};
 use crate::intent::{Intent, usable_copy};
 use crate::manifest::{ElementType, LONGEST, Piece, Vector};
 use crate::shard::{self, ShardName};
-use crate::store::Store;
 
 /// Files that are hashed before any of them is written: a few hundred MiB.
 const HASHED_TOGETHER: usize = 4;
@@ -21,6 +21,7 @@ const HASHED_TOGETHER: usize = 4;
 #[derive(Debug, Clone)]
 pub struct ShardFile {
     name: ShardName,
+    element_type: ElementType,
     header: Bytes,
     values: Bytes,
     elements: u64,
@@ -33,7 +34,7 @@ impl ShardFile {
         let elements = values.len() as u64 / element_type.size();
         let header = Bytes::from(shard::header(element_type, elements));
         let hash = blake3::Hasher::new().update(&header).update(&values).finalize();
-        Self { name: ShardName::with_hash(*hash.as_bytes()), header, values, elements }
+        Self { name: ShardName::with_hash(*hash.as_bytes()), element_type, header, values, elements }
     }
 
     /// Which piece of a vector it is, as its first copy.
@@ -52,13 +53,15 @@ impl ShardFile {
 pub struct Writer {
     folder: Folder,
     name: String,
+    /// Shards that this process has written, or has read and found whole.
+    known: Arc<Mutex<BTreeSet<ShardName>>>,
 }
 
 impl Writer {
     /// A writer of this name, as in `kjv-1-w0`: one for each process, of letters, digits, `-` and `.`.
     #[must_use]
     pub fn new(folder: Folder, name: &str) -> Self {
-        Self { folder, name: format!("{INTENTS}/{name}.json") }
+        Self { folder, name: format!("{INTENTS}/{name}.json"), known: Arc::default() }
     }
 
     /// Writes the files of these values that are not there yet, and says which pieces they are now, in their order. While some are
@@ -85,7 +88,9 @@ impl Writer {
         store.put(&self.name, &[encoded(&Intent::new(intended.iter().copied()))]).await?;
         let condemned = read_all::<BTreeSet<ShardName>>(&self.folder, CONDEMNED, None).await?;
         let condemned = condemned.into_iter().flatten().collect();
-        let writes = files.into_iter().map(|file| write_one(store.clone(), usable_copy(file.name, &condemned), file));
+        let one =
+            |file: ShardFile| write_one(self.folder.clone(), usable_copy(file.name, &condemned), file, Arc::clone(&self.known));
+        let writes = files.into_iter().map(one);
         let writes: Vec<_> = writes.collect();
         futures::stream::iter(writes).buffered(AT_ONCE).try_collect().await
     }
@@ -104,13 +109,30 @@ fn hash(values: Vec<(ElementType, Bytes)>) -> JoinHandle<Vec<ShardFile>> {
     tokio::task::spawn_blocking(move || values.into_iter().map(file).collect())
 }
 
-async fn write_one(store: Store, shard: ShardName, file: ShardFile) -> Result<Piece, StoreError> {
-    let name = shard_name(&shard);
-    // One of another length is a fault of the store, and is mended.
-    if store.length(&name).await? != Some(file.bytes()) {
-        store.put(&name, &[file.header.clone(), file.values.clone()]).await?;
+/// Writes a file unless it is there. One that somebody else wrote is read once: a damaged one would spoil every checkpoint from here on,
+/// and is written again.
+async fn write_one(
+    folder: Folder,
+    shard: ShardName,
+    file: ShardFile,
+    known: Arc<Mutex<BTreeSet<ShardName>>>,
+) -> Result<Piece, StoreError> {
+    let (store, name) = (folder.store(), shard_name(&shard));
+    let piece = Piece { shard, ..file.piece() };
+    let is_known = known.lock().unwrap_or_else(PoisonError::into_inner).contains(&shard);
+    let mut whole = store.length(&name).await? == Some(piece.bytes);
+    if whole && !is_known {
+        whole = match folder.place(file.element_type, &piece, |_, _| ()).await {
+            Ok(()) => true,
+            Err(error) if error.is_of_the_object() => false,
+            Err(error) => return Err(error),
+        };
     }
-    Ok(Piece { shard, ..file.piece() })
+    if !whole {
+        store.put(&name, &[file.header, file.values]).await?;
+    }
+    known.lock().unwrap_or_else(PoisonError::into_inner).insert(shard);
+    Ok(piece)
 }
 
 pub(crate) fn encoded(value: &impl serde::Serialize) -> Bytes {

@@ -49,6 +49,23 @@ async fn a_checkpoint_is_not_there_before_its_manifest() {
 }
 
 #[tokio::test]
+async fn a_damaged_shard_that_is_needed_again_is_mended_and_with_it_all_that_name_it() {
+    on_every_store(async |ground| {
+        let Some(folder) = &ground.files else { return };
+        let same = cut("parameters", 1, 100);
+        let first = published(&ground.folder, place(1), &[same.clone()]).await;
+        let file = folder.join(atoll_checkpoint::folder::shard_name(&first.replicated[0].pieces[0].shard));
+        let mut bytes = std::fs::read(&file).unwrap();
+        bytes[200] ^= 1;
+        std::fs::write(&file, bytes).unwrap();
+        assert_eq!(ground.folder.check(&first, |_, _| ()).await.len(), 1);
+        published(&ground.folder, place(2), &[same]).await;
+        assert_eq!(ground.folder.check(&first, |_, _| ()).await, []);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn an_upload_that_broke_off_is_written_again() {
     on_every_store(async |ground| {
         let Some(folder) = &ground.files else { return };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use atoll_test_store::{BUCKET, KEY, Server, Verdict};
 use rustix::process::Signal;
@@ -215,4 +215,36 @@ fn the_last_round_is_kept_whatever_is_due_and_a_longer_run_goes_on_from_it() {
     fs::rename(laboratory.out(), laboratory.path().join("long")).unwrap();
     let report = resumed(&laboratory, &["--set", keeps, "--set", "stop.steps=90"]);
     assert_eq!((report["state"].as_str(), report["steps"].as_u64()), (Some("Complete"), Some(90)), "there is nothing left to do");
+}
+
+#[test]
+fn one_survivor_of_four_is_enough_and_nothing_is_read_from_the_store() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let laboratory = Laboratory::new(DILOCO, STEPS);
+    let server = runtime.block_on(Server::start(&laboratory.path().join("store"))).unwrap();
+    let keeps = format!("checkpoint={{uri: \"s3://{BUCKET}/run\", endpoint: \"{}\", everyRounds: 1}}", server.endpoint());
+    let four = ["--set", "workers.min=4", "--set", "workers.target=4"];
+    let mut command = laboratory.command(&[&four[..], &["--set", keeps.as_str()]].concat());
+    let mut run = command.envs(server.environment()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let kept = |event: &Value| event["event"] == "Checkpointed" && event["round"].as_u64() >= Some(3);
+    laboratory.wait_for(kept);
+    let lost = ["w1", "w2", "w3"].iter().flat_map(|worker| ["sidecar", "trainer"].map(|process| laboratory.pid(worker, process)));
+    for pid in lost.collect::<Vec<_>>() {
+        signal(pid, Signal::KILL);
+    }
+    assert_eq!(code(&mut run), Some(0));
+    let events = laboratory.events();
+    assert_eq!(event(&events, "StateLost"), None);
+    let rounds: Vec<_> =
+        events.iter().filter(|event| event["event"] == "Committed").map(|event| event["round"].as_u64()).collect();
+    assert_eq!(rounds, (1..=u64::from(STEPS) / 10).map(Some).collect::<Vec<_>>(), "no committed round is lost");
+    // Files that never change are read once by whoever names them without having written them; of the state nothing is read.
+    let manifest = newest_manifest(&laboratory.path().join("store").join(BUCKET).join("run"));
+    let files = manifest["files"].as_array().unwrap().iter().map(|file| file["pieces"][0]["shard"].as_str().unwrap());
+    let files: Vec<_> = files.collect();
+    let read = |seen: &atoll_test_store::Seen| seen.method == "GET" && seen.key.ends_with(".safetensors");
+    let state = server.seen().into_iter().filter(read).find(|seen| !files.iter().any(|file| seen.key.contains(file)));
+    assert_eq!(state, None);
+    let hashes = hashes(&laboratory.report());
+    assert!(hashes.len() == 4 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }

@@ -78,6 +78,8 @@ pub(crate) enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Try the contract of checkpoint stores on an S3 server that others wrote
+    SecondOpinion,
     /// Have a trainer in Python and one in Rust reduce together, and check that both get the right values
     Python,
     /// Check that what earlier releases sent is still understood
@@ -182,6 +184,7 @@ impl Task {
             }
             Self::SameResult { points, seed } => checkpoints::same_result(*points, *seed),
             Self::CrashMatrix { all, seed } => checkpoints::crash_matrix(*all, *seed),
+            Self::SecondOpinion => checkpoints::second_opinion(),
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Fuzz(arguments) => fuzz::perform(arguments),

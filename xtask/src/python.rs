@@ -45,7 +45,7 @@ struct Printed {
 /// Has the two trainers reduce together, and checks what both print.
 pub(crate) fn perform() -> Result<Tally> {
     product::build_with_example("atoll", ("atoll-sdk", "all_reduce"))?;
-    let python = environment()?;
+    let python = environment("python", REQUIREMENTS)?;
     let temporary = tempfile::tempdir()?;
     let (in_python, in_rust) = together(&python, temporary.path())?;
     let left = fs::read_dir(temporary.path())?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
@@ -54,11 +54,11 @@ pub(crate) fn perform() -> Result<Tally> {
     Ok(figures(&in_python, &in_rust, &left, lines).conclude("python"))
 }
 
-/// The Python of a virtual environment with the pinned packages, which is made where it is not there yet.
-fn environment() -> Result<PathBuf> {
-    let folder = paths::target().join("python");
+/// The Python of a virtual environment of this name with the pinned packages of a file, which is made where it is not there yet.
+pub(crate) fn environment(name: &str, requirements: &str) -> Result<PathBuf> {
+    let folder = paths::target().join(name);
     let (python, installed) = (folder.join("bin/python"), folder.join("requirements.txt"));
-    let wanted = paths::root().join(REQUIREMENTS);
+    let wanted = paths::root().join(requirements);
     let packages = fs::read(&wanted).with_context(|| format!("cannot read {}", wanted.display()))?;
     if fs::read(&installed).is_ok_and(|before| before == packages) {
         return Ok(python);

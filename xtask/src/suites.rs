@@ -185,9 +185,14 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "checkpoints",
         tier: Tier::Full,
-        budget: Budget { cold: 2400, warm: 1200 },
-        needs: &[COMPILER, Need::Linux, MOUNTS],
-        commands: &[&["xtask", "same-result", "--points", "10"], &["xtask", "crash-matrix", "--all"]],
+        budget: Budget { cold: 3600, warm: 2700 },
+        needs: &[COMPILER, Need::Linux, MOUNTS, PYTHON],
+        commands: &[
+            &["xtask", "same-result", "--points", "10"],
+            &["xtask", "crash-matrix", "--all"],
+            &["xtask", "second-opinion"],
+            &["xtask", "bench", "checkpoint"],
+        ],
     },
     Suite {
         name: "methods",

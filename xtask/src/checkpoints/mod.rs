@@ -6,6 +6,7 @@ mod course;
 mod disk_full;
 mod ground;
 mod matrix;
+mod opinion;
 mod power_loss;
 mod same_result;
 mod sockets;
@@ -23,7 +24,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-pub(crate) use self::{matrix::perform as crash_matrix, same_result::perform as same_result};
+pub(crate) use self::{matrix::perform as crash_matrix, opinion::perform as second_opinion, same_result::perform as same_result};
 use crate::paths;
 
 /// Runs that go at once: as many as the machine that the budgets are for has processors.

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use atoll_checkpoint::error::{Kind, StoreError};
 use atoll_checkpoint::folder::Found;
-use atoll_checkpoint::manifest::{Manifest, Origin};
+use atoll_checkpoint::manifest::{ElementType, Manifest, Origin};
 use atoll_checkpoint::publish::Claim;
+use atoll_checkpoint::write::{Cut, ShardFile};
 use atoll_checkpoint::{Folder, Location, Place};
 use atoll_collective::v1::CommitRecord;
 use atoll_crds::RunFile;
@@ -29,6 +30,30 @@ pub(crate) struct Checkpoints {
     pub(crate) skipped: Vec<(String, String)>,
 }
 
+/// What a run's own checkpoints are of.
+pub(crate) struct Own {
+    /// Parameters of the model.
+    pub(crate) parameters: u64,
+    /// The `config.json` of the model.
+    pub(crate) config: String,
+    /// The `tokenizer.json`.
+    pub(crate) tokenizer: Vec<u8>,
+}
+
+impl Own {
+    /// In which of its files a checkpoint is of something else; one that has none says nothing.
+    fn differs(&self, manifest: &Manifest) -> Option<&'static str> {
+        let other = |name: &str, bytes: &[u8]| {
+            let kept = manifest.files.iter().find(|file| file.name == name);
+            let cut = Cut { name: name.to_owned(), element_type: ElementType::U8, values: bytes.to_vec().into() };
+            let own = cut.pieces().into_iter().map(|values| ShardFile::new(ElementType::U8, values).piece().shard);
+            kept.is_some_and(|kept| !kept.pieces.iter().map(|piece| piece.shard.first_copy()).eq(own))
+        };
+        let tokenizer = || other("tokenizer.json", &self.tokenizer).then_some("tokenizer");
+        other("config.json", self.config.as_bytes()).then_some("model").or_else(tokenizer)
+    }
+}
+
 impl Checkpoints {
     /// The last round of the checkpoint that it goes on from, and the inner steps by then.
     pub(crate) fn after(&self) -> (u64, u64) {
@@ -40,13 +65,7 @@ impl Checkpoints {
 const URI: &str = "spec.checkpoint.uri";
 
 /// Finds the checkpoint to go on from, and takes a number for what follows it.
-pub(crate) async fn prepare(
-    file: &RunFile,
-    base: &Path,
-    resume: bool,
-    parameters: u64,
-    silent: bool,
-) -> Result<Checkpoints, Ending> {
+pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, own: &Own, silent: bool) -> Result<Checkpoints, Ending> {
     let Some(spec) = &file.spec.checkpoint else {
         let help = "give spec.checkpoint.uri, where this run keeps its checkpoints";
         let none = || Ending::bad_input(&file.problem("spec", "--resume: the run keeps no checkpoints", help));
@@ -83,7 +102,10 @@ pub(crate) async fn prepare(
     if found.manifest.is_none() && !found.skipped.is_empty() {
         return Err(Ending::Failed(nothing_whole(&location.uri, &found)));
     }
-    let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, parameters)).transpose()?;
+    if let Some((_, newer)) = found.skipped.iter().find(|(_, why)| why.kind == Kind::Newer) {
+        return Err(unusable(file, URI, newer));
+    }
+    let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, own)).transpose()?;
     let keeping = keeping(file, spec, location, &folder, newest.map_or(0, |newest| newest.lineage), resume.as_ref()).await?;
     Ok(Checkpoints { keeping: Some(keeping), resume, skipped: told(found.skipped) })
 }
@@ -101,7 +123,7 @@ fn location(spec: &Checkpoint, uri: &str, base: &Path) -> Location {
 }
 
 /// The same for a run that lost its state: from the newest whole checkpoint of its folder, or from the beginning.
-pub(crate) async fn again(file: &RunFile, keeping: &Keeping, parameters: u64) -> Result<Checkpoints> {
+pub(crate) async fn again(file: &RunFile, keeping: &Keeping, own: &Own) -> Result<Checkpoints> {
     let failed = |ending: Ending| anyhow!("{}", ending.message());
     let Some(spec) = &file.spec.checkpoint else { return Ok(Checkpoints::default()) };
     let location = keeping.location.clone();
@@ -110,7 +132,15 @@ pub(crate) async fn again(file: &RunFile, keeping: &Keeping, parameters: u64) ->
     if found.manifest.is_none() && !found.skipped.is_empty() {
         bail!(nothing_whole(&location.uri, &found));
     }
-    let resume = found.manifest.map(|manifest| resumed(file, manifest, location.clone(), &location, parameters));
+    let (found, from) = match &spec.resume_from {
+        // Nothing of its own yet: what it began from is all there is.
+        Some(other) if found.manifest.is_none() => {
+            let other = Location { uri: other.clone(), ..location.clone() };
+            (search(&other.open()?, true).await?, other)
+        }
+        _ => (found, location.clone()),
+    };
+    let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, own));
     let resume = resume.transpose().map_err(failed)?;
     let keeping = self::keeping(file, spec, location, &folder, keeping.lineage, resume.as_ref()).await.map_err(failed)?;
     Ok(Checkpoints { keeping: Some(keeping), resume, skipped: told(found.skipped) })
@@ -149,10 +179,12 @@ async fn search(folder: &Folder, silent: bool) -> Result<Found, StoreError> {
 }
 
 /// Checks that the run can go on from a checkpoint.
-fn resumed(file: &RunFile, manifest: Manifest, from: Location, own: &Location, parameters: u64) -> Result<Resume, Ending> {
-    let refused = |message: String, help: &str| Ending::bad_input(&file.problem(URI, message, help));
+fn resumed(file: &RunFile, manifest: Manifest, from: Location, folder: &Location, own: &Own) -> Result<Resume, Ending> {
+    let goes_on = from == *folder;
+    let field = if goes_on { URI } else { "spec.checkpoint.resumeFrom" };
+    let refused = |message: String, help: &str| Ending::bad_input(&file.problem(field, message, help));
     let place = manifest.place;
-    if from == *own && manifest.run != file.name {
+    if goes_on && manifest.run != file.name {
         let message = format!("the checkpoints in {} are of run {}", from.uri, manifest.run);
         return Err(refused(message, "give another folder, and this one as spec.checkpoint.resumeFrom to begin from it"));
     }
@@ -164,10 +196,15 @@ fn resumed(file: &RunFile, manifest: Manifest, from: Location, own: &Location, p
         return Err(refused(format!("checkpoint {place} has no record of its round"), "an older checkpoint may be whole"));
     };
     let resume = Resume { location: from, manifest, committed };
-    let checked = resume.check(&vectors(&file.spec), parameters);
+    let checked = resume.check(&vectors(&file.spec), own.parameters);
     checked.map_err(|error| {
         refused(format!("checkpoint {place}: {error}"), "give the model, method, optimizer and codec that it was made with")
     })?;
+    if let Some(differs) = own.differs(&resume.manifest).or((goes_on && resume.manifest.seed != file.spec.seed).then_some("seed"))
+    {
+        let message = format!("checkpoint {place} is of a run with another {differs}");
+        return Err(refused(message, "give the model, dataset and seed that it was made with"));
+    }
     Ok(resume)
 }
 

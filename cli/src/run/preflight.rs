@@ -11,7 +11,7 @@ use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tokio::sync::oneshot;
 
 use super::Arguments;
-use super::checkpoints::{self, Checkpoints};
+use super::checkpoints::{self, Checkpoints, Own};
 use super::output::Output;
 use super::view::PLAIN;
 use crate::supervision::loopback;
@@ -41,14 +41,23 @@ impl Ready {
         PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
     }
 
-    /// Parameters of the model.
-    pub(crate) fn parameters(&self) -> u64 {
-        self.prepared.model.config().parameters() as u64
+    /// What its checkpoints are of.
+    pub(crate) fn own(&self) -> Own {
+        own(&self.prepared)
     }
 
     /// Tokens of one sample.
     pub(crate) fn context_length(&self) -> u64 {
         u64::from(self.prepared.corpus.split().context_length().get())
+    }
+}
+
+fn own(prepared: &Prepared) -> Own {
+    let config = prepared.model.config();
+    Own {
+        parameters: config.parameters() as u64,
+        config: atoll_trainer::export::config_json(config),
+        tokenizer: prepared.corpus.store().tokenizer_json().to_vec(),
     }
 }
 
@@ -69,8 +78,8 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
             })?;
         }
     }
-    let parameters = prepared.model.config().parameters() as u64;
-    let checkpoints = checkpoints::prepare(file, &base, arguments.resume, parameters, arguments.json).await?;
+    let own = own(&prepared);
+    let checkpoints = checkpoints::prepare(file, &base, arguments.resume, &own, arguments.json).await?;
     Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record, checkpoints })
 }
 

@@ -45,7 +45,9 @@ impl Access {
     #[must_use]
     pub fn of_environment() -> Self {
         let named = |(name, _): &(String, String)| NAMES.iter().any(|start| name.starts_with(start));
-        let access = Self::default().with(std::env::vars().filter(named));
+        // What is no text is none of these.
+        let texts = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let access = Self::default().with(texts.filter(named));
         let file = access.values.get("AWS_SHARED_CREDENTIALS_FILE").map(Into::into);
         let file = file.or_else(|| Some(std::env::home_dir()?.join(".aws/credentials")));
         let profile = access.values.get("AWS_PROFILE").map_or("default", String::as_str);

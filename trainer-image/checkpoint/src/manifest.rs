@@ -18,7 +18,7 @@ pub const LONGEST: u64 = 16 << 20;
 const MOST_VECTORS: usize = 4_096;
 const MOST_SLOTS: usize = 65_536;
 /// Most shards that a manifest may name.
-const MOST_SHARDS: usize = 1 << 17;
+pub(crate) const MOST_SHARDS: usize = 1 << 17;
 /// Most bytes of a shard's file: what is read into memory at once.
 const MOST_BYTES: u64 = shard::LARGEST + 4_096;
 /// Longest name of a run or a vector, in bytes.
@@ -244,7 +244,7 @@ impl Manifest {
             return Err(wrong("version", format!("{} is no version", self.version)));
         }
         check_name("run", &self.run)?;
-        if self.place.lineage == 0 {
+        if self.place.lineage == 0 || self.place.lineage == u64::MAX {
             return Err(wrong("place", "lineages count from 1".to_owned()));
         }
         if !self.loss.is_finite() {

@@ -70,7 +70,7 @@ impl Folder {
             if found.is_some_and(|(found, _)| found == content) {
                 return Ok(lineage);
             }
-            lineage += 1;
+            lineage = lineage.saturating_add(1);
         }
     }
 
@@ -82,11 +82,8 @@ impl Folder {
         let place = manifest.place;
         let content = Bytes::from(manifest.to_json()?);
         let superseded = |by: String| PublishError::Superseded { place, by };
-        if let Some(newer) = self.after(Some(place)).await?.last() {
-            return Err(superseded(format!("checkpoint {}", newer.place)));
-        }
-        if self.store().length(&claim_name(place.lineage + 1)).await?.is_some() {
-            return Err(superseded(format!("lineage {}", place.lineage + 1)));
+        if let Some(newer) = self.newer_than(place).await? {
+            return Err(superseded(newer));
         }
         let name = manifest_name(place);
         let created = self.store().create(&name, content.clone()).await?;
@@ -96,10 +93,24 @@ impl Folder {
                 _ => return Err(superseded("another checkpoint of this place".to_owned())),
             }
         }
+        // Who came meanwhile may have removed what this one names, and nobody goes on from it.
+        if created && let Some(newer) = self.newer_than(place).await? {
+            self.store().remove(&name).await?;
+            return Err(superseded(newer));
+        }
         if let Err(error) = self.hint_at(place).await {
             tracing::warn!(%error, "the hint which checkpoint is the newest stays as it is");
         }
         Ok(created)
+    }
+
+    /// What was begun in this folder after that place.
+    async fn newer_than(&self, place: Place) -> Result<Option<String>, StoreError> {
+        if let Some(newer) = self.after(Some(place)).await?.last() {
+            return Ok(Some(format!("checkpoint {}", newer.place)));
+        }
+        let next = place.lineage.saturating_add(1);
+        Ok(self.store().length(&claim_name(next)).await?.map(|_| format!("lineage {next}")))
     }
 
     /// Has the hint name this checkpoint, or a newer one.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{ElementType, Piece, PrivateState, Vector};
+use crate::manifest::{ElementType, MOST_SHARDS, Piece, PrivateState, Vector};
 use crate::shard;
 use crate::write::Cut;
 
@@ -54,6 +54,14 @@ pub enum ShareError {
     /// Two workers hold other values, or other vectors.
     #[error("workers hold other values of {0}")]
     Unlike(String),
+    /// No manifest has room for its pieces.
+    #[error("{vector} has {elements} elements: too many")]
+    TooLarge {
+        /// The vector.
+        vector: String,
+        /// Its elements.
+        elements: u64,
+    },
     /// There is none.
     #[error("nobody has written anything")]
     Empty,
@@ -121,6 +129,11 @@ fn join(whole: &mut [Part], more: Vec<Part>) -> Result<(), ShareError> {
 
 fn complete(part: Part) -> Result<Vector, ShareError> {
     let Part { name, element_type, elements, mut pieces } = part;
+    // No more are made room for than a manifest may name.
+    let most = MOST_SHARDS as u64 * shard::LARGEST / element_type.size();
+    if elements > most {
+        return Err(ShareError::TooLarge { vector: name, elements });
+    }
     let lengths = shard::pieces(element_type, elements);
     let piece = |(index, length): (usize, &u64)| {
         let found = pieces.remove(&index).filter(|piece| piece.elements == *length);

@@ -16,6 +16,8 @@ use crate::write::{encoded, read_all};
 
 /// Intents and condemnations of processes that are gone are forgotten after so long, by the store's clock.
 const FORGOTTEN: Duration = Duration::from_hours(24);
+/// Sweeps of which one looks at all shards.
+const COMPLETE: u32 = 16;
 /// Objects that are removed at once.
 const AT_ONCE: usize = 8;
 
@@ -36,13 +38,14 @@ pub struct Sweeper {
     known: BTreeMap<Place, BTreeSet<ShardName>>,
     /// All shards have been looked at once; since then only those of removed checkpoints can be nobody's.
     complete: bool,
+    sweeps: u32,
 }
 
 impl Sweeper {
     /// A collector of this name: one for each process.
     #[must_use]
     pub fn new(folder: Folder, name: &str) -> Self {
-        Self { folder, name: format!("{CONDEMNED}/{name}.json"), known: BTreeMap::new(), complete: false }
+        Self { folder, name: format!("{CONDEMNED}/{name}.json"), known: BTreeMap::new(), complete: false, sweeps: 0 }
     }
 
     /// Removes the checkpoints that `retention` does not keep, then the shards that no checkpoint names.
@@ -70,7 +73,9 @@ impl Sweeper {
         let stored = if self.complete { candidates } else { self.stored().await? };
         let condemned = condemned(&stored, &self.named());
         let shards = if condemned.is_empty() { BTreeSet::new() } else { self.remove(&condemned).await? };
-        self.complete = true;
+        self.sweeps += 1;
+        // What a checkpoint that was given up has left is found by looking at all shards again.
+        self.complete = !self.sweeps.is_multiple_of(COMPLETE);
         Ok(Swept { checkpoints: expired, shards })
     }
 
@@ -149,7 +154,8 @@ impl Sweeper {
     }
 
     async fn named_now(&self) -> Result<BTreeSet<ShardName>, StoreError> {
-        let mut now = Self { folder: self.folder.clone(), name: self.name.clone(), known: self.known.clone(), complete: true };
+        let mut now =
+            Self { folder: self.folder.clone(), name: self.name.clone(), known: self.known.clone(), complete: true, sweeps: 0 };
         now.learn(&BTreeSet::new()).await?;
         Ok(now.named())
     }

@@ -154,8 +154,9 @@ struct Supervisor<'a> {
     saved: bool,
     /// Slots and incarnations of the sidecars that alone may know the newest round, where nobody else does.
     knew_newest: Option<Vec<(u32, u64)>>,
-    /// Rounds in the checkpoint that is being written.
+    /// Rounds in the checkpoint that is being written, and who publishes it.
     writing: Option<u64>,
+    coordinator: Option<u32>,
     /// A worker's training diverged, and the policy is not to skip its round.
     diverged: Option<Diverged>,
     /// Times that all of it began again from a checkpoint.
@@ -224,6 +225,7 @@ impl<'a> Supervisor<'a> {
             saved: false,
             knew_newest: None,
             writing: None,
+            coordinator: None,
             diverged: None,
             restored: 0,
             checkpoints: ready.checkpoints.clone(),
@@ -384,6 +386,8 @@ impl<'a> Supervisor<'a> {
                         self.knew_newest = serde_json::from_value(absent).ok();
                     }
                     "Evicted" | "Detached" => self.lost_while_saving(&event.worker),
+                    "Coordinator" => self.coordinator = Some(told.slot),
+                    "Deposed" => self.writing = None,
                     "CheckpointStarted" => self.writing = event.round,
                     "Checkpointed" | "CheckpointFailed" if self.writing == event.round => self.writing = None,
                     "Diverged" => self.diverged = self.diverged.take().or_else(|| Diverged::of(&event)),
@@ -412,6 +416,8 @@ impl<'a> Supervisor<'a> {
         let pid = worker.child(role).take().map_or(0, |child| child.pid);
         if role == Role::Sidecar {
             self.arbiter.ended(slot, incarnation);
+            // What it was to publish nobody else does.
+            self.writing = self.writing.filter(|_| self.coordinator != Some(slot));
         }
         let status_text = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let event = Event::now(&name(slot), "ProcessEnded")
@@ -465,7 +471,8 @@ impl<'a> Supervisor<'a> {
             let all = !self.workers.iter().enumerate().any(waited_for);
             return (all || first.elapsed() > LAST).then_some(Outcome::of(State::Complete, None));
         }
-        if able < self.settings.quorum || (record.epoch == 0 && able < self.settings.minimum) {
+        let trained = self.progress.step >= self.file.spec.stop.steps;
+        if (able < self.settings.quorum && !trained) || (record.epoch == 0 && able < self.settings.minimum) {
             let failed = |(slot, worker): (usize, &Worker)| Some(format!("{}: {}", name(slot as u32), worker.failed.as_ref()?));
             let last = self.workers.iter().enumerate().filter_map(failed).next_back().unwrap_or_default();
             return Some(Outcome::failed(format!("{able} of {} workers can go on; {last}", self.workers.len())));

@@ -22,8 +22,7 @@ impl Supervisor<'_> {
         self.restored += 1;
         let why = lost.failure.clone().unwrap_or_default();
         self.log(&Event::now("", "StateLost").with("reason", why))?;
-        let parameters = self.ready.parameters();
-        self.checkpoints = checkpoints::again(self.file, &keeping, parameters).await?;
+        self.checkpoints = checkpoints::again(self.file, &keeping, &self.ready.own()).await?;
         let diverged = self.diverged.take();
         if let Some(diverged) = &diverged {
             let Some(resume) = &mut self.checkpoints.resume else { return Ok(false) };

@@ -53,7 +53,7 @@ async fn a_damaged_shard_that_is_needed_again_is_mended_and_with_it_all_that_nam
     on_every_store(async |ground| {
         let Some(folder) = &ground.files else { return };
         let same = cut("parameters", 1, 100);
-        let first = published(&ground.folder, place(1), &[same.clone()]).await;
+        let first = published(&ground.folder, place(1), std::slice::from_ref(&same)).await;
         let file = folder.join(atoll_checkpoint::folder::shard_name(&first.replicated[0].pieces[0].shard));
         let mut bytes = std::fs::read(&file).unwrap();
         bytes[200] ^= 1;

@@ -117,11 +117,11 @@ impl Coordinator {
         Some(upload)
     }
 
-    /// All who wait have done their last round: they are here for a checkpoint of it.
-    fn has_ended(&self, waiting: &[u32]) -> bool {
+    /// One who waits has done its last round: nobody trains any more, and all are here for a checkpoint of it.
+    pub(super) fn has_ended(&self, waiting: &[u32]) -> bool {
         let last =
             |slot: &u32| self.sessions.get(slot).and_then(|session| session.arrive.as_ref()).is_some_and(|arrive| arrive.last);
-        waiting.iter().all(last)
+        waiting.iter().any(last)
     }
 
     /// The last checkpoint waits for the one before: nobody trains any more.
@@ -147,8 +147,9 @@ impl Coordinator {
 
     /// Divides what lost writers have not written among the others.
     pub(super) fn redivide(&mut self, now: Millis, actions: &mut Vec<Action>) {
+        // Who is no member any more may never have copied the state, and says nothing of it.
         let here = |(slot, incarnation): &(u32, u64)| {
-            self.sessions.get(slot).is_some_and(|session| session.member.incarnation == *incarnation)
+            self.is_member(*slot) && self.sessions.get(slot).is_some_and(|session| session.member.incarnation == *incarnation)
         };
         let Some(open) = self.checkpoints.open.as_ref().filter(|open| !open.publishing) else { return };
         let gone = |writer: &(u32, u64)| !here(writer) && !open.has_reported(writer.0);

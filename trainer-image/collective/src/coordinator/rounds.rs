@@ -65,7 +65,8 @@ impl Coordinator {
             }
             return self.propose(&candidates, now, actions);
         }
-        if short {
+        // Who has trained to the end waits for nobody.
+        if short && !self.has_ended(&self.waiting()) {
             return self.hold(present, actions);
         }
         self.holding = false;

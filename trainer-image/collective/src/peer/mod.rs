@@ -129,6 +129,9 @@ pub struct Peer {
     attempts: u64,
     start: Option<Start>,
     fetching: bool,
+    /// A share of a checkpoint that it was told to write, and has not begun to copy.
+    #[serde(default)]
+    owes: Option<Upload>,
     /// Its trainer waits for the next round.
     waiting: bool,
     flights: BTreeMap<Key, Flight>,
@@ -164,6 +167,7 @@ impl Peer {
             attempts: 0,
             start: None,
             fetching: false,
+            owes: None,
             waiting: false,
             flights: BTreeMap::new(),
             commits: Vec::new(),
@@ -378,7 +382,8 @@ impl Peer {
             self.arrive.as_ref().is_some_and(|arrive| arrive.attempt == start.attempt) || !self.rules.starts_answer_arrivals;
         // Rounds count from 1: the start of no round is none.
         if !self.waiting || !answers || start.round == 0 {
-            return;
+            self.owes = start.upload;
+            return self.disclaim(actions);
         }
         if chain::rounds(start.committed.as_ref()) > chain::rounds(self.committed.as_ref()) {
             self.committed.clone_from(&start.committed);
@@ -386,6 +391,7 @@ impl Peer {
         self.start = Some(start.clone());
         if start.synchronise {
             self.fetching = true;
+            self.owes.clone_from(&start.upload);
             actions.push(Action::Fetch(Box::new(start)));
         } else {
             self.waiting = false;
@@ -400,6 +406,7 @@ impl Peer {
         match (result, self.start.clone()) {
             (Ok(()), Some(start)) => {
                 self.waiting = false;
+                self.owes = None;
                 if let Some(arrive) = &mut self.arrive {
                     arrive.round = start.round;
                     arrive.state_root.clone_from(&start.state_root);
@@ -435,7 +442,16 @@ impl Peer {
             actions.push(Action::StopFetching);
         }
         self.abandon(actions);
+        self.disclaim(actions);
         self.forget_round();
+    }
+
+    /// The state that it was to keep a share of is not its trainer's: the others must not wait for it.
+    fn disclaim(&mut self, actions: &mut Vec<Action>) {
+        if let Some(Upload { rounds, division, .. }) = self.owes.take() {
+            let failure = "its trainer did not begin the round".to_owned();
+            self.send(peer_message::Body::Uploaded(Uploaded { rounds, division, share: Vec::new(), failure }), actions);
+        }
     }
 
     fn forget_round(&mut self) {

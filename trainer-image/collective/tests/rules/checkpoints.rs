@@ -166,3 +166,50 @@ fn the_last_round_is_kept_whatever_is_due_and_after_the_one_before() {
     // It was tried, and is not tried again of the same round.
     assert_eq!(starts(&actions, 0)[0].upload, None);
 }
+
+#[test]
+fn who_leaves_the_round_before_it_has_copied_the_state_is_not_waited_for() {
+    let (mut coordinator, _) = of_a_later_term();
+    tick(&mut coordinator, wrote(0, 1), 30);
+    let left = message(1, peer_message::Body::Leave(Leave { reason: leave::Reason::TrainerLost.into() }));
+    let actions = tick(&mut coordinator, left, 40);
+    let again = coordinator_message::Body::Upload(upload(2, &[0]));
+    assert!(told(&actions, 0).any(|body| *body == again), "{actions:?}");
+    assert!(published(&tick(&mut coordinator, wrote(0, 2), 50)).is_some());
+}
+
+#[test]
+fn a_peer_that_does_not_begin_the_round_says_that_it_keeps_nothing() {
+    let disclaims = |actions: Vec<peer::Action>| {
+        actions.into_iter().any(|action| match action {
+            peer::Action::Send(message) => {
+                matches!(message.body, Some(peer_message::Body::Uploaded(uploaded)) if !uploaded.failure.is_empty())
+            }
+            _ => false,
+        })
+    };
+    let opened = || {
+        let mut peer = Peer::new("run".into(), member(1), 2_000);
+        let located = EpochRecord { term: 1, coordinator: Some(member(0)), ..EpochRecord::default() };
+        peer.tick(peer::Event::Located(located), 0);
+        peer.tick(peer::Event::Tick, 10);
+        peer.tick(peer::Event::Opened(1), 20);
+        peer.tick(peer::Event::Arrived(arrive(0), None), 30);
+        peer
+    };
+    let told = |start: Start| {
+        let body = Some(coordinator_message::Body::Start(Start { upload: Some(upload(1, &[0, 1])), ..start }));
+        peer::Event::Message(Box::new(CoordinatorMessage { term: 1, epoch: 1, body, ..CoordinatorMessage::default() }))
+    };
+    let mut peer = opened();
+    assert!(!disclaims(peer.tick(told(start(1, 1)), 40)), "it begins");
+    let mut peer = opened();
+    assert!(disclaims(peer.tick(told(start(1, 7)), 40)), "an answer to another arrival");
+    let mut peer = opened();
+    assert!(!disclaims(peer.tick(told(Start { synchronise: true, ..start(1, 1) }), 40)));
+    assert!(disclaims(peer.tick(peer::Event::TrainerLost, 50)), "its state was being repaired");
+    let mut peer = opened();
+    peer.tick(told(Start { synchronise: true, ..start(1, 1) }), 40);
+    assert!(!disclaims(peer.tick(peer::Event::Fetched(Ok(())), 50)), "it begins now");
+    assert!(!disclaims(peer.tick(peer::Event::TrainerLost, 60)), "the copy is made");
+}

@@ -112,7 +112,8 @@ fn failed(upload: &Upload, why: String) -> Uploaded {
     Uploaded { rounds: upload.rounds, division: upload.division, share: Vec::new(), failure: why }
 }
 
-/// What a sidecar answers that keeps nothing.
-pub(crate) fn cannot(upload: &Upload) -> Uploaded {
-    failed(upload, "this sidecar was given no folder for checkpoints".to_owned())
+/// What a sidecar answers that has no folder, or no state to keep.
+pub(crate) fn cannot(upload: &Upload, has_folder: bool) -> Uploaded {
+    let why = if has_folder { "its trainer began the round again" } else { "this sidecar was given no folder for checkpoints" };
+    failed(upload, why.to_owned())
 }

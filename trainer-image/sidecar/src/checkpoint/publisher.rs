@@ -52,7 +52,9 @@ impl Publisher {
         let whole = assemble(shares).map_err(|error| error.to_string())?;
         let place = Place { lineage: self.keeping.lineage, term: record.term, epoch: record.epoch, round: committed.round };
         let members = record.members.iter().map(|member| member.slot);
-        let private = with_late(whole.private, self.last.as_ref(), members);
+        // What was published in an earlier term may have been removed since.
+        let last = self.last.as_ref().filter(|last| last.place.term == record.term);
+        let private = with_late(whole.private, last, members);
         Ok(Manifest {
             version: VERSION,
             written_by: concat!("atoll ", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -60,7 +62,7 @@ impl Publisher {
             place,
             from: self.keeping.from.clone(),
             step: whole.steps,
-            tokens: samples(committed) * whole.tokens_per_sample,
+            tokens: samples(committed).saturating_mul(whole.tokens_per_sample),
             loss: loss(committed),
             seed: self.keeping.seed,
             record: digits(&committed.encode_to_vec()),
@@ -96,7 +98,8 @@ fn with_late(private: Vec<PrivateState>, last: Option<&Manifest>, members: impl 
 /// Samples behind all committed rounds.
 fn samples(record: &CommitRecord) -> u64 {
     let ledger = record.ledger.clone().unwrap_or_default();
-    ledger.next - ledger.holes.iter().map(|hole| hole.end - hole.start).sum::<u64>()
+    let missing = ledger.holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).fold(0, u64::saturating_add);
+    ledger.next.saturating_sub(missing)
 }
 
 /// Mean loss of the round, by weight; 0 where nothing of it counts.

@@ -33,14 +33,20 @@ impl Core {
         if let (Some(keeper), Some(source)) = (&self.shared.keeper, source) {
             return Some(Copying { source, upload, orders: keeper.orders() });
         }
-        self.peer_event(peer::Event::Uploaded(cannot(&upload)));
+        self.cannot_keep(&upload);
         None
+    }
+
+    /// Nobody waits for this worker's share.
+    pub(super) fn cannot_keep(&mut self, upload: &Upload) {
+        let answer = cannot(upload, self.shared.keeper.is_some());
+        self.peer_event(peer::Event::Uploaded(answer));
     }
 
     pub(super) fn divide(&mut self, upload: Upload) {
         match &self.shared.keeper {
             Some(keeper) => keeper.divide(upload),
-            None => self.peer_event(peer::Event::Uploaded(cannot(&upload))),
+            None => self.cannot_keep(&upload),
         }
     }
 

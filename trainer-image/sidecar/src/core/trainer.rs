@@ -304,6 +304,9 @@ impl Core {
         }
         // While its state is hashed, a trainer waits for the answer to another arrival.
         if self.hashing {
+            if let Some(upload) = result.as_ref().ok().and_then(|start| start.upload.clone()) {
+                self.cannot_keep(&upload);
+            }
             return;
         }
         let kept = result.as_ref().ok().and_then(|start| self.copying(start));

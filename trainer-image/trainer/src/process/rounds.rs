@@ -169,7 +169,8 @@ impl<'a> Rounds<'a> {
     /// The state as the session knows it.
     fn tensors(&self) -> atoll_sdk::State {
         let context = u64::from(self.corpus.split().context_length().get());
-        self.state.tensors(self.moments_seen, self.steps(), context)
+        // Moments that are not its own yet are nobody's to go on with.
+        self.state.tensors((!self.new).then_some(self.moments_seen), self.steps(), context)
     }
 
     pub(super) fn finish(&mut self) -> Finished {

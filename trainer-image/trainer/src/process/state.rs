@@ -89,16 +89,17 @@ impl State {
     }
 
     /// The replicated state, as the session knows it, and what checkpoints keep beside it.
-    pub(super) fn tensors(&self, private_steps: u64, steps: u64, tokens_per_sample: u64) -> atoll_sdk::State {
+    /// Without `private_steps` nothing of its own is kept.
+    pub(super) fn tensors(&self, private_steps: Option<u64>, steps: u64, tokens_per_sample: u64) -> atoll_sdk::State {
         let replicated = self.vectors.replicated.iter().enumerate();
         let state = replicated.fold(atoll_sdk::State::default(), |state, (index, name)| {
             state.with(name, ElementType::F32, self.part(STATE, index))
         });
-        let private = self.vectors.private.iter().enumerate();
+        let private = self.vectors.private.iter().enumerate().filter(|_| private_steps.is_some());
         let files = self.parts.iter().filter(|(_, range)| !range.is_empty());
         state.keeping(Kept {
             private: private.map(|(index, name)| ((*name).to_owned(), ElementType::F32, self.part(PRIVATE, index))).collect(),
-            private_steps,
+            private_steps: private_steps.unwrap_or(0),
             files: files.map(|(name, range)| (name.clone(), Part { region: FILES.into(), range: range.clone() })).collect(),
             steps,
             tokens_per_sample,

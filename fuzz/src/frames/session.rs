@@ -131,11 +131,11 @@ fn start() -> Start {
 }
 
 fn upload() -> Upload {
-    Upload { rounds: 7, division: 2, slots: vec![0, 1] }
+    Upload { rounds: 7, division: 2, slots: vec![0, 1], term: 3 }
 }
 
 fn uploaded() -> Uploaded {
-    Uploaded { rounds: 7, division: 2, share: vec![123, 125], failure: "there is no room left".into() }
+    Uploaded { rounds: 7, division: 2, share: vec![123, 125], failure: "there is no room left".into(), term: 3 }
 }
 
 fn enter() -> Enter {

@@ -63,7 +63,7 @@ impl Open {
 
     fn upload(&self) -> Upload {
         let slots = self.writers.iter().map(|(slot, _)| *slot).collect();
-        Upload { rounds: self.rounds(), division: self.division, slots }
+        Upload { rounds: self.rounds(), division: self.division, slots, term: self.record.term }
     }
 
     fn has_reported(&self, slot: u32) -> bool {
@@ -132,7 +132,8 @@ impl Coordinator {
     /// A peer has written its share, or cannot.
     pub(super) fn uploaded(&mut self, slot: u32, uploaded: Uploaded, now: Millis, actions: &mut Vec<Action>) {
         let Some(open) = &mut self.checkpoints.open else { return };
-        let current = (open.rounds(), open.division) == (uploaded.rounds, uploaded.division);
+        let wanted = (open.rounds(), open.record.term, open.division);
+        let current = wanted == (uploaded.rounds, uploaded.term, uploaded.division);
         if !current || open.publishing || !open.writers.iter().any(|(writer, _)| *writer == slot) {
             return;
         }

@@ -448,9 +448,9 @@ impl Peer {
 
     /// The state that it was to keep a share of is not its trainer's: the others must not wait for it.
     fn disclaim(&mut self, actions: &mut Vec<Action>) {
-        if let Some(Upload { rounds, division, .. }) = self.owes.take() {
+        if let Some(Upload { rounds, division, term, .. }) = self.owes.take() {
             let failure = "its trainer did not begin the round".to_owned();
-            self.send(peer_message::Body::Uploaded(Uploaded { rounds, division, share: Vec::new(), failure }), actions);
+            self.send(peer_message::Body::Uploaded(Uploaded { rounds, division, share: Vec::new(), failure, term }), actions);
         }
     }
 

@@ -42,11 +42,12 @@ fn of_a_later_term() -> (Coordinator, Vec<Action>) {
 const EVERY: Cadence = Cadence { rounds: Some(2), time: None };
 
 fn upload(division: u32, slots: &[u32]) -> Upload {
-    Upload { rounds: ROUNDS, division, slots: slots.to_vec() }
+    Upload { rounds: ROUNDS, division, slots: slots.to_vec(), term: 2 }
 }
 
 fn wrote(slot: u32, division: u32) -> Event {
-    let uploaded = Uploaded { rounds: ROUNDS, division, share: vec![slot as u8, division as u8], failure: String::new() };
+    let uploaded =
+        Uploaded { rounds: ROUNDS, division, share: vec![slot as u8, division as u8], failure: String::new(), term: 2 };
     message(slot, peer_message::Body::Uploaded(uploaded))
 }
 
@@ -118,7 +119,7 @@ fn what_a_lost_writer_had_written_stays_written() {
 #[test]
 fn a_share_that_cannot_be_written_gives_it_up_and_training_goes_on() {
     let (mut coordinator, _) = of_a_later_term();
-    let failure = Uploaded { rounds: ROUNDS, division: 1, share: Vec::new(), failure: "there is no room left".into() };
+    let failure = Uploaded { rounds: ROUNDS, division: 1, share: Vec::new(), failure: "there is no room left".into(), term: 2 };
     let actions = tick(&mut coordinator, message(1, peer_message::Body::Uploaded(failure)), 30);
     let detail = "slot 1: there is no room left".to_owned();
     assert!(actions.contains(&Action::Report(Notice::CheckpointFailed { rounds: ROUNDS, detail })), "{actions:?}");
@@ -130,8 +131,9 @@ fn a_share_that_cannot_be_written_gives_it_up_and_training_goes_on() {
 fn who_does_not_write_it_and_who_is_of_another_checkpoint_are_not_heard() {
     let (mut coordinator, _) = of_a_later_term();
     tick(&mut coordinator, wrote(0, 1), 30);
-    let other = Uploaded { rounds: ROUNDS - 1, division: 1, ..Uploaded::default() };
-    for event in [message(1, peer_message::Body::Uploaded(other)), wrote(2, 1), wrote(1, 2)] {
+    let says =
+        |rounds, term| message(1, peer_message::Body::Uploaded(Uploaded { rounds, division: 1, term, ..Uploaded::default() }));
+    for event in [says(ROUNDS - 1, 2), says(ROUNDS, 1), wrote(2, 1), wrote(1, 2)] {
         assert_eq!(published(&tick(&mut coordinator, event, 40)), None);
     }
     assert!(published(&tick(&mut coordinator, wrote(1, 1), 50)).is_some());

@@ -109,7 +109,8 @@ impl Orders {
 }
 
 fn failed(upload: &Upload, why: String) -> Uploaded {
-    Uploaded { rounds: upload.rounds, division: upload.division, share: Vec::new(), failure: why }
+    let Upload { rounds, division, term, .. } = *upload;
+    Uploaded { rounds, division, share: Vec::new(), failure: why, term }
 }
 
 /// What a sidecar answers that has no folder, or no state to keep.

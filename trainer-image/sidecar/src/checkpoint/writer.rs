@@ -52,7 +52,10 @@ pub(super) async fn run(
         let (writer, inbox) = (Arc::clone(&writer), inbox.clone());
         writing = Some(tokio::spawn(async move {
             let uploaded = match write(&writer, slot, &snapshot, &upload).await {
-                Ok(share) => Uploaded { rounds: upload.rounds, division: upload.division, share, failure: String::new() },
+                Ok(share) => {
+                    let Upload { rounds, division, term, .. } = upload;
+                    Uploaded { rounds, division, share, failure: String::new(), term }
+                }
                 Err(why) => failed(&upload, why),
             };
             let _ending = inbox.send(Input::Uploaded(uploaded)).await;

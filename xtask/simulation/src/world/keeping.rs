@@ -50,7 +50,8 @@ impl World {
             }
             _ => (Vec::new(), "the store fails".to_owned()),
         };
-        let uploaded = Uploaded { rounds: upload.rounds, division: upload.division, share, failure };
+        let Upload { rounds, division, term, .. } = *upload;
+        let uploaded = Uploaded { rounds, division, share, failure, term };
         self.peer_event(slot, peer::Event::Uploaded(uploaded));
     }
 

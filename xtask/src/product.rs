@@ -27,7 +27,9 @@ pub(crate) fn build(packages: &[&str]) -> Result<()> {
 
 /// The same, with an example of another package.
 pub(crate) fn build_with_example(program: &str, (package, example): (&str, &str)) -> Result<()> {
-    release(["--package", program, "--bins", "--package", package, "--example", example].into_iter())
+    // One after the other: an example has what only tests need of every package that is built with it, the program too.
+    build(&[program])?;
+    release(["--package", package, "--example", example].into_iter())
 }
 
 fn release<'a>(arguments: impl Iterator<Item = &'a str>) -> Result<()> {

@@ -52,7 +52,7 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "test",
         tier: Tier::Test,
-        budget: Budget { cold: 1200, warm: 180 },
+        budget: Budget { cold: 950, warm: 180 },
         needs: &[COMPILER],
         commands: &[&["cargo", "test", "--workspace", "--no-fail-fast"]],
     },
@@ -66,14 +66,14 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "lint",
         tier: Tier::Ci,
-        budget: Budget { cold: 360, warm: 180 },
+        budget: Budget { cold: 300, warm: 180 },
         needs: &[COMPILER, LINTER],
         commands: &[&["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]],
     },
     Suite {
         name: "drift",
         tier: Tier::Ci,
-        budget: Budget { cold: 300, warm: 90 },
+        budget: Budget { cold: 240, warm: 90 },
         needs: &[COMPILER, LINTER],
         commands: &[
             &["cargo", "test", "--package", "atoll-crds", "--features", "kube"],
@@ -98,7 +98,7 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 900, warm: 240 },
+        budget: Budget { cold: 700, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },
@@ -137,14 +137,14 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "python",
         tier: Tier::Ci,
-        budget: Budget { cold: 90, warm: 60 },
+        budget: Budget { cold: 300, warm: 60 },
         needs: &[COMPILER, Need::Linux, PYTHON],
         commands: &[&["xtask", "python"]],
     },
     Suite {
         name: "fuzz",
         tier: Tier::Ci,
-        budget: Budget { cold: 450, warm: 200 },
+        budget: Budget { cold: 750, warm: 200 },
         needs: &[COMPILER, CPP_COMPILER, Need::Linux],
         commands: &[&["xtask", "fuzz", "--seconds", "10"]],
     },

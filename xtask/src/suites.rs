@@ -158,7 +158,7 @@ pub(crate) const SUITES: [Suite; 18] = [
     Suite {
         name: "bench",
         tier: Tier::Ci,
-        budget: Budget { cold: 300, warm: 300 },
+        budget: Budget { cold: 360, warm: 360 },
         needs: &[Need::Linux],
         commands: &[&["xtask", "bench", "trainer", "--quick"], &["xtask", "bench", "collective", "--quick"]],
     },

@@ -8,14 +8,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) struct Bar(Option<ProgressBar>);
 
 impl Bar {
-    pub(crate) fn new(silent: bool) -> Self {
+    /// Begins with `what`, which may be empty.
+    pub(crate) fn new(what: &'static str, silent: bool) -> Self {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if silent || dumb || !std::io::stderr().is_terminal() {
             return Self(None);
         }
-        let bar = ProgressBar::new(0);
+        let bar = ProgressBar::new(0).with_message(what);
         let template =
-            "{elapsed_precise} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
+            "{msg}{elapsed_precise} [{bar:30}] {decimal_bytes} of {decimal_total_bytes}, {decimal_bytes_per_sec}, {eta} left";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -78,7 +78,7 @@ struct Difference {
 pub(crate) async fn diff(arguments: &Arguments) -> Result<(), Ending> {
     let folder = arguments.location.open()?;
     let (one, other) = (arguments.one.read(&folder).await?, arguments.other.read(&folder).await?);
-    let bar = Bar::new(arguments.json);
+    let bar = Bar::new("", arguments.json);
     let vectors = compare(&folder, &one, &other, &bar).await.map_err(|error| ending(&error))?;
     drop(bar);
     let fields = fields(&one, &other);

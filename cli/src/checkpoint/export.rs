@@ -106,7 +106,7 @@ fn parameters(manifest: &Manifest, expected: u64) -> Result<&Vector, String> {
 }
 
 async fn numbers(folder: &Folder, vector: &Vector) -> Result<Vec<f32>, StoreError> {
-    let bar = Bar::new(false);
+    let bar = Bar::new("", false);
     let total = vector.elements * SIZE as u64;
     let mut flat = Vec::new();
     for piece in &vector.pieces {

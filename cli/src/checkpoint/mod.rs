@@ -1,6 +1,6 @@
 //! `atoll checkpoint`: what lies in a folder of checkpoints, whether it is whole, and what to make of it.
 
-mod bar;
+pub(crate) mod bar;
 mod diff;
 mod export;
 mod list;

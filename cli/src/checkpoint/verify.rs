@@ -76,7 +76,7 @@ pub(crate) async fn verify(arguments: &Arguments) -> Result<(), Ending> {
         Some(which) => (vec![which.read(&folder).await?], Vec::new()),
         None => all(&folder).await?,
     };
-    let bar = Bar::new(arguments.json);
+    let bar = Bar::new("", arguments.json);
     let damages = folder.check_all(&manifests, |done, total| bar.show(done, total)).await.map_err(|error| ending(&error))?;
     drop(bar);
     let damaged = still(&folder, damages.into_iter().map(damaged).chain(unreadable)).await?;

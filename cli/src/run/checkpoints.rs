@@ -14,9 +14,9 @@ use atoll_crds::RunFile;
 use atoll_crds::spec::Checkpoint;
 use atoll_sidecar::Keeping;
 use atoll_trainer::process::{Resume, vectors};
-use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message;
 
+use crate::checkpoint::bar::Bar;
 use crate::{Ending, say};
 
 /// What a run does with checkpoints.
@@ -165,17 +165,8 @@ fn nothing_whole(uri: &str, found: &Found) -> String {
 
 /// The newest whole checkpoint; a bar shows how much of it was read.
 async fn search(folder: &Folder, silent: bool) -> Result<Found, StoreError> {
-    let bar = if silent { ProgressBar::hidden() } else { ProgressBar::new(0) };
-    if let Ok(style) = ProgressStyle::with_template("checking the checkpoint {bar:30} {bytes} of {total_bytes}") {
-        bar.set_style(style);
-    }
-    let found = folder.newest_whole(|checked, total| {
-        bar.set_length(total);
-        bar.set_position(checked);
-    });
-    let found = found.await;
-    bar.finish_and_clear();
-    found
+    let bar = Bar::new("checking the checkpoint ", silent);
+    folder.newest_whole(|checked, total| bar.show(checked, total)).await
 }
 
 /// Checks that the run can go on from a checkpoint.

@@ -247,14 +247,14 @@ impl Folder {
         let total = claims.iter().fold(0u64, |sum, claim| sum.saturating_add(claim.bytes));
         let read = async |claim: Claim<'a>| {
             let Claim { shard, element_type, bytes, elements } = claim;
-            (claim, self.values(element_type, &Piece { shard: *shard, bytes, elements }).await)
+            (claim, self.place(element_type, &Piece { shard: *shard, bytes, elements }, |_, _| ()).await)
         };
         let mut reads = std::pin::pin!(futures::stream::iter(claims.iter().copied()).map(read).buffered(AT_ONCE));
         let (mut checked, mut problems) = (0, Vec::new());
-        while let Some((claim, values)) = reads.next().await {
+        while let Some((claim, outcome)) = reads.next().await {
             checked += claim.bytes;
             progress(checked, total);
-            let Err(problem) = values else { continue };
+            let Err(problem) = outcome else { continue };
             let goes_on = problem.is_of_the_object();
             problems.push((claim, problem));
             if !goes_on {

@@ -55,8 +55,9 @@ impl Sweeper {
     /// # Errors
     /// [`StoreError`].
     pub async fn sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
-        let expired = retention.expired(&self.places().await?);
-        self.learn(&expired).await?;
+        let places = self.places().await?;
+        let expired = retention.expired(&places);
+        self.learn(places, &expired).await?;
         let mut candidates = BTreeSet::new();
         for place in &expired {
             match self.known.remove(place) {
@@ -84,8 +85,9 @@ impl Sweeper {
     /// # Errors
     /// [`StoreError`].
     pub async fn would_sweep(&mut self, retention: &Retention) -> Result<Swept, StoreError> {
-        let expired = retention.expired(&self.places().await?);
-        self.learn(&expired).await?;
+        let places = self.places().await?;
+        let expired = retention.expired(&places);
+        self.learn(places, &expired).await?;
         let living = self.known.iter().filter(|(place, _)| !expired.contains(place));
         let named = living.flat_map(|(_, shards)| shards).copied().collect();
         Ok(Swept { shards: condemned(&self.stored().await?, &named), checkpoints: expired })
@@ -130,9 +132,8 @@ impl Sweeper {
         Ok(self.folder.entries().await?.into_iter().map(|entry| entry.place).collect())
     }
 
-    /// Reads the manifests that are there and not known yet, and forgets those that are gone. One that is `expired` may be damaged.
-    async fn learn(&mut self, expired: &BTreeSet<Place>) -> Result<(), StoreError> {
-        let places = self.places().await?;
+    /// Reads those manifests that are not known yet, and forgets those that are gone. One that is `expired` may be damaged.
+    async fn learn(&mut self, places: BTreeSet<Place>, expired: &BTreeSet<Place>) -> Result<(), StoreError> {
         self.known.retain(|place, _| places.contains(place));
         for place in places {
             if self.known.contains_key(&place) {
@@ -156,7 +157,7 @@ impl Sweeper {
     async fn named_now(&self) -> Result<BTreeSet<ShardName>, StoreError> {
         let mut now =
             Self { folder: self.folder.clone(), name: self.name.clone(), known: self.known.clone(), complete: true, sweeps: 0 };
-        now.learn(&BTreeSet::new()).await?;
+        now.learn(self.places().await?, &BTreeSet::new()).await?;
         Ok(now.named())
     }
 

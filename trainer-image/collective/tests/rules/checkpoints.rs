@@ -16,20 +16,16 @@ fn committed() -> CommitRecord {
 fn begun(cadence: Cadence) -> (Coordinator, Vec<Action>) {
     let settings = Settings { checkpoints: cadence, resumed: Some(committed()), ..settings() };
     let record = EpochRecord { term: 1, coordinator: Some(member(0)), ..EpochRecord::default() };
-    let mut coordinator = Coordinator::new(settings, record, 0);
-    let arrive = |slot| {
-        let arrive = Arrive { round: ROUNDS + 1, ..arrive(1) };
-        Event::Connected(Box::new(Hello { arrive: Some(arrive), committed: Some(committed()), ..hello(slot) }))
-    };
-    tick(&mut coordinator, arrive(0), 10);
-    let actions = tick(&mut coordinator, arrive(1), 20);
-    (coordinator, actions)
+    both_arrive(Coordinator::new(settings, record, 0))
 }
 
 /// The same, of a later term: nobody knows when the last checkpoint was.
 fn of_a_later_term() -> (Coordinator, Vec<Action>) {
     let settings = Settings { checkpoints: EVERY, resumed: Some(committed()), ..settings() };
-    let mut coordinator = Coordinator::new(settings, epoch(2, 1, &[0, 1]), 0);
+    both_arrive(Coordinator::new(settings, epoch(2, 1, &[0, 1]), 0))
+}
+
+fn both_arrive(mut coordinator: Coordinator) -> (Coordinator, Vec<Action>) {
     let arrive = |slot| {
         let arrive = Arrive { round: ROUNDS + 1, ..arrive(1) };
         Event::Connected(Box::new(Hello { arrive: Some(arrive), committed: Some(committed()), ..hello(slot) }))

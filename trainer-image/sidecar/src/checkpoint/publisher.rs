@@ -9,6 +9,7 @@ use atoll_checkpoint::sweep::Sweeper;
 use atoll_checkpoint::{Folder, Place};
 use atoll_collective::coordinator::Complete;
 use atoll_collective::v1::CommitRecord;
+use atoll_collective::{chain, ledger};
 use prost::Message;
 
 use super::Keeping;
@@ -97,9 +98,8 @@ fn with_late(private: Vec<PrivateState>, last: Option<&Manifest>, members: impl 
 
 /// Samples behind all committed rounds.
 fn samples(record: &CommitRecord) -> u64 {
-    let ledger = record.ledger.clone().unwrap_or_default();
-    let missing = ledger.holes.iter().map(|hole| hole.end.saturating_sub(hole.start)).fold(0, u64::saturating_add);
-    ledger.next.saturating_sub(missing)
+    let ledger = chain::ledger(Some(record));
+    ledger.next.saturating_sub(ledger::count(&ledger.holes))
 }
 
 /// Mean loss of the round, by weight; 0 where nothing of it counts.

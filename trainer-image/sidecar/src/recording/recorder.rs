@@ -132,7 +132,7 @@ mod tests {
         Settings { liveness: 2000, round_timeout: 60_000, ..Settings::of("tiny", 1) }
     }
 
-    /// Both machines take ticks until the file has been begun again; gives the recording's path.
+    /// Both machines take ticks until the file has been begun twice again, and a few more; gives the recording's path.
     fn recorded(folder: &Path) -> PathBuf {
         let path = folder.join("w0-1.jsonl");
         let mut peer = Peer::new("tiny".into(), member(), 2000);
@@ -141,21 +141,24 @@ mod tests {
         let located = EpochRecord { term: 1, coordinator: Some(member()), ..EpochRecord::default() };
         let mut coordinator = Coordinator::new(settings(), located.clone(), 3);
         recorder.coordinates(&coordinator).unwrap();
+        let (mut begun, mut since) = (0, 0);
         let mut take = |recorder: &mut Recorder, event: peer::Event, now| {
             let told = Told::new(&event).unwrap();
             let actions = peer.tick(event, now);
             recorder.step(Machine::Peer, now, &told, &actions).unwrap();
             if recorder.is_full() {
                 recorder.begin_again(&peer, Some(&coordinator)).unwrap();
+                (begun, since) = (begun + 1, 0);
             }
+            since += 1;
             let told = Told::new(&coordinator::Event::Tick).unwrap();
             let actions = coordinator.tick(coordinator::Event::Tick, now);
             recorder.step(Machine::Coordinator, now, &told, &actions).unwrap();
+            begun >= 2 && since > 10
         };
         take(&mut recorder, peer::Event::Located(located), 4);
-        for now in 1..200 {
-            take(&mut recorder, peer::Event::Tick, 25 * now);
-        }
+        let enough = (1..10_000).any(|now| take(&mut recorder, peer::Event::Tick, 25 * now));
+        assert!(enough, "a file of 8 KiB is not begun again");
         recorder.coordinates_no_more().unwrap();
         path
     }

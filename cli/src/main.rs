@@ -11,6 +11,7 @@ mod replay;
 mod run;
 mod sidecars;
 mod supervision;
+mod units;
 
 use std::io::{Read, Write};
 use std::path::PathBuf;

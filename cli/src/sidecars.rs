@@ -184,6 +184,7 @@ impl Sidecars {
             incarnation,
             listen: loopback(0),
             announce: None,
+            source: None,
             arbiter: self.serving.address().to_owned(),
             socket: self.sockets.socket(slot),
             temporary_folder: self.sockets.temporary_folder(),

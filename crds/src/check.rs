@@ -29,6 +29,7 @@ impl Check<'_> {
         self.places.insert(path.to_owned(), node.place.clone());
         match (schema.kind, &node.value) {
             (Kind::Object, Value::Map(entries)) => return self.object(node, entries, schema, path),
+            (Kind::Array, Value::List(items)) if list_fits(items, schema) => return self.list(items, schema, path),
             (Kind::String, Value::Text(text)) if text_fits(text, schema) => {}
             (Kind::Boolean, Value::Boolean(_)) => {}
             (Kind::Integer, Value::Integer(integer)) if in_range(*integer as f64, schema) => {}
@@ -42,6 +43,11 @@ impl Check<'_> {
             _ => self.report.add(&node.place, path, format!("found {}", found(&node.value)), schema.expectation()),
         }
         node.to_json()
+    }
+
+    fn list(&mut self, items: &[Node], schema: &Schema, path: &str) -> Json {
+        let Some(each) = &schema.items else { return Json::Array(items.iter().map(Node::to_json).collect()) };
+        items.iter().enumerate().map(|(index, item)| self.value(item, each, &format!("{path}[{index}]"))).collect()
     }
 
     fn object(&mut self, node: &Node, entries: &[Entry], schema: &Schema, path: &str) -> Json {
@@ -126,6 +132,10 @@ fn fill(members: &mut Map<String, Json>, schema: &Schema) {
     }
 }
 
+fn list_fits(items: &[Node], schema: &Schema) -> bool {
+    items.len() >= schema.min_items && schema.max_items.is_none_or(|most| items.len() <= most)
+}
+
 fn text_fits(text: &str, schema: &Schema) -> bool {
     let length = text.chars().count();
     let listed = schema.choices.is_empty() || schema.choices.iter().any(|choice| choice == text);
@@ -149,7 +159,7 @@ fn found(value: &Value) -> String {
         Value::Integer(value) => value.to_string(),
         Value::Number(value) => value.to_string(),
         Value::Text(text) => format!("text {}", excerpt(&format!("{text:?}"))),
-        Value::List(_) => "a list".into(),
+        Value::List(items) => format!("a list of {}", items.len()),
         Value::Map(_) => "a map".into(),
     }
 }

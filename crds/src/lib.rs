@@ -5,6 +5,7 @@
 
 mod cel_rule;
 mod check;
+mod checked_file;
 mod document;
 #[cfg(feature = "kube")]
 mod manifest;
@@ -19,8 +20,10 @@ pub mod spec;
 #[cfg(feature = "kube")]
 pub use crate::manifest::{ManifestError, training_run_manifest};
 pub use crate::{
+    checked_file::CheckedFile,
     problem::{Place, Problem, Problems},
     run_file::{RunFile, load},
+    schema::Schema,
 };
 
 /// The manifest of the `TrainingRun` CRD, as `kubectl apply` takes it.

@@ -1,17 +1,14 @@
 //! A `TrainingRun` file, read and checked.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use serde_json::Value as Json;
 
 use crate::{
-    check::Check,
+    checked_file::CheckedFile,
     document::{Node, Value, parse},
     overrides::set,
-    problem::{Place, Problem, Problems, Report},
+    problem::{Problem, Problems, Report},
     schema::TRAINING_RUN,
     spec::{CLUSTER_ONLY, TrainingRunSpec},
 };
@@ -27,8 +24,7 @@ pub struct RunFile {
     pub spec: TrainingRunSpec,
     /// Paths of fields that were given and that only a cluster reads, such as `spec.placement`.
     pub unused: Vec<String>,
-    file: PathBuf,
-    places: BTreeMap<String, Place>,
+    checked: CheckedFile,
 }
 
 impl RunFile {
@@ -36,15 +32,7 @@ impl RunFile {
     /// where the field was given; for a default, where the nearest field above it was.
     #[must_use]
     pub fn problem(&self, path: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
-        let mut above = path;
-        let place = loop {
-            match (self.places.get(above), above.rsplit_once('.')) {
-                (Some(place), _) => break place.clone(),
-                (None, Some((parent, _))) => above = parent,
-                (None, None) => break Place::File { line: 1, column: 1 },
-            }
-        };
-        Problem { file: self.file.clone(), place, path: path.to_owned(), message: message.into(), help: help.into() }
+        self.checked.problem(path, message, help)
     }
 }
 
@@ -59,20 +47,17 @@ pub fn load(file: &Path, text: &str, overrides: &[(String, String)]) -> Result<R
     for (path, value) in overrides {
         set(&mut document, path, value, &mut report);
     }
-    let mut check = Check { report: &mut report, places: BTreeMap::new() };
-    let object = check.value(&document, &TRAINING_RUN, "");
-    let places = check.places;
-    let spec = (report.len() == 0).then(|| serde_json::from_value(object["spec"].clone()));
+    let checked = CheckedFile::new(file, &document, &TRAINING_RUN, &mut report);
+    let spec = (report.len() == 0).then(|| serde_json::from_value(checked.value["spec"].clone()));
     if let Some(Err(error)) = &spec {
         report.add(&document.place, "spec", format!("found a value that the types refuse ({error})"), "report this as a bug");
     }
     let run = spec.and_then(Result::ok).map(|spec| RunFile {
-        name: text_at(&object, "/metadata/name").unwrap_or_default(),
-        namespace: text_at(&object, "/metadata/namespace"),
+        name: text_at(&checked.value, "/metadata/name").unwrap_or_default(),
+        namespace: text_at(&checked.value, "/metadata/namespace"),
         spec,
         unused: unused(&document),
-        file: file.to_owned(),
-        places,
+        checked,
     });
     report.finish(run)
 }

@@ -1,4 +1,4 @@
-//! The schema in the CRD manifest: what a run file is checked against.
+//! The schema that a document is checked against: of a run file it is the one in the CRD manifest.
 //!
 //! A keyword that is not known here is an error, so no rule of the manifest is left out on this machine in silence.
 
@@ -18,6 +18,7 @@ pub(crate) static TRAINING_RUN: LazyLock<Schema> =
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     Object,
+    Array,
     String,
     Integer,
     Number,
@@ -27,7 +28,7 @@ pub(crate) enum Kind {
 /// A structural schema (Kubernetes, `apiextensions.k8s.io/v1`), as far as the API types use it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(crate) struct Schema {
+pub struct Schema {
     #[serde(rename = "type")]
     pub(crate) kind: Kind,
     #[serde(default)]
@@ -42,6 +43,12 @@ pub(crate) struct Schema {
     pub(crate) additional_properties: Option<Box<Schema>>,
     #[serde(default)]
     pub(crate) max_properties: Option<usize>,
+    #[serde(default)]
+    pub(crate) items: Option<Box<Schema>>,
+    #[serde(default)]
+    pub(crate) min_items: usize,
+    #[serde(default)]
+    pub(crate) max_items: Option<usize>,
     #[serde(default)]
     pub(crate) minimum: Option<f64>,
     #[serde(default)]
@@ -78,12 +85,23 @@ pub(crate) struct Rule {
 }
 
 impl Schema {
+    /// Reads the YAML of a schema that is built in.
+    ///
+    /// # Errors
+    /// What is wrong with it; a keyword that is not known here is.
+    pub fn read(text: &str) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut report = Report::new(Path::new("schema"));
+        let tree = parse(text, &mut report);
+        Ok(serde_json::from_value(report.finish(tree)?.to_json())?)
+    }
+
     /// What would be right, in words: "an integer from 1 to 64".
     pub(crate) fn expectation(&self) -> String {
         match self.kind {
             Kind::Object if self.properties.is_empty() && self.additional_properties.is_none() => "write {}".into(),
             Kind::Object if self.properties.is_empty() => "write a map of names to text".into(),
             Kind::Object => format!("write a map with {}", self.names()),
+            Kind::Array => format!("write a list of {}", self.sizes()),
             Kind::Boolean => "write true or false".into(),
             Kind::Integer => format!("write an integer{}", self.range()),
             Kind::Number => format!("write a number{}", self.range()),
@@ -94,6 +112,13 @@ impl Schema {
     /// Names of the fields, for the eye.
     pub(crate) fn names(&self) -> String {
         self.properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
+    fn sizes(&self) -> String {
+        match self.max_items {
+            Some(most) => format!("{} to {most} items", self.min_items),
+            None => format!("at least {} items", self.min_items),
+        }
     }
 
     fn text_expectation(&self) -> String {
@@ -175,6 +200,9 @@ mod tests {
         for (name, property) in &schema.properties {
             visit(property, &format!("{path}.{name}"), seen);
         }
+        if let Some(items) = &schema.items {
+            visit(items, &format!("{path}[]"), seen);
+        }
     }
 
     #[test]
@@ -190,6 +218,7 @@ mod tests {
                 Kind::Object => {
                     assert!(schema.additional_properties.is_none() || schema.max_properties.is_some(), "{path} is unbounded");
                 }
+                Kind::Array => assert!(schema.max_items.is_some(), "{path} is unbounded"),
                 Kind::Number | Kind::Boolean => {}
             }
         });

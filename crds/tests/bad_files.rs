@@ -33,7 +33,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("    min: 2", "    min: two", "run.yaml:13:10: spec.workers.min: found text \"two\"; write an integer from 1 to 64"),
     ("    min: 2", "    min: 2.5", "run.yaml:13:10: spec.workers.min: found 2.5; write an integer from 1 to 64"),
     ("    min: 2", "    min: 02", "run.yaml:13:10: spec.workers.min: found text \"02\"; write an integer from 1 to 64"),
-    ("    min: 2", "    min: [2]", "run.yaml:13:5: spec.workers.min: found a list; write an integer from 1 to 64"),
+    ("    min: 2", "    min: [2]", "run.yaml:13:5: spec.workers.min: found a list of 1; write an integer from 1 to 64"),
     ("    min: 2", "    mim: 2\n    min: 2", "run.yaml:13:5: spec.workers.mim: unknown field; did you mean min?"),
     (
         "    min: 2",
@@ -154,7 +154,7 @@ fn a_text_without_a_run_is_refused() {
     assert_eq!(load_text("", &[]).unwrap_err(), "run.yaml:1:1: found no document; give one TrainingRun");
     assert_eq!(
         load_text("- a", &[]).unwrap_err(),
-        "run.yaml:1:1: found a list; write a map with apiVersion, kind, metadata, spec"
+        "run.yaml:1:1: found a list of 1; write a map with apiVersion, kind, metadata, spec"
     );
 }
 

@@ -4,13 +4,17 @@ use std::path::{Path, PathBuf};
 
 use atoll_crds::{load, spec::Method};
 
-/// All YAML files below a folder.
+/// All YAML files below a folder, but scripts of chaos, which are no runs.
 fn run_files(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder)
         .expect("the folder of examples")
         .flat_map(|entry| {
             let path = entry.expect("an entry of the folder").path();
-            if path.is_dir() { run_files(&path) } else { vec![path] }
+            match path.is_dir() {
+                true if path.ends_with("chaos") => Vec::new(),
+                true => run_files(&path),
+                false => vec![path],
+            }
         })
         .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
         .collect()

@@ -69,6 +69,12 @@ pub(crate) enum Task {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Lose three of the example's four workers for good, and have three others join: the run must be no worse for it
+    Survivor {
+        /// Fewer rounds
+        #[arg(long)]
+        quick: bool,
+    },
     /// Have something fail at each step of a checkpoint; then the newest whole one must be there, and a run go on from it
     CrashMatrix {
         /// All places with all faults, and the table of the guide
@@ -183,6 +189,7 @@ impl Task {
                 faults::perform(faults::Pass { quick: *quick, minutes: *minutes, instants: *instants, seed: *seed })
             }
             Self::SameResult { points, seed } => checkpoints::same_result(*points, *seed),
+            Self::Survivor { quick } => checkpoints::survivor(*quick),
             Self::CrashMatrix { all, seed } => checkpoints::crash_matrix(*all, *seed),
             Self::SecondOpinion => checkpoints::second_opinion(),
             Self::Python => python::perform(),

@@ -53,6 +53,7 @@ pub(crate) struct Run {
     settings: Vec<String>,
     environment: Vec<(String, String)>,
     resumes: bool,
+    script: Option<PathBuf>,
     /// Its folder for temporary files: sockets have short names only.
     temporary: TempDir,
 }
@@ -76,6 +77,7 @@ impl Run {
             settings: Vec::new(),
             environment: Vec::new(),
             resumes: false,
+            script: None,
             temporary: tempfile::tempdir()?,
         })
     }
@@ -98,6 +100,12 @@ impl Run {
         self
     }
 
+    /// Has it suffer what a script of chaos says.
+    pub(crate) fn befallen_by(mut self, script: &Path) -> Self {
+        self.script = Some(script.to_owned());
+        self
+    }
+
     /// Starts it. What it prints goes to files beside the output folder.
     pub(crate) fn start(&self) -> Result<Process> {
         let mut command = Command::new(paths::release("atoll"));
@@ -107,6 +115,9 @@ impl Run {
         }
         if self.resumes {
             command.arg("--resume");
+        }
+        if let Some(script) = &self.script {
+            command.arg("--chaos").arg(script);
         }
         command.current_dir(paths::root()).stdin(Stdio::null());
         command.env("TMPDIR", self.temporary.path()).envs(self.environment.iter().cloned());

@@ -132,7 +132,7 @@ pub(crate) const SUITES: [Suite; 18] = [
         tier: Tier::Ci,
         budget: Budget { cold: 300, warm: 300 },
         needs: &[Need::Linux, MOUNTS],
-        commands: &[&["xtask", "same-result"], &["xtask", "crash-matrix"]],
+        commands: &[&["xtask", "same-result"], &["xtask", "survivor", "--quick"], &["xtask", "crash-matrix"]],
     },
     Suite {
         name: "python",
@@ -189,6 +189,7 @@ pub(crate) const SUITES: [Suite; 18] = [
         needs: &[COMPILER, Need::Linux, MOUNTS, PYTHON],
         commands: &[
             &["xtask", "same-result", "--points", "10"],
+            &["xtask", "survivor"],
             &["xtask", "crash-matrix", "--all"],
             &["xtask", "second-opinion"],
             &["xtask", "bench", "checkpoint"],

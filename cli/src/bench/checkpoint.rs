@@ -15,7 +15,7 @@ use clap::Args;
 use futures::{StreamExt, TryStreamExt};
 use serde::Serialize;
 
-use super::collective::units;
+use crate::units;
 use crate::{Ending, printed};
 
 /// Bytes that a plain copy reads or writes at once.

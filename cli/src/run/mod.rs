@@ -3,6 +3,7 @@
 //! Everything wrong with the input is found before a process starts. Then this process is the run's supervisor, arbiter
 //! and authority; sidecars and trainers are its children.
 
+mod chaos;
 mod checkpoints;
 mod curve;
 mod output;
@@ -50,6 +51,9 @@ pub(crate) struct Arguments {
     /// Go on from the newest checkpoint in the run's folder that is whole, if there is any
     #[arg(long)]
     resume: bool,
+    /// A file of what is to befall the run: processes killed and stopped, workers that join and leave, links cut and slowed
+    #[arg(long, value_name = "FILE")]
+    chaos: Option<PathBuf>,
     /// Who grants terms and changes of membership
     #[arg(long, value_enum, default_value = "single")]
     arbiter: Wanted,

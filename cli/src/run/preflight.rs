@@ -11,12 +11,13 @@ use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tokio::sync::oneshot;
 
 use super::Arguments;
+use super::chaos::Chaos;
 use super::checkpoints::{self, Checkpoints, Own};
 use super::output::Output;
 use super::view::PLAIN;
 use crate::supervision::loopback;
 use crate::supervision::sockets::Sockets;
-use crate::{Ending, say};
+use crate::{Ending, read_file, say};
 
 /// Everything that was checked and is ready to use.
 pub(crate) struct Ready {
@@ -32,6 +33,8 @@ pub(crate) struct Ready {
     pub(crate) record: bool,
     /// What it does with checkpoints.
     pub(crate) checkpoints: Checkpoints,
+    /// What is to befall it.
+    pub(crate) chaos: Chaos,
 }
 
 impl Ready {
@@ -65,10 +68,12 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
     let base = arguments.file.parent().map(Path::to_owned).unwrap_or_default();
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
+    let chaos = chaos(arguments.chaos.as_ref(), file)?;
     let prepared = prepared(file, &base, output, arguments.json).await?;
-    let sockets = Sockets::new(arguments.socket_dir.as_deref(), file.spec.workers.target).map_err(Ending::BadInput)?;
+    let slots = file.spec.workers.target + chaos.joins() as u32;
+    let sockets = Sockets::new(arguments.socket_dir.as_deref(), slots).map_err(Ending::BadInput)?;
     if let Some(port) = arguments.port {
-        for slot in 0..file.spec.workers.target {
+        for slot in 0..slots {
             let wanted = u32::from(port) + slot;
             let free = u16::try_from(wanted)
                 .map_err(|_| "the last port there is is 65535".to_owned())
@@ -80,7 +85,12 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
     }
     let own = own(&prepared);
     let checkpoints = checkpoints::prepare(file, &base, arguments.resume, &own, arguments.json).await?;
-    Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record, checkpoints })
+    Ok(Ready { prepared, base, sockets, port: arguments.port, record: arguments.record, checkpoints, chaos })
+}
+
+fn chaos(path: Option<&PathBuf>, file: &RunFile) -> Result<Chaos, Ending> {
+    let Some(path) = path else { return Ok(Chaos::default()) };
+    Chaos::load(path, &read_file(path)?, &file.spec.workers).map_err(|problems| Ending::bad_input(&problems))
 }
 
 /// Reads the data in a thread of its own: an interrupt is heard meanwhile, and does not wait for it.

@@ -19,6 +19,8 @@ pub(crate) enum WorkerState {
     Finished,
     /// It cannot go on.
     Failed,
+    /// It left, or was killed for good.
+    Gone,
 }
 
 /// One worker.
@@ -110,7 +112,9 @@ impl Progress {
         (self.round, self.step, self.computed) = (round, step, (0, 0));
         self.curve.retain(|of, _| *of <= step);
         for worker in self.workers.values_mut() {
-            worker.state = WorkerState::Joining;
+            if worker.state != WorkerState::Gone {
+                worker.state = WorkerState::Joining;
+            }
             worker.attached = false;
             worker.payload.restart();
             worker.wire.restart();
@@ -127,6 +131,7 @@ impl Progress {
         let number = |name: &str| event.more.get(name).and_then(serde_json::Value::as_u64);
         match event.event.as_str() {
             "Epoch" => self.take_epoch(event),
+            "WorkerAdded" => _ = self.workers.entry(event.worker.clone()).or_default(),
             "Aborted" => {
                 let reason = event.more.get("reason").and_then(serde_json::Value::as_str).unwrap_or("Unknown");
                 *self.aborts.entry(reason.to_owned()).or_default() += 1;
@@ -153,6 +158,8 @@ impl Progress {
                 worker.payload.take(number("payloadBytes").unwrap_or(0));
                 worker.wire.take(number("wireBytes").unwrap_or(0));
             }
+            "WorkerGone" => worker.state = WorkerState::Gone,
+            _ if worker.state == WorkerState::Gone => {}
             "Evicted" if worker.state != WorkerState::Finished => worker.state = WorkerState::Away,
             "ProcessRestarted" => {
                 worker.restarts += 1;
@@ -216,12 +223,18 @@ impl Progress {
 
     /// Workers whose trainer and sidecar have not found each other, or lost each other.
     pub(crate) fn missing(&self) -> Vec<&str> {
-        self.workers.iter().filter(|(_, worker)| !worker.attached).map(|(name, _)| name.as_str()).collect()
+        let missing = |worker: &Worker| !worker.attached && worker.state != WorkerState::Gone;
+        self.workers.iter().filter(|(_, worker)| missing(worker)).map(|(name, _)| name.as_str()).collect()
     }
 
     /// Workers that take part now.
     pub(crate) fn present(&self) -> usize {
         self.workers.values().filter(|worker| matches!(worker.state, WorkerState::Training | WorkerState::Finished)).count()
+    }
+
+    /// Workers that are not gone.
+    pub(crate) fn expected(&self) -> usize {
+        self.workers.values().filter(|worker| worker.state != WorkerState::Gone).count()
     }
 
     /// Mean over workers of the time that they spent outside their own computing within rounds, seconds.

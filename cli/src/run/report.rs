@@ -161,7 +161,8 @@ impl Report {
                 worker.weights_hash.as_deref().map_or("-", |hash| &hash[..12.min(hash.len())]).to_owned(),
             ]);
         }
-        let unfinished = self.workers.iter().filter(|worker| worker.state != WorkerState::Finished);
+        let unfinished = |worker: &&WorkerReport| !matches!(worker.state, WorkerState::Finished | WorkerState::Gone);
+        let unfinished = self.workers.iter().filter(unfinished);
         let unfinished: Vec<_> = unfinished.map(|worker| worker.name.as_str()).collect();
         let left_out = match unfinished.as_slice() {
             [] => String::new(),

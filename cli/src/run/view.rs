@@ -79,7 +79,9 @@ impl View {
             "PrivateStateLost" => {
                 format!("{} goes on with another worker's moments: the checkpoint has none of its own", event.worker)
             }
-            "Joined" if event.round.is_some_and(|round| round > 1) => format!("{} takes part again", event.worker),
+            "Joined" if event.round.is_some_and(|round| round > 1) => format!("{} takes part", event.worker),
+            "Chaos" => text("what").to_owned(),
+            "ChaosLeft" => "the run ended before all steps of --chaos were taken".to_owned(),
             "ProcessRestarted" => format!("{}: its {} is started again", event.worker, text("process")),
             "WorkerFailed" => format!("{} has failed: {}", event.worker, text("reason")),
             "RecordingEnded" => format!("{} is not recorded any more: {}", event.worker, text("reason")),
@@ -110,7 +112,7 @@ pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_l
     if progress.step == 0 {
         return match progress.missing().as_slice() {
             [] => "training".to_owned(),
-            missing => format!("waiting for {} of {} workers: {}", missing.len(), progress.workers.len(), missing.join(", ")),
+            missing => format!("waiting for {} of {} workers: {}", missing.len(), progress.expected(), missing.join(", ")),
         };
     }
     let seconds = elapsed.as_secs_f64();
@@ -123,6 +125,6 @@ pub(crate) fn line(progress: &Progress, steps: u64, elapsed: Duration, context_l
         progress.round,
         sent as f64 / 1e6,
         progress.present(),
-        progress.workers.len(),
+        progress.expected(),
     )
 }

@@ -4,6 +4,8 @@ pub(crate) mod arbiter;
 pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod interrupts;
+pub(crate) mod link;
+pub(crate) mod network;
 pub(crate) mod processors;
 pub(crate) mod relay;
 pub(crate) mod sockets;

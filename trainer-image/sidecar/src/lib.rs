@@ -20,7 +20,7 @@ mod turn;
 mod votes;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,6 +74,9 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `HOST:PORT` that the others dial, where that is not where it listens.
     pub announce: Option<String>,
+    /// The address of this machine that its own connections come from; without it the system chooses one.
+    #[serde(default)]
+    pub source: Option<IpAddr>,
     /// `HOST:PORT` of the run's arbiter.
     pub arbiter: String,
     /// Path of the socket for the trainer; the region socket is beside it, with `.regions` at the end.
@@ -179,7 +182,9 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let mut told = signal(SignalKind::terminate()).map_err(SidecarError::Process)?;
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let security = config.identity.as_ref().map(Security::new).transpose()?;
-    let transport = through_relay(Transport::new(security, Arc::new(Meter::default())), config.relay.as_ref())?;
+    let transport = Transport::new(security, Arc::new(Meter::default()));
+    let transport = config.source.map_or(transport.clone(), |source| transport.from_source(source));
+    let transport = through_relay(transport, config.relay.as_ref())?;
     let (incoming, address) = incoming(&config, &transport).await?;
     let surroundings = Surroundings {
         transport,

@@ -150,6 +150,7 @@ impl Peers {
             metrics: None,
             record: None,
             keeping: None,
+            source: None,
             relay: None,
         };
         let sidecar = Sidecar::start(&self.program, &config, &self.events)?;

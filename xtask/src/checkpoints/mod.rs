@@ -11,6 +11,7 @@ mod power_loss;
 mod same_result;
 mod sockets;
 mod strike;
+mod survivor;
 mod verdict;
 
 use std::{
@@ -24,7 +25,10 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-pub(crate) use self::{matrix::perform as crash_matrix, opinion::perform as second_opinion, same_result::perform as same_result};
+pub(crate) use self::{
+    matrix::perform as crash_matrix, opinion::perform as second_opinion, same_result::perform as same_result,
+    survivor::perform as survivor,
+};
 use crate::paths;
 
 /// Runs that go at once: as many as the machine that the budgets are for has processors.

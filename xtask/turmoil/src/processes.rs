@@ -125,6 +125,7 @@ fn config(ground: &Ground, slot: u32, incarnation: u64) -> Config {
         metrics: None,
         record: None,
         keeping: None,
+        source: None,
         relay: None,
         worker,
     }

@@ -6,7 +6,7 @@ use atoll_collective::lane::Bounds;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Bytes, Loss, Rate, RoundTrip};
+use crate::units::{Bytes, Loss, Rate, RoundTrip};
 
 /// Most peers of one reduction: the most reducing members of a run.
 const MOST_PEERS: usize = 64;

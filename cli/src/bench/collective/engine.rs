@@ -68,6 +68,7 @@ pub(crate) async fn start_sidecars(processes: &mut Processes, case: &Case, links
             metrics: None,
             record: None,
             keeping: None,
+            source: None,
             relay: None,
         };
         processes.start_sidecar(&links.place(slot, own("sidecar")?), config).await?;

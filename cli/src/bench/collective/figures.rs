@@ -9,7 +9,7 @@ use super::case::{Case, Codec, Path};
 use super::links::Kind;
 use super::measure::Measured;
 use super::theory;
-use super::units::Rate;
+use crate::units::Rate;
 
 /// Who reduces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -20,7 +20,6 @@ mod reference;
 pub(crate) mod state;
 mod suite;
 mod theory;
-pub(crate) mod units;
 
 use std::path::PathBuf;
 
@@ -33,9 +32,9 @@ use self::links::{Isolation, Kind, Links, Network};
 use self::page::Page;
 use self::processes::{Beside, Processes};
 use self::suite::Comparison;
-use self::units::{Bytes, Loss, Rate, RoundTrip};
 use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
+use crate::units::{Bytes, Loss, Rate, RoundTrip};
 use crate::{Ending, print, printed};
 
 /// Arguments of `atoll bench collective`.

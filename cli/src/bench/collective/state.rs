@@ -20,10 +20,9 @@ use super::engine::{RUN, start_sidecars};
 use super::kernel::check_memory;
 use super::links::{self, Isolation, Kind, Links, Network};
 use super::processes::{Beside, Processes};
-use super::theory::FRAMING;
-use super::units::{Bytes, Rate};
 use crate::supervision::check_temporary_files;
 use crate::supervision::interrupts::Interrupts;
+use crate::units::{Bytes, FRAMING, Rate};
 use crate::{Ending, printed};
 
 /// Bytes of one piece of the pattern that a state is filled with.

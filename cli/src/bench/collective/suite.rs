@@ -8,10 +8,10 @@ use anyhow::Result;
 use super::case::{Case, CaseError, Codec, Lane, Path, Wanted};
 use super::figures::{Implementation, Line};
 use super::links::{self, Kind};
-use super::units::{Bytes, Loss, Rate, RoundTrip};
 use super::{Plan, measure, measured, refusal, too_large};
 use crate::say;
 use crate::supervision::interrupts::Interrupts;
+use crate::units::{Bytes, Loss, Rate, RoundTrip};
 
 /// Least operations of a case.
 const LEAST: usize = 5;

@@ -6,9 +6,7 @@
 use std::time::Duration;
 
 use super::case::{Case, Codec};
-
-/// Bytes on an Ethernet-sized link per byte of TCP payload: 1514 / 1448, rounded as it is usually given.
-pub(crate) const FRAMING: f64 = 1.046;
+use crate::units::FRAMING;
 
 /// Bytes of `elements` f32 values as `codec` writes them, block scales included.
 fn coded_bytes(codec: Codec, elements: u64) -> u64 {

@@ -1,9 +1,12 @@
 //! The supervisor of a run: starts every worker's two processes, starts again what is lost, and ends all of them.
 
+mod befalling;
 mod diverging;
 mod restoring;
 mod saving;
+mod starting;
 
+use befalling::Undo;
 use diverging::Diverged;
 use std::fs::File;
 use std::io::Write;
@@ -11,16 +14,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use atoll_collective::coordinator::{Cadence, IN_FLIGHT, Settings};
-use atoll_collective::lane::Bounds;
 use atoll_crds::RunFile;
 use atoll_crds::spec::{Method, StragglerPolicy};
 use atoll_sdk::events::Event;
 use atoll_sidecar::ARBITER;
-use atoll_trainer::process::{Job, Resume};
+use atoll_trainer::process::Resume;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::Arguments;
+use super::chaos::Chaos;
 use super::checkpoints::Checkpoints;
 use super::output::Output;
 use super::preflight::Ready;
@@ -28,9 +31,10 @@ use super::progress::Progress;
 use super::report::{Facts, Report, State};
 use super::view::{self, View};
 use crate::supervision::arbiter::{ArbiterService, Serving, Wanted};
-use crate::supervision::authority::{Authority, ISLAND};
-use crate::supervision::child::{self, Child, Role, Told, What};
+use crate::supervision::authority::Authority;
+use crate::supervision::child::{Child, Role, Told, What};
 use crate::supervision::interrupts::Interrupts;
+use crate::supervision::network::Network;
 use crate::supervision::processors::{self, Processors};
 use crate::supervision::{loopback, token};
 
@@ -73,7 +77,8 @@ pub(crate) async fn supervise(
     };
     // Whatever failed, what was trained is reported.
     let outcome = outcome.unwrap_or_else(|error| Outcome::failed(format!("{error:#}")));
-    let ended = supervisor.log(&Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state)));
+    let ended = Event::now("", "RunEnded").with("state", format!("{:?}", outcome.state));
+    let ended = supervisor.log_left().and_then(|()| supervisor.log(&ended));
     if let (Err(error), None) = (ended, &outcome.failure) {
         return Err(error);
     }
@@ -113,13 +118,25 @@ struct Worker {
     finished: bool,
     /// Its trainer has begun to evaluate and write the model.
     saving: bool,
-    /// Why it cannot go on.
-    failed: Option<String>,
+    /// It does not go on.
+    end: Option<End>,
     /// Its trainer holds the state of the run.
     holds_state: bool,
 }
 
+/// Why a worker does not go on.
+enum End {
+    /// It cannot.
+    Failed(String),
+    /// It left, or was killed for good.
+    Gone,
+}
+
 impl Worker {
+    fn is_gone(&self) -> bool {
+        matches!(self.end, Some(End::Gone))
+    }
+
     fn child(&mut self, role: Role) -> &mut Option<Child> {
         match role {
             Role::Sidecar => &mut self.sidecar,
@@ -161,6 +178,11 @@ struct Supervisor<'a> {
     diverged: Option<Diverged>,
     /// Times that all of it began again from a checkpoint.
     restored: u32,
+    /// What is still to befall it, and what ends by itself.
+    chaos: Chaos,
+    undos: Vec<Undo>,
+    /// Between the workers, where it is to be worse than it is.
+    network: Option<Network>,
 }
 
 fn name(slot: u32) -> String {
@@ -212,6 +234,8 @@ impl<'a> Supervisor<'a> {
         let events = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let workers = &file.spec.workers;
         let (teller, told) = mpsc::channel(4096);
+        let mut chaos = ready.chaos.clone();
+        chaos.pass(ready.checkpoints.after().0);
         Ok(Self {
             processors: processors::divide(&processors::available(), workers.target as usize, workers.ranks as usize),
             progress: Progress::resumed((0..workers.target).map(name), ready.checkpoints.after()),
@@ -228,6 +252,9 @@ impl<'a> Supervisor<'a> {
             coordinator: None,
             diverged: None,
             restored: 0,
+            network: chaos.shapes_links().then(Network::new),
+            chaos,
+            undos: Vec::new(),
             checkpoints: ready.checkpoints.clone(),
             ready,
             file,
@@ -249,7 +276,7 @@ impl<'a> Supervisor<'a> {
             self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
         }
         self.log_checkpoints()?;
-        for slot in 0..self.workers.len() as u32 {
+        for slot in (0..self.workers.len() as u32).filter(|slot| !self.workers[*slot as usize].is_gone()).collect::<Vec<_>>() {
             self.start(slot, Role::Sidecar).await?;
             self.start(slot, Role::Trainer).await?;
         }
@@ -260,6 +287,7 @@ impl<'a> Supervisor<'a> {
                 _ = looks.tick() => self.show(),
                 () = interrupts.next() => return Ok(self.interrupted()),
             }
+            self.befall().await?;
             if let Some(outcome) = self.verdict() {
                 if outcome.state != State::Complete {
                     return Ok(outcome);
@@ -292,72 +320,6 @@ impl<'a> Supervisor<'a> {
         let elapsed = self.first_epoch.map_or(Duration::ZERO, |first| first.elapsed());
         let line = view::line(&self.progress, self.file.spec.stop.steps, elapsed, self.ready.context_length());
         self.view.show(&self.progress, &line);
-    }
-
-    async fn start(&mut self, slot: u32, role: Role) -> Result<()> {
-        let incarnation = match role {
-            Role::Sidecar => &mut self.workers[slot as usize].sidecar_starts,
-            Role::Trainer => &mut self.workers[slot as usize].trainer_starts,
-        };
-        *incarnation += 1;
-        let incarnation = *incarnation;
-        let log = File::options().create(true).append(true).open(self.log_path(slot, role));
-        let log = log.with_context(|| format!("cannot write {}", self.log_path(slot, role).display()))?;
-        let socket = self.ready.sockets.socket(slot);
-        let (who, teller) = ((slot, role, incarnation), self.teller.clone());
-        let processors = &self.processors[slot as usize];
-        let program = child::own(role.name())?;
-        let child = match role {
-            Role::Sidecar => Child::start(who, &program, self.sidecar(slot, incarnation, socket)?, log, processors, teller).await,
-            Role::Trainer => Child::start(who, &program, self.job(slot, incarnation, socket), log, processors, teller).await,
-        };
-        let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
-        let event = Event::now(&name(slot), "ProcessStarted")
-            .with("process", role.name())
-            .with("pid", child.pid)
-            .with("incarnation", incarnation);
-        *self.workers[slot as usize].child(role) = Some(child);
-        self.log(&event)
-    }
-
-    fn sidecar(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Result<atoll_sidecar::Config> {
-        Ok(atoll_sidecar::Config {
-            worker: name(slot),
-            slot,
-            incarnation,
-            listen: loopback(self.ready.port.map_or(0, |port| port + slot as u16)),
-            announce: None,
-            arbiter: self.serving.address().to_owned(),
-            socket,
-            temporary_folder: self.ready.sockets.temporary_folder(),
-            settings: self.settings.clone(),
-            progress: Duration::from_secs(u64::from(self.file.spec.rounds.progress_seconds)),
-            bounds: Bounds::default(),
-            token: self.token.clone(),
-            island: ISLAND.to_owned(),
-            contributor: false,
-            identity: Some(self.authority.identity(&name(slot))?),
-            metrics: Some(loopback(0)),
-            record: self.ready.record.then(|| self.output.recording(&name(slot), incarnation)),
-            relay: None,
-            keeping: self.checkpoints.keeping.clone(),
-        })
-    }
-
-    fn job(&self, slot: u32, incarnation: u64, socket: std::path::PathBuf) -> Job {
-        Job {
-            run: self.file.name.clone(),
-            worker: name(slot),
-            slot,
-            incarnation,
-            socket,
-            tokens: self.ready.tokens(),
-            base: self.ready.base.clone(),
-            spec: self.file.spec.clone(),
-            after: self.checkpoints.after(),
-            // Whoever has the newest state gives it; only where nobody has any is it read again.
-            resume: self.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
-        }
     }
 
     async fn hear(&mut self, told: Told) -> Result<()> {
@@ -429,28 +391,23 @@ impl<'a> Supervisor<'a> {
         if worker.finished && role == Role::Trainer {
             return Ok(());
         }
+        if worker.is_gone() {
+            worker.holds_state &= role == Role::Sidecar;
+            return Ok(());
+        }
         // A sidecar that somebody told to stop ends well, and is needed all the same.
         let told_to_stop = |status: std::process::ExitStatus| role == Role::Sidecar && status.success();
         let gave_up = status.is_ok_and(|status| status.code().is_some() && !told_to_stop(status));
         if role == Role::Trainer {
             worker.holds_state = false;
         }
-        if worker.failed.is_some() || gave_up || incarnation > MOST_RESTARTS {
+        if worker.end.is_some() || gave_up || incarnation > MOST_RESTARTS {
             let detail = format!("its {} ended: {status_text}: {}", role.name(), self.last_words(slot, role));
-            self.workers[slot as usize].failed = Some(detail.clone());
+            self.workers[slot as usize].end = Some(End::Failed(detail.clone()));
             return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("reason", detail));
         }
         self.start(slot, role).await?;
         self.log(&Event::now(&name(slot), "ProcessRestarted").with("process", role.name()))
-    }
-
-    fn log_path(&self, slot: u32, role: Role) -> std::path::PathBuf {
-        self.output.path().join("logs").join(format!("{}-{}.log", name(slot), role.name()))
-    }
-
-    fn last_words(&self, slot: u32, role: Role) -> String {
-        let log = File::open(self.log_path(slot, role));
-        log.and_then(|log| child::last_words(&log)).unwrap_or_else(|error| format!("its log cannot be read: {error}"))
     }
 
     /// Whether the training is over, and how.
@@ -459,21 +416,25 @@ impl<'a> Supervisor<'a> {
             return Some(diverged.outcome());
         }
         let record = self.arbiter.record();
-        let able = self.workers.iter().filter(|worker| worker.failed.is_none()).count();
+        let able = self.workers.iter().filter(|worker| worker.end.is_none()).count();
         if let Some(first) = self.first_finished {
             let waited_for = |(slot, worker): (usize, &Worker)| {
                 let member = record
                     .members
                     .iter()
                     .any(|member| member.slot as usize == slot && member.incarnation == worker.sidecar_starts);
-                member && !worker.finished && worker.failed.is_none()
+                member && !worker.finished && worker.end.is_none()
             };
             let all = !self.workers.iter().enumerate().any(waited_for);
             return (all || first.elapsed() > LAST).then_some(Outcome::of(State::Complete, None));
         }
         let trained = self.progress.step >= self.file.spec.stop.steps;
         if (able < self.settings.quorum && !trained) || (record.epoch == 0 && able < self.settings.minimum) {
-            let failed = |(slot, worker): (usize, &Worker)| Some(format!("{}: {}", name(slot as u32), worker.failed.as_ref()?));
+            let failed = |(slot, worker): (usize, &Worker)| match &worker.end {
+                Some(End::Failed(why)) => Some(format!("{}: {why}", name(slot as u32))),
+                Some(End::Gone) => Some(format!("{} is gone", name(slot as u32))),
+                None => None,
+            };
             let last = self.workers.iter().enumerate().filter_map(failed).next_back().unwrap_or_default();
             return Some(Outcome::failed(format!("{able} of {} workers can go on; {last}", self.workers.len())));
         }
@@ -481,7 +442,7 @@ impl<'a> Supervisor<'a> {
             return Some(Outcome::lost("the trainers of all workers were lost at once, and with them the newest state"));
         }
         let lost = |slot: u32, incarnation: u64| {
-            self.workers.get(slot as usize).is_none_or(|worker| worker.sidecar_starts != incarnation)
+            self.workers.get(slot as usize).is_none_or(|worker| worker.is_gone() || worker.sidecar_starts != incarnation)
         };
         let nobody_knows = self.knew_newest.as_ref().is_some_and(|absent| absent.iter().all(|(slot, start)| lost(*slot, *start)));
         let all_lost = !record.members.is_empty() && record.members.iter().all(|member| lost(member.slot, member.incarnation));

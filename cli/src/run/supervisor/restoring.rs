@@ -7,7 +7,7 @@ use atoll_collective::v1::Ledger;
 use atoll_sdk::events::Event;
 use atoll_sidecar::ARBITER;
 
-use super::{Outcome, Supervisor, Worker, settings};
+use super::{End, Outcome, Supervisor, Worker, settings};
 use crate::run::checkpoints;
 use crate::supervision::arbiter::ArbiterService;
 use crate::supervision::loopback;
@@ -41,10 +41,10 @@ impl Supervisor<'_> {
         self.writing = None;
         self.first_finished = None;
         for worker in &mut self.workers {
-            let Worker { sidecar_starts, trainer_starts, failed, .. } = std::mem::take(worker);
+            let Worker { sidecar_starts, trainer_starts, end, .. } = std::mem::take(worker);
             // Who ended because it diverged may go on.
-            let failed = failed.filter(|_| diverged.is_none());
-            *worker = Worker { sidecar_starts, trainer_starts, failed, ..Worker::default() };
+            let end = end.filter(|end| diverged.is_none() || matches!(end, End::Gone));
+            *worker = Worker { sidecar_starts, trainer_starts, end, ..Worker::default() };
         }
         // What the ended processes still had to say is of a run that is over.
         while tokio::time::timeout(Duration::ZERO, self.told.recv()).await.is_ok() {}

@@ -11,6 +11,7 @@ mod security;
 pub(crate) mod socket;
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -65,8 +66,14 @@ impl Transport {
     /// Connections that are secured with `security`, or plain without it, and whose bytes are counted in `meter`.
     #[must_use]
     pub fn new(security: Option<Security>, meter: Arc<Meter>) -> Self {
-        let (network, traffic, turned_away) = (Arc::new(Tcp), Traffic::default(), TurnedAway::default());
+        let (network, traffic, turned_away) = (Arc::new(Tcp::default()), Traffic::default(), TurnedAway::default());
         Self { network, security, relay: None, meter, traffic, turned_away, guests: Guests::new(MOST_CONNECTIONS) }
+    }
+
+    /// The same, whose connections come from this address of the machine.
+    #[must_use]
+    pub fn from_source(self, source: IpAddr) -> Self {
+        self.over(Arc::new(Tcp { source: Some(source) }))
     }
 
     /// The same over `network`.

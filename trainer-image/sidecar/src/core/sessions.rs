@@ -320,6 +320,7 @@ pub(super) mod tests {
             metrics: None,
             record: None,
             keeping: None,
+            source: None,
             relay: None,
         };
         let shared = Shared {

@@ -101,6 +101,7 @@ impl Run {
             metrics: None,
             record: None,
             keeping: None,
+            source: None,
             relay: None,
         };
         // Beside the tests, where cargo puts the examples that it builds with them.

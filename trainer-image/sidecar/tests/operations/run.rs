@@ -149,6 +149,7 @@ fn start(slot: u32, workers: u32, socket: PathBuf, arbiter: &str) -> Child {
         metrics: None,
         record: None,
         keeping: None,
+        source: None,
         relay: None,
         contributor: false,
     };

@@ -1,7 +1,6 @@
 //! The links between peers: as they are, or shaped to a rate and a delay.
 
 mod namespaces;
-mod proxy;
 mod tunnel;
 
 use std::ffi::OsString;
@@ -12,9 +11,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::case::Case;
+use crate::supervision::link::Proxy;
 use crate::supervision::loopback;
 pub(crate) use namespaces::{Isolation, Network};
-use proxy::Proxy;
 
 /// How links are shaped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -136,7 +135,7 @@ impl Links {
 mod tests {
     use super::*;
     use crate::bench::collective::case::tests::shaped;
-    use crate::bench::collective::units::Loss;
+    use crate::units::Loss;
 
     #[test]
     fn the_kernel_shapes_rates_where_it_may_and_the_proxy_delays() {

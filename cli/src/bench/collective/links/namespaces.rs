@@ -17,8 +17,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::super::case::Case;
-use super::super::units::{Loss, Rate};
 use super::tunnel::{Shape, Switch, device};
+use crate::units::{Loss, Rate};
 
 /// Name of the bridge.
 const BRIDGE: &str = "switch";

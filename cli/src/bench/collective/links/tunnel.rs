@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use rustix::ioctl::{Opcode, Setter, ioctl};
 
-use super::super::units::{Loss, Rate};
+use crate::units::{Loss, Rate};
 
 /// Bytes around a packet on an Ethernet-sized link.
 const AROUND: usize = 14;

@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+/// Bytes on an Ethernet-sized link per byte of TCP payload: 1514 / 1448, rounded as it is usually given.
+pub(crate) const FRAMING: f64 = 1.046;
+
 /// A figure that cannot be used, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UnitError {

@@ -5,7 +5,7 @@
 //! bandwidth and delay, and a little more.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -14,9 +14,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::super::theory::FRAMING;
-use super::super::units::{Rate, RoundTrip};
-use crate::supervision::loopback;
+use super::loopback;
+use super::network::Gate;
+use crate::units::{FRAMING, Rate, RoundTrip};
 
 /// Most bytes that are passed on at once.
 const CHUNK: usize = 32 << 10;
@@ -34,25 +34,45 @@ pub(crate) struct Proxy {
     _end: oneshot::Sender<()>,
 }
 
+/// What the bytes of a connection pass through.
+pub(crate) struct Route {
+    /// From whoever dialled.
+    pub(crate) to: Way,
+    /// The other way.
+    pub(crate) back: Way,
+}
+
+/// One after the other, as long as the gate is open; bytes wait where it is not.
+pub(crate) struct Way {
+    pub(crate) directions: Vec<Arc<Direction>>,
+    pub(crate) gate: Option<Gate>,
+}
+
 impl Proxy {
     /// A link to a peer that will listen at [`Proxy::target`]; others dial [`Proxy::address`].
     ///
     /// # Errors
     /// When there is no free port, or no thread.
     pub(crate) fn start(rate: Option<Rate>, round_trip: Option<RoundTrip>) -> Result<Self> {
+        let [to, back] = [(); 2].map(|()| Arc::new(Direction::new(rate, round_trip)));
+        let way = |direction: &Arc<Direction>| Way { directions: vec![Arc::clone(direction)], gate: None };
+        Self::routed(free()?, move |_| Route { to: way(&to), back: way(&back) })
+    }
+
+    /// A link to `target` on which each connection goes as `route` says of the address that dialled.
+    ///
+    /// # Errors
+    /// When there is no free port, or no thread.
+    pub(crate) fn routed(target: SocketAddr, route: impl Fn(SocketAddr) -> Route + Send + 'static) -> Result<Self> {
         let listener = TcpListener::bind(loopback(0)).context("no port for a link")?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        // Free now; nobody else takes one of so many in the moment until the peer listens.
-        let target = TcpListener::bind(loopback(0)).and_then(|free| free.local_addr()).context("no port for a peer")?;
         let (end, ended) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let direction = || Arc::new(Direction::new(rate, round_trip));
-        let directions = [direction(), direction()];
         std::thread::Builder::new().name("link".into()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    _ = accept(listener, target, directions) => {}
+                    _ = accept(listener, target, route) => {}
                     _ = ended => {}
                 }
             });
@@ -69,11 +89,19 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, [to, back]: [Arc<Direction>; 2]) -> std::io::Result<()> {
+/// An address for a peer. Free now; nobody else takes one of so many in the moment until the peer listens.
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn free() -> Result<SocketAddr> {
+    TcpListener::bind(loopback(0)).and_then(|free| free.local_addr()).context("no port for a peer")
+}
+
+async fn accept(listener: TcpListener, target: SocketAddr, route: impl Fn(SocketAddr) -> Route) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
-        let (stream, _) = listener.accept().await?;
-        let (to, back) = (Arc::clone(&to), Arc::clone(&back));
+        let (stream, dialler) = listener.accept().await?;
+        let Route { to, back } = route(dialler);
         tokio::spawn(async move {
             // A peer that is not there is one that refuses the connection.
             let Ok(peer) = TcpStream::connect(target).await else { return };
@@ -85,59 +113,86 @@ async fn accept(listener: TcpListener, target: SocketAddr, [to, back]: [Arc<Dire
 }
 
 /// One direction of a link.
-struct Direction {
+pub(crate) struct Direction(Mutex<Clock>);
+
+struct Clock {
     /// Bytes per second, framing taken off; infinite where it is not bounded.
     rate: f64,
     delay: Duration,
-    /// When everything that was given so far has left.
-    free: Mutex<Instant>,
     /// Most bytes under way on one connection.
     room: usize,
+    /// When everything that was given so far has left.
+    free: Instant,
 }
 
 /// Bytes under way, and when they arrive.
 type UnderWay = (Instant, Vec<u8>, OwnedSemaphorePermit);
 
 impl Direction {
-    fn new(rate: Option<Rate>, round_trip: Option<RoundTrip>) -> Self {
-        let delay = round_trip.map_or(Duration::ZERO, |round_trip| round_trip.0 / 2);
+    pub(crate) fn new(rate: Option<Rate>, round_trip: Option<RoundTrip>) -> Self {
+        let mut clock = Clock { rate: 0.0, delay: Duration::ZERO, room: 0, free: Instant::now() };
+        clock.shape(rate, round_trip);
+        Self(Mutex::new(clock))
+    }
+
+    /// Gives it another rate and delay; connections that are there keep their room.
+    pub(crate) fn shape(&self, rate: Option<Rate>, round_trip: Option<RoundTrip>) {
+        self.clock().shape(rate, round_trip);
+    }
+
+    fn clock(&self) -> MutexGuard<'_, Clock> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Clock {
+    fn shape(&mut self, rate: Option<Rate>, round_trip: Option<RoundTrip>) {
+        self.rate = rate.map_or(f64::INFINITY, |rate| rate.0 as f64 / 8.0 / FRAMING);
+        self.delay = round_trip.map_or(Duration::ZERO, |round_trip| round_trip.0 / 2);
         let bits = rate.map_or(UNBOUNDED, |rate| rate.0);
-        Self {
-            rate: rate.map_or(f64::INFINITY, |rate| rate.0 as f64 / 8.0 / FRAMING),
-            delay,
-            free: Mutex::new(Instant::now()),
-            room: (bits as f64 / 8.0 * delay.as_secs_f64()) as usize + ROOM as usize,
-        }
+        self.room = (bits as f64 / 8.0 * self.delay.as_secs_f64()) as usize + ROOM as usize;
     }
 
     /// When the last of `bytes` has left, if they are given `now`.
-    fn leave(&self, bytes: usize, now: Instant) -> Instant {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let begin = (*free).max(now.checked_sub(CREDIT).unwrap_or(now));
-        *free = begin + Duration::from_secs_f64(bytes as f64 / self.rate);
-        *free
+    fn leave(&mut self, bytes: usize, now: Instant) -> Instant {
+        let begin = self.free.max(now.checked_sub(CREDIT).unwrap_or(now));
+        self.free = begin + Duration::from_secs_f64(bytes as f64 / self.rate);
+        self.free
     }
+}
 
+impl Way {
     /// Carries one connection's bytes until either side closes.
-    async fn carry(&self, from: OwnedReadHalf, to: OwnedWriteHalf) {
+    async fn carry(self, from: OwnedReadHalf, to: OwnedWriteHalf) {
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::join!(self.take(from, sender), deliver(receiver, to));
     }
 
-    async fn take(&self, mut from: OwnedReadHalf, under_way: mpsc::UnboundedSender<UnderWay>) {
-        let room = Arc::new(Semaphore::new(self.room));
+    async fn take(mut self, mut from: OwnedReadHalf, under_way: mpsc::UnboundedSender<UnderWay>) {
+        let room = self.directions.iter().map(|direction| direction.clock().room).max().unwrap_or(ROOM as usize);
+        let room = Arc::new(Semaphore::new(room));
         loop {
             let mut chunk = Vec::with_capacity(CHUNK);
             let Ok(count @ 1..) = (&mut from).take(CHUNK as u64).read_buf(&mut chunk).await else { return };
             let Ok(permit) = Arc::clone(&room).acquire_many_owned(count as u32).await else { return };
-            let now = Instant::now();
-            // What an idle link saved makes bytes leave earlier, not before they came.
-            let left = self.leave(count, now).max(now);
+            if let Some(gate) = &mut self.gate {
+                gate.open().await;
+            }
+            let (left, delay) = self.leave(count, Instant::now());
             wait_until(left).await;
-            if under_way.send((left + self.delay, chunk, permit)).is_err() {
+            if under_way.send((left + delay, chunk, permit)).is_err() {
                 return;
             }
         }
+    }
+
+    /// When the last of `bytes` has left, and how long it takes from there.
+    fn leave(&self, bytes: usize, now: Instant) -> (Instant, Duration) {
+        // What an idle link saved makes bytes leave earlier, not before they came.
+        self.directions.iter().fold((now, Duration::ZERO), |(left, delay), direction| {
+            let mut clock = direction.clock();
+            (clock.leave(bytes, now).max(left), delay + clock.delay)
+        })
     }
 }
 
@@ -170,18 +225,33 @@ mod tests {
         let direction = Direction::new(Some("8mbit".parse().unwrap()), None);
         let now = Instant::now() + Duration::from_secs(10);
         let second = 1_000_000.0 / FRAMING;
-        let first = direction.leave(second as usize, now) - now;
+        let mut clock = direction.clock();
+        let first = clock.leave(second as usize, now) - now;
         assert!((first.as_secs_f64() - 1.0 + CREDIT.as_secs_f64()).abs() < 1e-4, "{first:?}");
-        let next = direction.leave(second as usize, now) - now;
+        let next = clock.leave(second as usize, now) - now;
         assert!((next.as_secs_f64() - 2.0 + CREDIT.as_secs_f64()).abs() < 1e-4, "{next:?}");
-        assert_eq!(Direction::new(None, None).leave(1 << 30, now) + CREDIT, now);
+        assert_eq!(Direction::new(None, None).clock().leave(1 << 30, now) + CREDIT, now);
+    }
+
+    #[test]
+    fn a_way_is_as_slow_as_its_slowest_direction_and_as_long_as_all() {
+        let direction = |rate: &str, round_trip: &str| {
+            Arc::new(Direction::new(Some(rate.parse().unwrap()), Some(round_trip.parse().unwrap())))
+        };
+        let way = Way { directions: vec![direction("8mbit", "20ms"), direction("80mbit", "40ms")], gate: None };
+        let now = Instant::now() + Duration::from_secs(10);
+        let (left, delay) = way.leave((1_000_000.0 / FRAMING) as usize, now);
+        assert!(((left - now).as_secs_f64() - 1.0 + CREDIT.as_secs_f64()).abs() < 1e-4);
+        assert_eq!(delay, Duration::from_millis(30));
+        way.directions[0].shape(None, None);
+        assert_eq!(way.leave(0, now + Duration::from_secs(9)).1, Duration::from_millis(20));
     }
 
     #[test]
     fn room_is_the_product_of_bandwidth_and_delay_and_a_little_more() {
         let direction = Direction::new(Some("80mbit".parse().unwrap()), Some("100ms".parse().unwrap()));
-        assert_eq!(direction.room, 500_000 + (4 << 20));
-        assert_eq!(direction.delay, Duration::from_millis(50));
+        assert_eq!(direction.clock().room, 500_000 + (4 << 20));
+        assert_eq!(direction.clock().delay, Duration::from_millis(50));
     }
 
     #[test]

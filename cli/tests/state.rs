@@ -278,7 +278,7 @@ fn whoever_needs_a_worker_that_is_killed_reads_so_with_its_slot() {
 }
 
 #[test]
-fn the_benchmark_counts_what_moves_and_what_the_donors_do_meanwhile() {
+fn the_benchmark_counts_what_moves_and_how_the_donors_train_meanwhile() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll"));
     command.args(["bench", "state", "--bytes", "4MiB", "--rate", "40mbit", "--json"]);
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -286,7 +286,7 @@ fn the_benchmark_counts_what_moves_and_what_the_donors_do_meanwhile() {
     let line: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&line["flippedBitBytes"], &line["donorsThatGave"]), (&MIB.into(), &3.into()), "{line}");
     let figure = |field: &str| line[field].as_f64().unwrap();
-    assert!(figure("operationsWhileGiving") >= 1.0, "{line}");
+    assert!(figure("roundsWhileGiving") >= 1.0, "{line}");
     // A token bucket lets what it saved pass at once.
     assert!(figure("oneDonorSeconds") >= figure("oneDonorTheorySeconds") / 2.0, "{line}");
 }

@@ -169,6 +169,8 @@ pub(crate) enum BenchTask {
         #[arg(long)]
         quick: bool,
     },
+    /// How fast a worker that joins takes the state, and what the donors feel of it
+    State,
 }
 
 impl Task {
@@ -206,6 +208,7 @@ impl Task {
             Self::Bench(BenchTask::Trainer { quick }) => bench::trainer::perform(*quick),
             Self::Bench(BenchTask::Collective { quick }) => bench::collective::perform(*quick),
             Self::Bench(BenchTask::Checkpoint { quick }) => bench::checkpoint::perform(*quick),
+            Self::Bench(BenchTask::State) => bench::state::perform(),
             Self::Spin => {
                 load::spin();
                 Ok(Tally::default())

@@ -193,6 +193,7 @@ pub(crate) const SUITES: [Suite; 18] = [
             &["xtask", "crash-matrix", "--all"],
             &["xtask", "second-opinion"],
             &["xtask", "bench", "checkpoint"],
+            &["xtask", "bench", "state"],
         ],
     },
     Suite {

@@ -2,4 +2,5 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod collective;
+pub(crate) mod state;
 pub(crate) mod trainer;

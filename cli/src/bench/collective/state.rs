@@ -1,7 +1,8 @@
 //! `atoll bench state`: a worker repairs its state from one donor, from three, and where a single bit is wrong.
 //!
-//! Sidecars and links are those of `atoll bench collective`; the trainers are threads of this process. Donors go on with
-//! operations among themselves while they give.
+//! Sidecars and links are those of `atoll bench collective`; the trainers are threads of this process. Donors go on training
+//! while they give, in rounds of 20 inner steps as the example's: one of them computes, as all of them together would have more
+//! to do than a small machine has processors, and then all add up a little.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,9 +28,14 @@ use crate::{Ending, printed};
 
 /// Bytes of one piece of the pattern that a state is filled with.
 const PIECE: usize = 1 << 20;
-/// Bytes that donors reduce among themselves, and how often after the repair, to compare.
+/// Bytes that donors reduce among themselves in each round, and rounds after the repair, to compare.
 const STEP: usize = 4096;
-const AFTERWARDS: usize = 50;
+const AFTERWARDS: usize = 20;
+/// Inner steps of a round; what the first donor computes in one of them takes about so long.
+const INNER_STEPS: u32 = 20;
+const COMPUTING: Duration = Duration::from_millis(10);
+/// Passes over the values, between two looks at the clock.
+const PASSES: u32 = 50;
 /// Longest wait for a sidecar that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The most donors of one measurement.
@@ -123,7 +129,7 @@ struct Repair {
     bytes: u64,
     /// Donors that some of them came from.
     donors: usize,
-    /// Of the donors' operations: while they gave, and after.
+    /// Of the donors' inner steps, their share of what a round takes: while they gave, and after.
     giving: Vec<Duration>,
     afterwards: Vec<Duration>,
 }
@@ -185,9 +191,11 @@ struct Trainer {
     session: Session,
     state: Region,
     bytes: usize,
+    /// It is the one that computes.
+    computes: bool,
 }
 
-/// Durations of operations while the state is given away, and after.
+/// Durations of inner steps while the state is given away, and after.
 type Steps = (Vec<Duration>, Vec<Duration>);
 
 impl Trainer {
@@ -195,7 +203,7 @@ impl Trainer {
         let (run, socket) = (RUN.to_owned(), processes.socket(slot));
         let mut session = Session::new(Options { run, socket, incarnation: 1, rank: 0, ranks: 1, patience: PATIENCE })?;
         let state = session.share("state", bytes)?;
-        Ok(Self { session, state, bytes: bytes as usize })
+        Ok(Self { session, state, bytes: bytes as usize, computes: slot == 0 })
     }
 
     /// Ranges of the state, and the byte that fills each.
@@ -216,7 +224,7 @@ impl Trainer {
         State::default().with("state", ElementType::U8, Part { region: "state".to_owned(), range: 0..self.bytes })
     }
 
-    /// Begins the round and gives the state away, until `ended`; with others, reduces a little with them all the time.
+    /// Begins the round and gives the state away, until `ended`; with others, trains with them all the time.
     fn give(mut self, donors: usize, ended: &AtomicBool) -> Result<Steps> {
         self.fill()?;
         let mut input = self.session.share("input", STEP as u64)?;
@@ -224,6 +232,7 @@ impl Trainer {
         let round = self.session.begin_round(1, &self.shared(), 0)?;
         ensure!(!round.synchronised, "a donor's state was not elected");
         let (mut giving, mut afterwards) = (Vec::new(), Vec::new());
+        let passes = if self.computes { INNER_STEPS * passes_of(COMPUTING) } else { 0 };
         let slots: Vec<u32> = (0..donors as u32).collect();
         while donors > 1 && afterwards.len() < AFTERWARDS {
             // What one of them has heard, all of them hear in the same operation: they end together.
@@ -232,9 +241,10 @@ impl Trainer {
             let part = |region: &str| Part { region: region.to_owned(), range: 0..STEP };
             let step = Operation::all_reduce(part("input"), part("output")).sum().among(&slots).tag("step");
             let began = Instant::now();
+            compute(passes);
             let ended = self.session.operate(&step)?;
             ensure!(matches!(ended, Outcome::Committed { .. }), "a donor is cut off from the others: {ended:?}");
-            let took = began.elapsed();
+            let took = began.elapsed() / INNER_STEPS;
             let repaired = output.values(0..4).is_some_and(|values| values[0] > 0.0);
             if repaired { &mut afterwards } else { &mut giving }.push(took);
         }
@@ -262,6 +272,27 @@ impl Trainer {
     }
 }
 
+/// Goes over some values so many times, as training does.
+fn compute(passes: u32) {
+    let mut values = [1.0_f32; STEP];
+    for _ in 0..passes {
+        for value in &mut values {
+            *value = *value * 0.999 + 0.001;
+        }
+        std::hint::black_box(&mut values);
+    }
+}
+
+/// Passes that take about as long as `time`.
+fn passes_of(time: Duration) -> u32 {
+    let (began, mut passes) = (Instant::now(), 0);
+    while began.elapsed() < time {
+        compute(PASSES);
+        passes += PASSES;
+    }
+    passes
+}
+
 /// The figures, in a line.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -277,10 +308,10 @@ struct Line {
     donors_that_gave: usize,
     flipped_bit_seconds: f64,
     flipped_bit_bytes: u64,
-    /// Operations among the donors while they gave the whole state.
-    operations_while_giving: usize,
-    operation_p50_ms_while_giving: f64,
-    operation_p50_ms_afterwards: f64,
+    /// Of three donors, while they gave the whole state; how long an inner step of theirs took, with its share of the rest.
+    rounds_while_giving: usize,
+    step_p50_ms_while_giving: f64,
+    step_p50_ms_afterwards: f64,
 }
 
 impl Line {
@@ -298,16 +329,16 @@ impl Line {
             donors_that_gave: three.donors,
             flipped_bit_seconds: flipped.seconds,
             flipped_bit_bytes: flipped.bytes,
-            operations_while_giving: three.giving.len(),
-            operation_p50_ms_while_giving: median(&three.giving),
-            operation_p50_ms_afterwards: median(&three.afterwards),
+            rounds_while_giving: three.giving.len(),
+            step_p50_ms_while_giving: median(&three.giving),
+            step_p50_ms_afterwards: median(&three.afterwards),
         })
     }
 
     fn text(&self) -> String {
         format!(
             "state of {} at {} per link ({}): 1 donor {:.2} s (wire {:.2} s), 3 donors {:.2} s (wire {:.2} s); 1 flipped bit moves {} in {:.2} s; \
-             {} operations among the donors meanwhile, median {:.1} ms, afterwards {:.1} ms",
+             {} rounds of the donors meanwhile, {:.2} ms for each inner step, afterwards {:.2} ms",
             Bytes(self.bytes),
             Rate(self.rate_bits_per_second),
             self.links,
@@ -317,9 +348,9 @@ impl Line {
             self.three_donors_theory_seconds,
             Bytes(self.flipped_bit_bytes),
             self.flipped_bit_seconds,
-            self.operations_while_giving,
-            self.operation_p50_ms_while_giving,
-            self.operation_p50_ms_afterwards,
+            self.rounds_while_giving,
+            self.step_p50_ms_while_giving,
+            self.step_p50_ms_afterwards,
         )
     }
 }
@@ -352,7 +383,7 @@ mod tests {
         assert_eq!(
             line.text(),
             "state of 250MiB at 200mbit per link (proxy): 1 donor 11.00 s (wire 10.97 s), 3 donors 4.00 s (wire 3.66 s); 1 flipped bit moves \
-             1MiB in 0.25 s; 3 operations among the donors meanwhile, median 2.0 ms, afterwards 0.0 ms"
+             1MiB in 0.25 s; 3 rounds of the donors meanwhile, 2.00 ms for each inner step, afterwards 0.00 ms"
         );
     }
 }

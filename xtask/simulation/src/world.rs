@@ -225,6 +225,8 @@ pub(crate) struct World {
     doubts: usize,
     /// Checkpoints that were published.
     checkpoints: usize,
+    /// The one that is being written, by the word of the newest coordinator: who and in which term, and since when.
+    writing: Option<(u32, u64, Millis)>,
     notices: Vec<Notice>,
 }
 
@@ -332,6 +334,7 @@ impl World {
             voted: BTreeSet::new(),
             doubts: 0,
             checkpoints: 0,
+            writing: None,
             notices: Vec::new(),
         }
     }
@@ -502,7 +505,10 @@ impl World {
                         self.close(session);
                     }
                 }
-                coordinator::Action::Report(notice) => self.note(slot, notice),
+                coordinator::Action::Report(notice) => {
+                    self.follow_checkpoint(slot, term, &notice);
+                    self.note(slot, notice);
+                }
                 coordinator::Action::Publish(complete) => self.publish(slot, term, &complete),
                 coordinator::Action::StepDown => self.node(slot).coordinator = None,
             }

@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use atoll_collective::coordinator::{self, Cadence, Complete};
 use atoll_collective::peer;
 use atoll_collective::v1::{Start, Upload, Uploaded};
+use atoll_collective::{Millis, Notice};
 
 use super::{Happening, World};
 
 /// Pieces of the state.
 const PIECES: usize = 7;
+/// Longest time of a checkpoint whose coordinator lives and does something: whoever does not write its share is lost by then.
+const LONGEST: Millis = 30_000;
 
 impl World {
     /// Checkpoints that were published.
@@ -58,6 +61,22 @@ impl World {
     pub(super) fn forget_copy(&mut self, slot: u32, rounds: u64) {
         let node = self.node(slot);
         node.kept = node.kept.take().filter(|(held, _)| *held != rounds);
+    }
+
+    /// A checkpoint that was begun ends, unless its coordinator does.
+    pub(super) fn follow_checkpoint(&mut self, slot: u32, term: u64, notice: &Notice) {
+        let own = |writing: &(u32, u64, Millis)| (writing.0, writing.1) == (slot, term);
+        if let Some((_, _, since)) = self.writing.filter(own) {
+            let took = self.now - since;
+            self.require(took <= LONGEST, || format!("the checkpoint that {slot} began {took} ms ago does not end"));
+        }
+        match notice {
+            Notice::CheckpointStarted { .. } => self.writing = Some((slot, term, self.now)),
+            Notice::Checkpointed { .. } | Notice::CheckpointFailed { .. } => {
+                self.writing = self.writing.filter(|writing| !own(writing))
+            }
+            _ => {}
+        }
     }
 
     /// What is published is whole, of one state that the run has held, and of a round that was committed.

@@ -248,3 +248,24 @@ fn one_survivor_of_four_is_enough_and_nothing_is_read_from_the_store() {
     let hashes = hashes(&laboratory.report());
     assert!(hashes.len() == 4 && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
+
+#[test]
+fn who_still_reads_a_checkpoint_that_is_collected_takes_the_newer_state_from_the_others() {
+    let laboratory = Laboratory::new(&DILOCO.replace("innerSteps: 10", "innerSteps: 60"), 3_000);
+    let keeps = ["--set", "checkpoint={uri: kept, everyRounds: 1, keep: 1}", "--set", "workers.min=1"];
+    killed_after(&laboratory, 3, &keeps);
+    let mut run = laboratory.start(&[&keeps[..], &["--set", "rounds.joinWindowSeconds=1", "--resume"]].concat());
+    let started = laboratory
+        .wait_for(|event| event["event"] == "ProcessStarted" && event["worker"] == "w1" && event["process"] == "trainer");
+    let slow = started["pid"].as_i64().unwrap() as i32;
+    signal(slow, Signal::STOP);
+    // The one that it was to read is removed with the first one after it.
+    let resumed = laboratory.wait_for(|event| event["event"] == "Resumed")["round"].as_u64();
+    laboratory.wait_for(|event| event["event"] == "Checkpointed" && event["round"].as_u64() > resumed.map(|round| round + 1));
+    signal(slow, Signal::CONT);
+    assert_eq!(code(&mut run), Some(0));
+    let (events, hashes) = (laboratory.events(), hashes(&laboratory.report()));
+    assert!(events.iter().any(|event| event["event"] == "ProcessRestarted" && event["worker"] == "w1"));
+    assert!(hashes.len() == 2 && hashes[0] == hashes[1], "{hashes:?}");
+    laboratory.assert_nothing_is_left();
+}

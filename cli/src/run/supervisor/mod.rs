@@ -122,6 +122,8 @@ struct Worker {
     end: Option<End>,
     /// Its trainer holds the state of the run.
     holds_state: bool,
+    /// The last start of its trainer that had a checkpoint to read.
+    reads: Option<u64>,
 }
 
 /// Why a worker does not go on.
@@ -398,10 +400,14 @@ impl<'a> Supervisor<'a> {
         // A sidecar that somebody told to stop ends well, and is needed all the same.
         let told_to_stop = |status: std::process::ExitStatus| role == Role::Sidecar && status.success();
         let gave_up = status.is_ok_and(|status| status.code().is_some() && !told_to_stop(status));
+        let reads = role == Role::Trainer && worker.reads == Some(incarnation) && !worker.holds_state;
         if role == Role::Trainer {
             worker.holds_state = false;
         }
-        if worker.end.is_some() || gave_up || incarnation > MOST_RESTARTS {
+        // A checkpoint may be collected while somebody still reads it: there is a newer state by then, and others give it.
+        let finds_another = reads && self.workers.iter().any(|worker| worker.holds_state);
+        let worker = &self.workers[slot as usize];
+        if worker.end.is_some() || (gave_up && !finds_another) || incarnation > MOST_RESTARTS {
             let detail = format!("its {} ended: {status_text}: {}", role.name(), self.last_words(slot, role));
             self.workers[slot as usize].end = Some(End::Failed(detail.clone()));
             return self.log(&Event::now(&name(slot), "WorkerFailed").with("process", role.name()).with("reason", detail));

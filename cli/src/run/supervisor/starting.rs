@@ -35,7 +35,10 @@ impl Supervisor<'_> {
                 let config = self.sidecar(slot, incarnation, socket)?;
                 Child::start(who, &program, config, log, &processors, teller).await
             }
-            Role::Trainer => Child::start(who, &program, self.job(slot, incarnation, socket), log, &processors, teller).await,
+            Role::Trainer => {
+                let job = self.job(slot, incarnation, socket);
+                Child::start(who, &program, job, log, &processors, teller).await
+            }
         };
         let child = child.with_context(|| format!("cannot start the {} of {}", role.name(), name(slot)))?;
         let event = Event::now(&name(slot), "ProcessStarted")
@@ -79,7 +82,10 @@ impl Supervisor<'_> {
         })
     }
 
-    fn job(&self, slot: u32, incarnation: u64, socket: PathBuf) -> Job {
+    fn job(&mut self, slot: u32, incarnation: u64, socket: PathBuf) -> Job {
+        // Whoever has the newest state gives it; only where nobody has any is it read again.
+        let resume = self.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state));
+        self.workers[slot as usize].reads = resume.is_some().then_some(incarnation);
         Job {
             run: self.file.name.clone(),
             worker: name(slot),
@@ -90,8 +96,7 @@ impl Supervisor<'_> {
             base: self.ready.base.clone(),
             spec: self.file.spec.clone(),
             after: self.checkpoints.after(),
-            // Whoever has the newest state gives it; only where nobody has any is it read again.
-            resume: self.checkpoints.resume.clone().filter(|_| !self.workers.iter().any(|worker| worker.holds_state)),
+            resume,
         }
     }
 

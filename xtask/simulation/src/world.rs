@@ -31,6 +31,7 @@ use crate::Schedule;
 use ambush::Moment;
 use arbitration::{Answer, Body};
 use contributors::contributes;
+use keeping::Checkpoints;
 use network::{Block, End};
 use shown::trace;
 use values::{Gift, Vector};
@@ -223,10 +224,7 @@ pub(crate) struct World {
     voted: BTreeSet<Key>,
     /// Calls that were in doubt.
     doubts: usize,
-    /// Checkpoints that were published.
-    checkpoints: usize,
-    /// The one that is being written, by the word of the newest coordinator: who and in which term, and since when.
-    writing: Option<(u32, u64, Millis)>,
+    checkpoints: Checkpoints,
     notices: Vec<Notice>,
 }
 
@@ -333,8 +331,7 @@ impl World {
             operations: BTreeMap::new(),
             voted: BTreeSet::new(),
             doubts: 0,
-            checkpoints: 0,
-            writing: None,
+            checkpoints: Checkpoints::default(),
             notices: Vec::new(),
         }
     }

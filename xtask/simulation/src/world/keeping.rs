@@ -14,10 +14,18 @@ const PIECES: usize = 7;
 /// Longest time of a checkpoint whose coordinator lives and does something: whoever does not write its share is lost by then.
 const LONGEST: Millis = 30_000;
 
+/// What became of the checkpoints.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    published: usize,
+    /// The one that is being written, by the word of the newest coordinator: who and in which term, and since when.
+    writing: Option<(u32, u64, Millis)>,
+}
+
 impl World {
     /// Checkpoints that were published.
     pub(crate) fn checkpoints(&self) -> usize {
-        self.checkpoints
+        self.checkpoints.published
     }
 
     /// When the state is kept.
@@ -66,14 +74,14 @@ impl World {
     /// A checkpoint that was begun ends, unless its coordinator does.
     pub(super) fn follow_checkpoint(&mut self, slot: u32, term: u64, notice: &Notice) {
         let own = |writing: &(u32, u64, Millis)| (writing.0, writing.1) == (slot, term);
-        if let Some((_, _, since)) = self.writing.filter(own) {
+        if let Some((_, _, since)) = self.checkpoints.writing.filter(own) {
             let took = self.now - since;
             self.require(took <= LONGEST, || format!("the checkpoint that {slot} began {took} ms ago does not end"));
         }
         match notice {
-            Notice::CheckpointStarted { .. } => self.writing = Some((slot, term, self.now)),
+            Notice::CheckpointStarted { .. } => self.checkpoints.writing = Some((slot, term, self.now)),
             Notice::Checkpointed { .. } | Notice::CheckpointFailed { .. } => {
-                self.writing = self.writing.filter(|writing| !own(writing))
+                self.checkpoints.writing = self.checkpoints.writing.filter(|writing| !own(writing));
             }
             _ => {}
         }
@@ -99,7 +107,7 @@ impl World {
             return;
         }
         let result = if self.below(10) == 0 { Err("the store fails".to_owned()) } else { Ok(()) };
-        self.checkpoints += usize::from(result.is_ok());
+        self.checkpoints.published += usize::from(result.is_ok());
         self.coordinator_event(slot, coordinator::Event::Published(rounds, result));
     }
 }

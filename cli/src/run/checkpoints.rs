@@ -59,6 +59,11 @@ impl Checkpoints {
     pub(crate) fn after(&self) -> (u64, u64) {
         self.resume.as_ref().map_or((0, 0), |resume| (resume.committed.round, resume.manifest.step))
     }
+
+    /// Tokens that were trained on by then.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.resume.as_ref().map_or(0, |resume| resume.manifest.tokens)
+    }
 }
 
 /// The field that names the folder.

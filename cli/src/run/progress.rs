@@ -94,7 +94,7 @@ pub(crate) struct Progress {
     pub(crate) epoch: u64,
     /// By step.
     pub(crate) curve: BTreeMap<u64, Point>,
-    /// Positions of the permutation that were committed.
+    /// Positions of the permutation that were committed, since it went on from a checkpoint.
     pub(crate) samples: u64,
     /// The position after the last of them.
     pub(crate) samples_end: u64,
@@ -109,7 +109,7 @@ impl Progress {
 
     /// The run begins again after an earlier round: what came after it is forgotten.
     pub(crate) fn rewind(&mut self, (round, step): (u64, u64)) {
-        (self.round, self.step, self.computed) = (round, step, (0, 0));
+        (self.round, self.step, self.computed, self.samples) = (round, step, (0, 0), 0);
         self.curve.retain(|of, _| *of <= step);
         for worker in self.workers.values_mut() {
             if worker.state != WorkerState::Gone {

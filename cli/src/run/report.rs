@@ -79,6 +79,8 @@ pub(crate) struct Facts {
     pub(crate) wall_seconds: f64,
     pub(crate) training_seconds: f64,
     pub(crate) context_length: u64,
+    /// Trained on before the checkpoint that this process began with, and before the one that it went on from last.
+    pub(crate) tokens_before: [u64; 2],
     pub(crate) threads: usize,
 }
 
@@ -98,7 +100,8 @@ impl Report {
         let mut workers: Vec<_> = workers.collect();
         // w10 comes after w9.
         workers.sort_by(|one, other| (one.name.len(), &one.name).cmp(&(other.name.len(), &other.name)));
-        let tokens = progress.samples * facts.context_length;
+        let [at_start, before] = facts.tokens_before;
+        let tokens = before + progress.samples * facts.context_length;
         Self {
             run: facts.run,
             state: facts.state,
@@ -107,14 +110,18 @@ impl Report {
             steps: progress.step,
             rounds: progress.round,
             epochs: progress.epoch,
-            samples: progress.samples,
+            samples: tokens / facts.context_length.max(1),
             tokens,
             held_out_loss: facts.held_out_loss,
             train_loss: progress.train_loss(),
             wall_seconds: facts.wall_seconds,
             training_seconds: facts.training_seconds,
             sync_seconds: progress.sync_seconds(),
-            tokens_per_second: if facts.training_seconds > 0.0 { tokens as f64 / facts.training_seconds } else { 0.0 },
+            tokens_per_second: if facts.training_seconds > 0.0 {
+                tokens.saturating_sub(at_start) as f64 / facts.training_seconds
+            } else {
+                0.0
+            },
             payload_bytes_per_worker: workers.iter().map(|worker| worker.payload_bytes).max().unwrap_or(0),
             wire_bytes_per_worker: workers.iter().map(|worker| worker.wire_bytes).max().unwrap_or(0),
             aborts: progress.aborts.clone(),

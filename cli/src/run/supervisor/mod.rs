@@ -525,6 +525,7 @@ impl<'a> Supervisor<'a> {
             wall_seconds: self.started.elapsed().as_secs_f64(),
             training_seconds: training.as_secs_f64(),
             context_length: self.ready.context_length(),
+            tokens_before: [self.ready.checkpoints.tokens(), self.checkpoints.tokens()],
             threads: self.processors.first().map_or(1, |share| share.threads),
         };
         Report::new(facts, &self.progress)

@@ -43,6 +43,7 @@ const COMPILER: Need = Need::Command(&["cc", "--version"]);
 const CPP_COMPILER: Need = Need::Command(&["c++", "--version"]);
 const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
 const PYTHON: Need = Need::Command(&["python3", "-m", "ensurepip", "--version"]);
+const NODE: Need = Need::Command(&["npm", "--version"]);
 /// Only whoever may mount file systems may name spaces for them.
 const MOUNTS: Need = Need::Command(&["unshare", "--mount", "true"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
@@ -186,7 +187,7 @@ pub(crate) const SUITES: [Suite; 18] = [
         name: "checkpoints",
         tier: Tier::Full,
         budget: Budget { cold: 3600, warm: 2700 },
-        needs: &[COMPILER, Need::Linux, MOUNTS, PYTHON],
+        needs: &[COMPILER, Need::Linux, MOUNTS, NODE, PYTHON],
         commands: &[
             &["xtask", "same-result", "--points", "10"],
             &["xtask", "survivor"],

@@ -18,6 +18,7 @@ pub mod shard;
 pub mod share;
 pub mod store;
 pub mod sweep;
+mod threads;
 pub mod write;
 
 pub use access::Access;

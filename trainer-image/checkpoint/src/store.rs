@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
+use futures::future::Either;
 use futures::stream::FuturesUnordered;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -29,6 +30,7 @@ use tokio::time::Instant;
 use crate::access::Access;
 use crate::address::{Address, Bucket};
 use crate::error::{Kind, StoreError};
+use crate::threads;
 
 /// Objects that are larger go in parts of so many bytes: what a broken connection has to repeat.
 const PART: usize = 8 << 20;
@@ -44,6 +46,9 @@ const CONNECTING: Duration = Duration::from_secs(10);
 const MOST_RETRIES: usize = 20;
 /// First and longest pause before a request is repeated.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// So many bytes are little: they are left to one thread, and memory for them may stay.
+pub const LITTLE: u64 = 16 << 20;
 
 /// How the library says that the body of an answer did not come whole.
 const BROKE_OFF: &str = "response body";
@@ -158,6 +163,20 @@ impl Store {
         &self.traffic
     }
 
+    /// Does `work`, which asks this store for about so many bytes in many requests. Where they are [`LITTLE`], a folder of this machine
+    /// is asked by one thread; it goes on to the end even where nobody waits any more.
+    pub fn together<W: Future<Output = ()> + Send + 'static>(
+        &self,
+        bytes: u64,
+        work: W,
+    ) -> impl Future<Output = ()> + Send + use<W> {
+        // To keep a pace takes a clock.
+        if matches!(self.address, Address::Folder(_)) && self.pace.is_none() && bytes <= LITTLE {
+            return Either::Left(threads::on_one(work));
+        }
+        Either::Right(work)
+    }
+
     /// Reads an object whole, and what it was then; none where there is no such object.
     ///
     /// # Errors
@@ -205,7 +224,7 @@ impl Store {
         let done = match found.payload {
             GetResultPayload::File(file, _) => {
                 let read = move || read_file(file, length, |part| take(&mut sink, part)).map(|()| sink);
-                let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
+                let read = threads::aside(read).await.map_err(std::io::Error::other).flatten();
                 read.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
             }
             GetResultPayload::Stream(mut parts) => loop {
@@ -374,7 +393,7 @@ impl Store {
     pub(crate) async fn settle(&self, within: &str) -> Result<(), StoreError> {
         let Address::Folder(folder) = &self.address else { return Ok(()) };
         let folder = folder.join(within);
-        let synced = tokio::task::spawn_blocking(move || File::open(folder)?.sync_all()).await;
+        let synced = threads::aside(move || File::open(folder)?.sync_all()).await;
         synced.map_err(std::io::Error::from).flatten().map_err(|source| {
             let source = Error::Generic { store: "LocalFileSystem", source: source.into() };
             self.failed("sync", within, &source)
@@ -462,7 +481,7 @@ fn parts(content: &[Bytes]) -> Vec<PutPayload> {
 
 /// Locks a folder of this machine until the value is dropped, or its process ends.
 async fn lock(folder: PathBuf) -> std::io::Result<File> {
-    let locked = tokio::task::spawn_blocking(move || {
+    let locked = threads::aside(move || {
         let folder = File::open(folder)?;
         folder.lock()?;
         Ok(folder)
@@ -527,6 +546,8 @@ fn azure(bucket: &Bucket, access: &Access) -> object_store::Result<Arc<dyn Objec
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
 
     #[test]
@@ -550,5 +571,28 @@ mod tests {
         // A megabyte per second: four pauses of half a second.
         assert_eq!(begun.elapsed().as_millis(), 2_000);
         assert_eq!((store.traffic().requests(), store.traffic().bytes_written()), (5, 2_500_000));
+    }
+
+    /// Whether each of two requests of work of so many bytes was carried out where it was made.
+    async fn at_once(access: &Access, bytes: u64) -> bool {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&Address::Folder(folder.path().to_owned()), access).unwrap();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let of_work = store.clone();
+        let work = async move {
+            let created = of_work.create("o", Bytes::from_static(b"1")).now_or_never();
+            let settled = of_work.settle("").now_or_never();
+            tell.send(created.is_some_and(|done| done.unwrap()) && settled.is_some_and(|done| done.is_ok())).unwrap();
+        };
+        store.together(bytes, work).await;
+        told.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_asked_by_one_thread_where_little_is_asked_for() {
+        assert!(at_once(&Access::default(), LITTLE).await);
+        assert!(!at_once(&Access::default(), LITTLE + 1).await);
+        let paced = Access { most_mbps: Some(8.0), ..Access::default() };
+        assert!(!at_once(&paced, 1).await);
     }
 }

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde::de::DeserializeOwned;
-use tokio::task::JoinHandle;
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::task::JoinError;
 
 use crate::error::{Kind, StoreError};
 use crate::folder::{AT_ONCE, CONDEMNED, Folder, INTENTS, shard_name};
 use crate::intent::{Intent, usable_copy};
 use crate::manifest::{ElementType, LONGEST, Piece, Vector};
 use crate::shard::{self, ShardName};
+use crate::threads;
 
 /// Files that are hashed before any of them is written: a few hundred MiB.
 const HASHED_TOGETHER: usize = 4;
@@ -53,6 +55,8 @@ impl ShardFile {
 pub struct Writer {
     folder: Folder,
     name: String,
+    /// A write that nobody waits for any more may still be under way, and there is one intent.
+    alone: AsyncMutex<()>,
     /// Shards that this process has written, or has read and found whole.
     known: Arc<Mutex<BTreeSet<ShardName>>>,
 }
@@ -61,7 +65,7 @@ impl Writer {
     /// A writer of this name, as in `kjv-1-w0`: one for each process, of letters, digits, `-` and `.`.
     #[must_use]
     pub fn new(folder: Folder, name: &str) -> Self {
-        Self { folder, name: format!("{INTENTS}/{name}.json"), known: Arc::default() }
+        Self { folder, name: format!("{INTENTS}/{name}.json"), alone: AsyncMutex::default(), known: Arc::default() }
     }
 
     /// Writes the files of these values that are not there yet, and says which pieces they are now, in their order. While some are
@@ -70,6 +74,7 @@ impl Writer {
     /// # Errors
     /// [`StoreError`]: what is written by then is removed by the next collection.
     pub async fn write(&self, values: Vec<(ElementType, Bytes)>) -> Result<Vec<Piece>, StoreError> {
+        let _alone = self.alone.lock().await;
         let (mut intended, mut pieces) = (BTreeSet::new(), Vec::with_capacity(values.len()));
         let mut groups = values.chunks(HASHED_TOGETHER).map(<[_]>::to_vec);
         let mut hashing = groups.next().map(hash);
@@ -100,13 +105,14 @@ impl Writer {
     /// # Errors
     /// [`StoreError`]: the intent is forgotten after a day.
     pub async fn end(&self) -> Result<(), StoreError> {
+        let _alone = self.alone.lock().await;
         self.folder.store().remove(&self.name).await
     }
 }
 
-fn hash(values: Vec<(ElementType, Bytes)>) -> JoinHandle<Vec<ShardFile>> {
+fn hash(values: Vec<(ElementType, Bytes)>) -> impl Future<Output = Result<Vec<ShardFile>, JoinError>> + Unpin {
     let file = |(element_type, values)| ShardFile::new(element_type, values);
-    tokio::task::spawn_blocking(move || values.into_iter().map(file).collect())
+    threads::aside(move || values.into_iter().map(file).collect())
 }
 
 /// Writes a file unless it is there. One that somebody else wrote is read once: a damaged one would spoil every checkpoint from here on,

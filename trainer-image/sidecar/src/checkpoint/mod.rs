@@ -4,15 +4,17 @@ mod publisher;
 mod snapshot;
 mod writer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use atoll_checkpoint::Location;
 use atoll_checkpoint::location::LocationError;
 use atoll_checkpoint::manifest::Origin;
 use atoll_checkpoint::retention::Retention;
+use atoll_checkpoint::store::LITTLE;
+use atoll_checkpoint::{Location, Store};
 use atoll_collective::coordinator::Complete;
 use atoll_collective::v1::{Upload, Uploaded};
-use tokio::sync::{Mutex, mpsc};
+use bytes::BytesMut;
+use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
 use crate::Config;
 use crate::core::Input;
@@ -45,8 +47,9 @@ impl Keeping {
 
 /// The tasks of a sidecar that reach the store.
 pub(crate) struct Keeper {
-    orders: mpsc::UnboundedSender<Order>,
-    publisher: Arc<Mutex<Publisher>>,
+    store: Store,
+    orders: Orders,
+    publisher: Arc<AsyncMutex<Publisher>>,
     inbox: mpsc::Sender<Input>,
 }
 
@@ -70,41 +73,55 @@ impl Keeper {
         let (run, slot, folder) = (&config.settings.run, config.slot, keeping.location.open()?);
         let name = format!("{run}-{}-{slot}", keeping.lineage);
         let (orders, taken) = mpsc::unbounded_channel();
+        let store = folder.store().clone();
         tokio::spawn(writer::run(folder.clone(), name.clone(), slot, taken, inbox.clone()));
         let publisher = Publisher::new(run, &name, keeping.clone(), folder, report.clone());
-        Ok(Some(Self { orders, publisher: Arc::new(Mutex::new(publisher)), inbox: inbox.clone() }))
+        let orders = Orders { writer: orders, room: Arc::default() };
+        Ok(Some(Self { store, orders, publisher: Arc::new(AsyncMutex::new(publisher)), inbox: inbox.clone() }))
     }
 
     /// Takes what was copied; the trainer goes on.
     pub(crate) fn orders(&self) -> Orders {
-        Orders(self.orders.clone())
+        self.orders.clone()
     }
 
     pub(crate) fn divide(&self, upload: Upload) {
-        let _ending = self.orders.send(Order::Divide(upload));
+        let _ending = self.orders.writer.send(Order::Divide(upload));
     }
 
     pub(crate) fn end(&self, rounds: u64) {
-        let _ending = self.orders.send(Order::End(rounds));
+        let _ending = self.orders.writer.send(Order::End(rounds));
     }
 
     /// Publishes a checkpoint, then removes what is kept no longer.
     pub(crate) fn publish(&self, complete: Complete) {
         let (publisher, inbox) = (Arc::clone(&self.publisher), self.inbox.clone());
-        tokio::spawn(async move {
+        tokio::spawn(self.store.together(0, async move {
             let rounds = complete.committed.round;
             let result = publisher.lock().await.publish(complete).await;
             let _ending = inbox.send(Input::Published(rounds, result)).await;
-        });
+        }));
     }
 }
 
 /// A way to the writer.
-pub(crate) struct Orders(mpsc::UnboundedSender<Order>);
+#[derive(Clone)]
+pub(crate) struct Orders {
+    writer: mpsc::UnboundedSender<Order>,
+    /// Where copies are made: for a small one, memory that is new costs more than to copy.
+    room: Arc<Mutex<BytesMut>>,
+}
 
 impl Orders {
-    pub(crate) fn keep(&self, snapshot: Snapshot, upload: Upload) {
-        let _ending = self.0.send(Order::Keep(Box::new(snapshot), upload));
+    /// Copies the state, and has it written.
+    pub(crate) fn keep(&self, source: &Source, upload: Upload) {
+        let mut room = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = source.copy(&mut room);
+        if snapshot.bytes() > LITTLE {
+            // It goes when the copy does.
+            *room = BytesMut::new();
+        }
+        let _ending = self.writer.send(Order::Keep(Box::new(snapshot), upload));
     }
 }
 

@@ -3,6 +3,7 @@
 use atoll_checkpoint::manifest::ElementType;
 use atoll_checkpoint::write::Cut;
 use atoll_collective::v1::{self, Kept};
+use bytes::BytesMut;
 
 use crate::regions::{Part, Regions};
 use crate::state::State;
@@ -54,13 +55,14 @@ impl Source {
         self.replicated.iter().chain(&self.private).chain(&self.files).map(|(.., part)| part.len()).sum()
     }
 
-    /// Copies all of it, at the speed of memory. Nothing of it is written meanwhile.
-    pub(crate) fn copy(&self) -> Snapshot {
-        let copy = |parts: &[(String, ElementType, Part)]| {
-            let one = |(name, element_type, part): &(String, ElementType, Part)| Cut {
-                name: name.clone(),
-                element_type: *element_type,
-                values: part.as_ref().to_vec().into(),
+    /// Copies all of it to `room`, at the speed of memory. Nothing of it is written meanwhile.
+    pub(crate) fn copy(&self, room: &mut BytesMut) -> Snapshot {
+        // That of the last copy again, if that is gone.
+        room.reserve(self.len());
+        let mut copy = |parts: &[(String, ElementType, Part)]| {
+            let one = |(name, element_type, part): &(String, ElementType, Part)| {
+                room.extend_from_slice(part.as_ref());
+                Cut { name: name.clone(), element_type: *element_type, values: room.split().freeze() }
             };
             parts.iter().map(one).collect()
         };
@@ -72,6 +74,13 @@ impl Source {
             steps: self.steps,
             tokens_per_sample: self.tokens_per_sample,
         }
+    }
+}
+
+impl Snapshot {
+    /// Bytes of all vectors.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.replicated.iter().chain(&self.private).chain(&self.files).map(|cut| cut.values.len() as u64).sum()
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) async fn run(
     mut orders: mpsc::UnboundedReceiver<Order>,
     inbox: mpsc::Sender<Input>,
 ) {
-    let writer = Arc::new(Writer::new(folder, &name));
+    let writer = Arc::new(Writer::new(folder.clone(), &name));
     let mut held: Option<(u64, Arc<Snapshot>)> = None;
     let mut writing: Option<JoinHandle<()>> = None;
     while let Some(order) = orders.recv().await {
@@ -50,7 +50,8 @@ pub(super) async fn run(
             continue;
         };
         let (writer, inbox) = (Arc::clone(&writer), inbox.clone());
-        writing = Some(tokio::spawn(async move {
+        let bytes = snapshot.bytes();
+        writing = Some(tokio::spawn(folder.store().together(bytes, async move {
             let uploaded = match write(&writer, slot, &snapshot, &upload).await {
                 Ok(share) => {
                     let Upload { rounds, division, term, .. } = upload;
@@ -59,7 +60,7 @@ pub(super) async fn run(
                 Err(why) => failed(&upload, why),
             };
             let _ending = inbox.send(Input::Uploaded(uploaded)).await;
-        }));
+        })));
     }
 }
 

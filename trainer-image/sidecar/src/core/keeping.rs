@@ -21,7 +21,7 @@ impl Copying {
     }
 
     pub(super) fn carry_out(self) {
-        self.orders.keep(self.source.copy(), self.upload);
+        self.orders.keep(&self.source, self.upload);
     }
 }
 

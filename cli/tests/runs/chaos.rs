@@ -86,3 +86,21 @@ fn a_script_that_this_run_cannot_take_is_refused_before_anything_starts() {
     assert_eq!(missing.status.code(), Some(2));
     assert!(!laboratory.out().exists());
 }
+
+#[test]
+fn whoever_is_left_after_the_state_was_lost_goes_on_without_those_who_are_gone() {
+    let laboratory = Laboratory::new(DILOCO, 20 * INNER_STEPS);
+    let script = "
+- {round: 5, kill: {worker: w0, restart: false}}
+- {round: 5, kill: {worker: w1, process: Trainer}}
+- {round: 5, kill: {worker: w2, process: Trainer}}";
+    fs::write(laboratory.path().join("chaos.yaml"), script).unwrap();
+    let keeps = "checkpoint={uri: kept, everyRounds: 2}";
+    let three = ["--set", "workers.min=3", "--set", "workers.target=3", "--set", keeps, "--chaos", "chaos.yaml"];
+    let ended = laboratory.run(&three);
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let (events, hashes) = (laboratory.events(), hashes(&laboratory.report()));
+    assert!(events.iter().any(|event| event["event"] == "StateLost"));
+    assert!(hashes.len() == 2 && hashes[0] == hashes[1], "{hashes:?}");
+    laboratory.assert_nothing_is_left();
+}

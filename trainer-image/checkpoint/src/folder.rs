@@ -25,7 +25,9 @@ pub(crate) const LINEAGES: &str = "lineages";
 /// Name of the hint which checkpoint is the newest.
 pub(crate) const LATEST: &str = "LATEST";
 /// Longest hint that is read.
-const LONGEST_HINT: u64 = 1_024;
+const LONGEST_HINT: u64 = 1 << 20;
+/// What a manifest's name ends with.
+const JSON: &str = ".json";
 
 /// Name of a checkpoint's manifest.
 #[must_use]
@@ -94,10 +96,14 @@ impl Folder {
 
     /// Checkpoints that are newer than `place`, the oldest first.
     pub(crate) async fn after(&self, place: Option<Place>) -> Result<Vec<Entry>, StoreError> {
-        let after = place.map(manifest_name);
-        let listed = self.store.list(MANIFESTS, after.as_deref()).await?;
+        self.listed(place.map(manifest_name).as_deref()).await
+    }
+
+    /// Checkpoints whose manifests' names come after this one.
+    async fn listed(&self, after: Option<&str>) -> Result<Vec<Entry>, StoreError> {
+        let listed = self.store.list(MANIFESTS, after).await?;
         let entry = |listed: crate::store::Listed| {
-            let place = listed.name.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(".json")?.parse().ok()?;
+            let place = listed.name.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(JSON)?.parse().ok()?;
             Some(Entry { place, written: listed.written })
         };
         Ok(listed.into_iter().filter_map(entry).collect())
@@ -105,12 +111,19 @@ impl Folder {
 
     /// The hint which checkpoint is the newest, and what it was when it was read.
     pub(crate) async fn hint(&self) -> Result<(Option<Place>, Option<Version>), StoreError> {
-        let Some((text, version)) = self.store.get(LATEST, LONGEST_HINT).await? else { return Ok((None, None)) };
+        let (text, version) = match self.store.get(LATEST, LONGEST_HINT).await {
+            Ok(Some(found)) => found,
+            // Whatever it is, it is no hint.
+            Ok(None) => return Ok((None, None)),
+            Err(problem) if problem.kind == Kind::Damaged => return Ok((None, None)),
+            Err(problem) => return Err(problem),
+        };
         let place = str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
         Ok((place, Some(version)))
     }
 
-    /// The newest checkpoint. Two requests: the hint, and the list of what is newer than that. Over HTTP the hint alone.
+    /// The newest checkpoint. Two requests: the hint, and the list from there; one more where the hint names one that is gone. Over
+    /// HTTP the hint alone.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,7 +132,13 @@ impl Folder {
         if matches!(self.store.address(), Address::Web(_)) {
             return Ok(hint);
         }
-        Ok(self.after(hint).await?.last().map(|entry| entry.place).or(hint))
+        let newest = |entries: &[Entry]| entries.last().map(|entry| entry.place);
+        if let Some(hint) = hint
+            && let Some(found) = newest(&self.listed(Some(manifest_name(hint).trim_end_matches(JSON))).await?)
+        {
+            return Ok(Some(found));
+        }
+        Ok(newest(&self.entries().await?))
     }
 
     /// Reads the manifest of a checkpoint.

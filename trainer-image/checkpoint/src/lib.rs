@@ -16,6 +16,7 @@ pub mod publish;
 pub mod retention;
 pub mod shard;
 pub mod share;
+mod staged;
 pub mod store;
 pub mod sweep;
 mod threads;

@@ -198,9 +198,17 @@ impl Manifest {
         if version > VERSION {
             return Err(ManifestError::Version { found: version, written_by: written_by.chars().take(LONGEST_NAME).collect() });
         }
-        let manifest: Self = serde_json::from_slice(bytes)?;
+        let (body, hash) = unsealed(bytes).map_or((bytes, None), |(body, hash)| (body, Some(hash)));
+        let manifest: Self = match hash {
+            Some(_) => serde_json::from_slice(&[body, END].concat())?,
+            None => serde_json::from_slice(body)?,
+        };
         manifest.check()?;
-        Ok(manifest)
+        match hash {
+            Some(hash) if hash == blake3::hash(body).to_hex().as_bytes() => Ok(manifest),
+            Some(_) => Err(wrong("hash", "its bytes are others than were written".to_owned())),
+            None => Err(wrong("hash", "it does not end with a hash of what comes before".to_owned())),
+        }
     }
 
     /// The manifest as it is stored.
@@ -209,7 +217,7 @@ impl Manifest {
     /// [`ManifestError`] where it would not be read again.
     pub fn to_json(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
-        let bytes = serde_json::to_vec_pretty(self)?;
+        let bytes = sealed(&serde_json::to_vec_pretty(self)?);
         if bytes.len() as u64 > LONGEST {
             return Err(ManifestError::TooLong { bytes: bytes.len() as u64 });
         }
@@ -279,6 +287,26 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// What a JSON object in lines ends with, and what comes before and behind the hash that is its last field.
+const END: &[u8] = b"\n}";
+const BEFORE_HASH: &[u8] = b",\n  \"hash\": \"";
+const AFTER_HASH: &[u8] = b"\"\n}";
+/// Hexadecimal digits of a hash.
+const DIGITS: usize = 2 * blake3::OUT_LEN;
+
+/// A manifest in lines with its last field, `hash`: the BLAKE3 of all bytes before that field.
+fn sealed(object: &[u8]) -> Vec<u8> {
+    let body = object.strip_suffix(END).unwrap_or(object);
+    [body, BEFORE_HASH, blake3::hash(body).to_hex().as_bytes(), AFTER_HASH].concat()
+}
+
+/// What comes before the last field, and the digits of the hash that it says.
+fn unsealed(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let before = bytes.strip_suffix(AFTER_HASH)?;
+    let (body, digits) = before.split_at_checked(before.len().checked_sub(DIGITS)?)?;
+    Some((body.strip_suffix(BEFORE_HASH)?, digits))
 }
 
 fn wrong(field: &str, problem: String) -> ManifestError {
@@ -362,8 +390,7 @@ pub(crate) mod tests {
         let mut wrong = manifest(3, vec![piece(b"a", 10), piece(b"b", 5)]);
         wrong.private = [0, 2].map(|slot| PrivateState { slot, round: 3, steps: 60, vectors: wrong.replicated.clone() }).into();
         change(&mut wrong);
-        let text = serde_json::to_vec(&wrong).unwrap();
-        Manifest::parse(&text).unwrap_err().to_string()
+        Manifest::parse(&sealed(&serde_json::to_vec_pretty(&wrong).unwrap())).unwrap_err().to_string()
     }
 
     #[test]
@@ -412,6 +439,18 @@ pub(crate) mod tests {
             let said = Manifest::parse(text.replace(&name, path).as_bytes()).unwrap_err().to_string();
             assert!(said.contains("does not name a shard"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_manifest_with_a_bit_that_flipped_is_none() {
+        let whole = manifest(3, vec![piece(b"a", 10)]).to_json().unwrap();
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(Manifest::parse(&flipped).is_err(), "{}", String::from_utf8_lossy(&flipped));
+        }
+        let without = serde_json::to_vec_pretty(&manifest(3, Vec::new())).unwrap();
+        assert!(Manifest::parse(&without).unwrap_err().to_string().starts_with("hash: it does not end with a hash"));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! Removing what nobody needs any more. How that goes together with writers: [`intent`](crate::intent).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures::{StreamExt, TryStreamExt};
 
-use crate::Place;
 use crate::collect::{condemned, doomed};
 use crate::error::{Kind, StoreError};
 use crate::folder::{CONDEMNED, Folder, INTENTS, MANIFESTS, manifest_name, shard_name};
@@ -13,6 +12,8 @@ use crate::intent::Intent;
 use crate::retention::Retention;
 use crate::shard::ShardName;
 use crate::write::{encoded, read_all};
+use crate::{Address, Place};
+use crate::{staged, threads};
 
 /// Intents and condemnations of processes that are gone are forgotten after so long, by the store's clock.
 const FORGOTTEN: Duration = Duration::from_hours(24);
@@ -74,10 +75,23 @@ impl Sweeper {
         let stored = if self.complete { candidates } else { self.stored().await? };
         let condemned = condemned(&stored, &self.named());
         let shards = if condemned.is_empty() { BTreeSet::new() } else { self.remove(&condemned).await? };
+        if !self.complete {
+            self.forget_staged().await;
+        }
         self.sweeps += 1;
         // What a checkpoint that was given up has left is found by looking at all shards again.
         self.complete = !self.sweeps.is_multiple_of(COMPLETE);
         Ok(Swept { checkpoints: expired, shards })
+    }
+
+    /// By this machine's clock, as these are its files.
+    async fn forget_staged(&self) {
+        let (Address::Folder(folder), Some(since)) =
+            (self.folder.store().address().clone(), SystemTime::now().checked_sub(FORGOTTEN))
+        else {
+            return;
+        };
+        let _another_time = threads::aside(move || staged::forget(&folder, since)).await;
     }
 
     /// What a sweep would remove.

@@ -159,7 +159,11 @@ pub(crate) async fn read_all<T: DeserializeOwned>(
         }
         let Some((bytes, _)) = store.get(&listed.name, LONGEST).await? else { continue };
         let value = serde_json::from_slice(&bytes);
-        values.push(value.map_err(|error| store.problem("read", &listed.name, Kind::Damaged, error.to_string()))?);
+        let unreadable = |error: serde_json::Error| {
+            let detail = format!("{error}: it is forgotten after a day; remove it where nobody writes to this folder");
+            store.problem("read", &listed.name, Kind::Damaged, detail)
+        };
+        values.push(value.map_err(unreadable)?);
     }
     Ok(values)
 }

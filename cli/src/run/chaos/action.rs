@@ -38,6 +38,16 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// Those that it is about by name.
+    pub(crate) fn workers(&self) -> Vec<Worker> {
+        match self {
+            Self::Kill { worker, .. } | Self::Stop { worker, .. } | Self::Leave { worker } => vec![*worker],
+            Self::Partition { workers, .. } => workers.clone(),
+            Self::Link(link) => vec![link.worker],
+            Self::Join { .. } => Vec::new(),
+        }
+    }
+
     /// For a person.
     pub(crate) fn words(&self) -> String {
         let of = |process: Processes, worker: Worker| match process {

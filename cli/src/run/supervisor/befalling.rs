@@ -45,6 +45,11 @@ impl Supervisor<'_> {
     }
 
     async fn take(&mut self, Step { round, action }: Step) -> Result<()> {
+        // A run that was resumed may lack those who had joined before.
+        if let Some(absent) = action.workers().into_iter().find(|worker| worker.0 as usize >= self.workers.len()) {
+            let what = format!("{}: left out, as there is no {}", action.words(), name(absent.0));
+            return self.befallen(&what, Some(round));
+        }
         self.befallen(&action.words(), Some(round))?;
         match action {
             Action::Kill { worker, process, restart } => {

@@ -9,7 +9,7 @@ use crate::run::report::State;
 /// What a worker saw.
 pub(super) struct Diverged {
     /// For a person.
-    why: String,
+    pub(super) why: String,
     /// All go back to a checkpoint; otherwise the run ends.
     goes_back: bool,
     /// The first position of the permutation that nobody has reached.

@@ -380,8 +380,7 @@ impl<'a> Supervisor<'a> {
         let pid = worker.child(role).take().map_or(0, |child| child.pid);
         if role == Role::Sidecar {
             self.arbiter.ended(slot, incarnation);
-            // What it was to publish nobody else does.
-            self.writing = self.writing.filter(|_| self.coordinator != Some(slot));
+            self.publishes_no_more(slot)?;
         }
         let status_text = status.as_ref().map_or_else(ToString::to_string, ToString::to_string);
         let event = Event::now(&name(slot), "ProcessEnded")
@@ -458,6 +457,13 @@ impl<'a> Supervisor<'a> {
             ));
         }
         None
+    }
+
+    /// What a sidecar that has ended was to publish, nobody else does.
+    fn publishes_no_more(&mut self, slot: u32) -> Result<()> {
+        let Some(round) = self.writing.take_if(|_| self.coordinator == Some(slot)) else { return Ok(()) };
+        let failed = Event::now("", "CheckpointFailed").round(round);
+        self.log(&failed.with("reason", format!("the sidecar of {} ended, which coordinated it", name(slot))))
     }
 
     /// A trainer that writes the model and has gone silent does not write it any more.

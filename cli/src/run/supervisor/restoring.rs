@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use atoll_collective::v1::Ledger;
 use atoll_sdk::events::Event;
 use atoll_sidecar::ARBITER;
@@ -16,16 +16,21 @@ use crate::supervision::loopback;
 const MOST: u32 = 20;
 
 impl Supervisor<'_> {
-    /// Makes all ready to begin again; false where there is nothing to begin again from.
+    /// Makes all ready to begin again; false where the run keeps no checkpoints.
+    ///
+    /// # Errors
+    /// There is none to go back to, or it went back too often.
     pub(super) async fn begin_again(&mut self, lost: &Outcome) -> Result<bool> {
-        let Some(keeping) = self.checkpoints.keeping.clone().filter(|_| self.restored < MOST) else { return Ok(false) };
-        self.restored += 1;
+        let Some(keeping) = self.checkpoints.keeping.clone() else { return Ok(false) };
         let why = lost.failure.clone().unwrap_or_default();
-        self.log(&Event::now("", "StateLost").with("reason", why))?;
+        ensure!(self.restored < MOST, "{why}; it went back {MOST} times before");
+        self.restored += 1;
+        self.log(&Event::now("", "StateLost").with("reason", why.as_str()))?;
         self.checkpoints = checkpoints::again(self.file, &keeping, &self.ready.own()).await?;
         let diverged = self.diverged.take();
         if let Some(diverged) = &diverged {
-            let Some(resume) = &mut self.checkpoints.resume else { return Ok(false) };
+            let resume = self.checkpoints.resume.as_mut();
+            let resume = resume.with_context(|| format!("{}; there is no checkpoint to go back to", diverged.why))?;
             // The samples that led there are not trained on again.
             let reached = diverged.samples_end.max(self.progress.samples_end);
             let ledger = resume.committed.ledger.clone().unwrap_or_default();
@@ -46,6 +51,9 @@ impl Supervisor<'_> {
             let end = end.filter(|end| diverged.is_none() || matches!(end, End::Gone));
             *worker = Worker { sidecar_starts, trainer_starts, end, ..Worker::default() };
         }
+        // Who is gone, or cannot go on, is not waited for.
+        let able = self.workers.iter().filter(|worker| worker.end.is_none()).count();
+        self.settings.minimum = self.settings.minimum.min(able).max(self.settings.quorum);
         // What the ended processes still had to say is of a run that is over.
         while tokio::time::timeout(Duration::ZERO, self.told.recv()).await.is_ok() {}
         Ok(true)

@@ -1,7 +1,7 @@
 use super::ground::{Ground, cut, on_every_store, place, published};
-use atoll_checkpoint::Place;
 use atoll_checkpoint::error::Kind;
 use atoll_checkpoint::folder::{manifest_name, shard_name};
+use atoll_checkpoint::{Manifest, Place};
 
 /// Three checkpoints with a shard of their own each; `damage` is done to an object of the newest.
 async fn newest_after(
@@ -89,7 +89,10 @@ async fn a_truncated_or_newer_manifest_is_found() {
 #[tokio::test]
 async fn a_manifest_under_the_name_of_another_place_is_found() {
     on_every_store(async |ground| {
-        let other = |bytes: Vec<u8>| Some(String::from_utf8(bytes).unwrap().replace("0003\"", "0007\"").into_bytes());
+        let other = |bytes: Vec<u8>| {
+            let manifest = Manifest::parse(&bytes).unwrap();
+            Some(Manifest { place: place(7), ..manifest }.to_json().unwrap())
+        };
         let said = newest_after(&ground, manifest, other).await;
         assert!(said.contains("it says that it is checkpoint"), "{said}");
     })

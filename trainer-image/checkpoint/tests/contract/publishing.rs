@@ -98,6 +98,10 @@ async fn the_newest_is_found_in_three_requests_whatever_the_hint_says() {
             ground.folder.manifest(newest).await.unwrap();
             assert_eq!((newest, store.traffic().requests() - before), (place(3), 3), "{hint}");
         }
+        for hint in [place(9).to_string(), "0".repeat(2 << 20)] {
+            store.put("LATEST", &[hint.into()]).await.unwrap();
+            assert_eq!(ground.folder.newest().await.unwrap(), Some(place(3)), "a hint is no more than that");
+        }
         store.remove("LATEST").await.unwrap();
         assert_eq!(ground.folder.newest().await.unwrap(), Some(place(3)));
     })

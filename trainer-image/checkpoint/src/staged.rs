@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn files_that_were_never_put_in_their_place_go_once_they_are_old() {
         let folder = tempfile::tempdir().unwrap();
-        let (now, day) = (SystemTime::now(), Duration::from_hours(24));
         fs::create_dir_all(folder.path().join("shards/1f")).unwrap();
+        let (now, day) = (fs::metadata(folder.path()).unwrap().modified().unwrap(), Duration::from_hours(24));
         let names = ["LATEST#1", "LATEST", "shards/1f/a.safetensors#12", "shards/1f/a.safetensors", "shards/1f/b#x", "c#3"];
         for name in names {
             let file = File::create(folder.path().join(name)).unwrap();

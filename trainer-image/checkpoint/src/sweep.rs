@@ -1,7 +1,7 @@
 //! Removing what nobody needs any more. How that goes together with writers: [`intent`](crate::intent).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -75,23 +75,10 @@ impl Sweeper {
         let stored = if self.complete { candidates } else { self.stored().await? };
         let condemned = condemned(&stored, &self.named());
         let shards = if condemned.is_empty() { BTreeSet::new() } else { self.remove(&condemned).await? };
-        if !self.complete {
-            self.forget_staged().await;
-        }
         self.sweeps += 1;
         // What a checkpoint that was given up has left is found by looking at all shards again.
         self.complete = !self.sweeps.is_multiple_of(COMPLETE);
         Ok(Swept { checkpoints: expired, shards })
-    }
-
-    /// By this machine's clock, as these are its files.
-    async fn forget_staged(&self) {
-        let (Address::Folder(folder), Some(since)) =
-            (self.folder.store().address().clone(), SystemTime::now().checked_sub(FORGOTTEN))
-        else {
-            return;
-        };
-        let _another_time = threads::aside(move || staged::forget(&folder, since)).await;
     }
 
     /// What a sweep would remove.
@@ -138,6 +125,9 @@ impl Sweeper {
                     store.remove(&listed.name).await?;
                 }
             }
+        }
+        if let (Address::Folder(folder), Some(since), false) = (store.address().clone(), since, self.complete) {
+            let _another_time = threads::aside(move || staged::forget(&folder, since)).await;
         }
         Ok(doomed)
     }

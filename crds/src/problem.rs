@@ -70,10 +70,19 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The beginning of a text that may be too long for a line.
+/// The beginning of a text that may be too long for a line, without the user and password of an address.
 pub(crate) fn excerpt(text: &str) -> String {
     const MOST: usize = 60;
+    let text = &without_user(text);
     if text.chars().count() <= MOST { text.to_owned() } else { text.chars().take(MOST).collect::<String>() + "..." }
+}
+
+/// A password may hold any character, so all up to the last `@` is taken for it.
+fn without_user(text: &str) -> String {
+    match text.split_once("//").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}//***@{host}"),
+        None => text.to_owned(),
+    }
 }
 
 /// Problems found so far.
@@ -126,6 +135,15 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_excerpt_has_no_password_of_an_address() {
+        for text in ["http://u:secret@h:1", "http://secret@h:1", "http://u:se/cr@secret@h:1", "http://u:a secret@h:1"] {
+            assert_eq!(excerpt(text), "http://***@h:1");
+        }
+        assert_eq!(excerpt(&format!("http://u:{}@h:1", "secret".repeat(20))), "http://***@h:1");
+        assert_eq!(excerpt("registry/image@sha256:0"), "registry/image@sha256:0");
+    }
 
     #[test]
     fn only_twenty_problems_are_shown_and_the_rest_is_counted() {

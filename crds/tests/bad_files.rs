@@ -143,6 +143,17 @@ fn each_mistake_has_its_line() {
 }
 
 #[test]
+fn a_password_in_an_address_is_not_repeated() {
+    let endpoint = "http://u:SuperSecretKey123@h:1";
+    let bad = format!("  stop: {{steps: 1000}}\n  checkpoint: {{uri: \"s3://b/p\", endpoint: \"{endpoint}\"}}");
+    let in_file = problems_with("  stop: {steps: 1000}", &bad);
+    let override_ = [("checkpoint", "{uri: s3://b/p}"), ("checkpoint.endpoint", endpoint)];
+    for said in [in_file, load_text(GOOD, &override_).unwrap_err()] {
+        assert!(said.contains("spec.checkpoint.endpoint: found text \"http://***@h:1\"; ") && !said.contains("Secret"), "{said}");
+    }
+}
+
+#[test]
 fn text_that_is_not_yaml_has_its_line() {
     let problem = problems_with("    min: 2", "    min: [2");
     assert!(problem.starts_with("run.yaml:14:"), "{problem}");

@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use atoll_checkpoint::error::Kind;
 use atoll_checkpoint::location::LocationError;
-use atoll_checkpoint::{Address, Folder};
+use atoll_checkpoint::{Address, Folder, StoreError};
 use clap::Args;
 
 use crate::Ending;
@@ -11,7 +12,7 @@ use crate::Ending;
 /// Arguments of every command about checkpoints.
 #[derive(Debug, Args)]
 pub(crate) struct Location {
-    /// Where the checkpoints are: a folder, file://, s3://, gs://, az://, or http(s):// to read
+    /// Where the checkpoints are: a folder, file:, s3://, gs://, az://, or http(s):// to read
     uri: String,
     /// Where an S3 bucket is, if it is not Amazon's, as in `http://minio:9000`
     #[arg(long, value_name = "URL")]
@@ -32,11 +33,6 @@ impl Location {
     pub(crate) fn open(&self) -> Result<Folder, Ending> {
         let base = std::env::current_dir().map_err(|error| Ending::BadInput(format!("the current folder is gone: {error}")))?;
         let Self { uri, endpoint, region, path_style, credentials } = self;
-        let host = endpoint.as_deref().and_then(|url| url.split("://").nth(1)?.split('/').next());
-        if host.is_some_and(|host| host.contains('@')) {
-            let help = "it has no user or password; give credentials in the environment or with --credentials";
-            return Err(Ending::BadInput(format!("--endpoint: {help}")));
-        }
         let location = atoll_checkpoint::Location {
             endpoint: endpoint.clone(),
             region: region.clone(),
@@ -47,6 +43,9 @@ impl Location {
         let folder = location.open().map_err(|error| match error {
             LocationError::Address(_) => Ending::BadInput(format!("URI: {error}")),
             LocationError::Credentials(_) => Ending::BadInput(format!("--credentials: {error}")),
+            LocationError::Store(StoreError { kind: Kind::Endpoint, .. }) if endpoint.is_some() => {
+                Ending::BadInput(format!("--endpoint: {error}"))
+            }
             LocationError::Store(_) => Ending::bad_input(&error),
         })?;
         if let Address::Folder(path) = folder.store().address() {

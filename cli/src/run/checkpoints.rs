@@ -5,10 +5,11 @@ use std::path::Path;
 use anyhow::{Result, anyhow, bail};
 use atoll_checkpoint::error::{Kind, StoreError};
 use atoll_checkpoint::folder::Found;
+use atoll_checkpoint::location::LocationError;
 use atoll_checkpoint::manifest::{ElementType, Manifest, Origin};
 use atoll_checkpoint::publish::Claim;
 use atoll_checkpoint::write::{Cut, ShardFile};
-use atoll_checkpoint::{Folder, Location, Place};
+use atoll_checkpoint::{Address, Folder, Location, Place};
 use atoll_collective::v1::CommitRecord;
 use atoll_crds::RunFile;
 use atoll_crds::spec::Checkpoint;
@@ -68,6 +69,8 @@ impl Checkpoints {
 
 /// The field that names the folder.
 const URI: &str = "spec.checkpoint.uri";
+/// The field that names the folder of another run.
+const RESUME_FROM: &str = "spec.checkpoint.resumeFrom";
 
 /// Finds the checkpoint to go on from, and takes a number for what follows it.
 pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, own: &Own, silent: bool) -> Result<Checkpoints, Ending> {
@@ -77,22 +80,29 @@ pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, own: &Own
         return if resume { Err(none()) } else { Ok(Checkpoints::default()) };
     };
     let location = location(spec, &spec.uri, base);
-    let folder = location.open().map_err(|error| Ending::bad_input(&file.problem(URI, error.to_string(), HELP)))?;
+    let folder = opened(file, URI, &location)?;
+    let other = spec.resume_from.as_ref().map(|other| self::location(spec, other, base));
+    let other = other.map(|location| Ok((opened(file, RESUME_FROM, &location)?, location))).transpose()?;
+    if let Address::Web(_) = folder.store().address() {
+        let message = format!("a web server can only be read: {}", location.uri);
+        return Err(Ending::bad_input(&file.problem(URI, message, "give a folder or a bucket")));
+    }
     let trouble = |error: StoreError| unusable(file, URI, &error);
     let newest = folder.newest().await.map_err(trouble)?;
-    let (found, from) = match (&spec.resume_from, newest) {
+    let (found, from) = match (other, newest) {
         (_, Some(newest)) if !resume => {
             let message = format!("{} holds checkpoints of an earlier run, the newest of round {}", location.uri, newest.round);
             return Err(Ending::bad_input(&file.problem(URI, message, "give --resume to go on from it, or another folder")));
         }
-        (Some(other), None) => {
-            let location = self::location(spec, other, base);
-            let field = "spec.checkpoint.resumeFrom";
-            let open = location.open().map_err(|error| Ending::bad_input(&file.problem(field, error.to_string(), HELP)))?;
-            let found = search(&open, silent).await.map_err(|error| unusable(file, field, &error))?;
+        (Some((other, location)), None) => {
+            let found = search(&other, silent).await.map_err(|error| unusable(file, RESUME_FROM, &error))?;
             if found.manifest.is_none() {
-                let message = nothing_whole(other, &found);
-                return Err(Ending::bad_input(&file.problem(field, message, "give a folder with a checkpoint that is whole")));
+                let message = nothing_whole(&location.uri, &found);
+                return Err(Ending::bad_input(&file.problem(
+                    RESUME_FROM,
+                    message,
+                    "give a folder with a checkpoint that is whole",
+                )));
             }
             (found, location)
         }
@@ -115,7 +125,22 @@ pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, own: &Own
     Ok(Checkpoints { keeping: Some(keeping), resume, skipped: told(found.skipped) })
 }
 
-const HELP: &str = "give a folder, or an address as in s3://BUCKET/PREFIX";
+/// Opens the folder that `field` names.
+fn opened(file: &RunFile, field: &str, location: &Location) -> Result<Folder, Ending> {
+    location.open().map_err(|error| {
+        let (field, message, help) = match &error {
+            LocationError::Address(error) => (field, error.to_string(), error.help()),
+            LocationError::Store(StoreError { kind: Kind::Endpoint, detail, .. }) => {
+                let field = if location.endpoint.is_some() { "spec.checkpoint.endpoint" } else { field };
+                (field, detail.clone(), Kind::Endpoint.help().to_owned())
+            }
+            LocationError::Credentials(_) | LocationError::Store(_) => (field, error.to_string(), HELP.to_owned()),
+        };
+        Ending::bad_input(&file.problem(field, message, help))
+    })
+}
+
+const HELP: &str = "the run keeps its checkpoints there";
 
 fn location(spec: &Checkpoint, uri: &str, base: &Path) -> Location {
     Location {
@@ -159,7 +184,7 @@ fn told(skipped: Vec<(Place, StoreError)>) -> Vec<(String, String)> {
 fn unusable(file: &RunFile, field: &str, error: &StoreError) -> Ending {
     match error.kind {
         Kind::Unreachable | Kind::Failing | Kind::Other | Kind::Full => Ending::Failed(error.to_string()),
-        _ => Ending::bad_input(&file.problem(field, error.to_string(), "the run keeps its checkpoints there")),
+        _ => Ending::bad_input(&file.problem(field, error.to_string(), HELP)),
     }
 }
 
@@ -177,7 +202,7 @@ async fn search(folder: &Folder, silent: bool) -> Result<Found, StoreError> {
 /// Checks that the run can go on from a checkpoint.
 fn resumed(file: &RunFile, manifest: Manifest, from: Location, folder: &Location, own: &Own) -> Result<Resume, Ending> {
     let goes_on = from == *folder;
-    let field = if goes_on { URI } else { "spec.checkpoint.resumeFrom" };
+    let field = if goes_on { URI } else { RESUME_FROM };
     let refused = |message: String, help: &str| Ending::bad_input(&file.problem(field, message, help));
     let place = manifest.place;
     if goes_on && manifest.run != file.name {

@@ -39,7 +39,23 @@ fn what_is_no_address_is_told_and_a_password_in_it_is_not_repeated() {
     let secret = format!("s3://{}:{}@bucket/run", KEY.0, KEY.1.replace('/', "%2F"));
     refused(&laboratory, &secret, &[], &["an address has no user, password"]);
     let endpoint = format!("http://{}:{}@host", KEY.0, KEY.1.replace('/', "%2F"));
-    refused(&laboratory, "s3://bucket/run", &["--endpoint", &endpoint], &["--endpoint: it has no user or password"]);
+    refused(&laboratory, "s3://bucket/run", &["--endpoint", &endpoint], &["must not hold a user, a password"]);
+}
+
+#[test]
+fn what_is_no_endpoint_is_told_wherever_it_was_given() {
+    let laboratory = Laboratory::local();
+    let help = "; give http:// or https:// and a host, as in http://minio:9000";
+    for endpoint in ["", "http://", "http:///", "http://[::1", "http://a b", "http://127.0.0.1:99999", "https://", "ftp://x"] {
+        let said = Laboratory::said(laboratory.command(&["list", "s3://b/p", "--endpoint", endpoint]));
+        told(&said, &[&format!("--endpoint: cannot open s3://b/p: the endpoint {endpoint:?} "), help]);
+    }
+    refused(&laboratory, "s3://b/p", &["--endpoint", "notaurl"], &["the endpoint \"notaurl\" is no URL: ", help]);
+    for name in ["AWS_ENDPOINT", "AWS_ENDPOINT_URL"] {
+        let mut command = laboratory.command(&["list", "s3://b/p"]);
+        command.env(name, "notaurl");
+        told(&Laboratory::said(command), &[&format!("{name} \"notaurl\" is no URL: "), help]);
+    }
 }
 
 #[test]

@@ -136,11 +136,34 @@ fn what_the_user_has_to_correct_is_said_before_anything_starts() {
     assert!(said.contains("of another method, optimizer or codec"), "{said}");
     let said = stderr(&laboratory, &["--set", "checkpoint={uri: \"ftp://host/x\"}"], 2);
     assert!(said.contains("spec.checkpoint.uri") && said.contains("ftp:// is no kind of store"), "{said}");
+    assert_eq!(said.matches("give a folder").count(), 1, "{said}");
+    for (checkpoint, expected) in [
+        ("{uri: \"http://127.0.0.1:1/x\"}", "spec.checkpoint.uri: a web server can only be read: http://127.0.0.1:1/x; give a"),
+        ("{uri: \"s3://b/p\", endpoint: \"http://127.0.0.1:99999\"}", "spec.checkpoint.endpoint: the endpoint \"http://127."),
+        ("{uri: \"http://127.0.0.1:1/x\", resumeFrom: \"ftp://h/x\"}", "spec.checkpoint.resumeFrom: ftp:// is no kind of store"),
+        (
+            "{uri: empty, resumeFrom: \"gs://\"}",
+            "spec.checkpoint.resumeFrom: it names no bucket; give an address as in gs://BUCKET",
+        ),
+    ] {
+        let said = stderr(&laboratory, &["--set", &format!("checkpoint={checkpoint}")], 2);
+        assert!(said.contains(expected), "{said}");
+    }
     let said = stderr(&laboratory, &["--resume"], 2);
     assert!(said.contains("keeps no checkpoints"), "{said}");
     let said = stderr(&laboratory, &["--set", "checkpoint={uri: empty, resumeFrom: nowhere}"], 2);
     assert!(said.contains("no checkpoint in nowhere is whole"), "{said}");
     assert!(!laboratory.out().exists(), "nothing was begun");
+}
+
+#[test]
+fn a_run_whose_folder_has_no_number_left_is_refused() {
+    let laboratory = Laboratory::new(DILOCO, STEPS);
+    let lineages = laboratory.path().join("kept/lineages");
+    fs::create_dir_all(&lineages).unwrap();
+    fs::write(lineages.join("18446744073709551615.json"), "{}").unwrap();
+    let said = stderr(&laboratory, &["--set", FOLDER], 2);
+    assert!(said.contains("kept/lineages/18446744073709551615.json: no lineage can begin after it"), "{said}");
 }
 
 #[test]

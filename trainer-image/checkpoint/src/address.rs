@@ -33,18 +33,43 @@ pub struct Bucket {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It begins with something else.
-    #[error("{0}:// is no kind of store; give a folder, file://, s3://, gs://, az://, or http(s):// to read")]
+    #[error("{0}:// is no kind of store")]
     Scheme(String),
     /// Not a URI.
-    #[error("it is no address: {0}; give a folder, or an address as in s3://BUCKET/PREFIX")]
+    #[error("it is no address: {0}")]
     Malformed(String),
     /// It names nobody's bucket.
-    #[error("it names no {0}; give an address as in s3://BUCKET/PREFIX")]
-    NoBucket(&'static str),
+    #[error("it names no {what}")]
+    NoBucket {
+        /// What it should name, as in "bucket".
+        what: &'static str,
+        /// An address that does.
+        example: &'static str,
+    },
+    /// A file of another machine.
+    #[error("it names the host {0}, and files of this machine alone are read")]
+    Host(String),
     /// A password in it would be shown wherever the address is.
-    #[error("an address has no user, password, query or fragment; give credentials in the environment or in a file")]
+    #[error("an address has no user, password, query or fragment")]
     Credentials,
 }
+
+impl AddressError {
+    /// What would be right.
+    #[must_use]
+    pub fn help(&self) -> String {
+        match self {
+            Self::Scheme(_) => "give a folder, file:, s3://, gs://, az://, or http(s):// to read".to_owned(),
+            Self::Malformed(_) => "give a folder, or an address as in s3://BUCKET/PREFIX".to_owned(),
+            Self::NoBucket { example, .. } => format!("give an address as in {example}"),
+            Self::Host(_) => "give file:PATH, file:///PATH, or the path alone".to_owned(),
+            Self::Credentials => "give credentials in the environment or in a file".to_owned(),
+        }
+    }
+}
+
+/// Schemes of stores.
+const SCHEMES: [&str; 5] = ["s3", "gs", "az", "http", "https"];
 
 impl Address {
     /// Reads an address. Folders may be relative to `base`.
@@ -52,13 +77,18 @@ impl Address {
     /// # Errors
     /// [`AddressError`]: what is wrong with it. It does not repeat the text, which may hold a password.
     pub fn parse(text: &str, base: &Path) -> Result<Self, AddressError> {
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return folder(text, base);
-        };
-        if scheme == "file" {
-            return folder(rest, base);
+        if let Some(rest) = text.strip_prefix("file:") {
+            return folder(file(rest)?, base);
         }
-        if !matches!(scheme, "s3" | "gs" | "az" | "http" | "https") {
+        let Some((scheme, _)) = text.split_once("://") else {
+            return match text.split_once(':') {
+                Some((scheme, _)) if SCHEMES.contains(&scheme) => {
+                    Err(AddressError::Malformed(format!("after {scheme}: it has no //")))
+                }
+                _ => folder(text, base),
+            };
+        };
+        if !SCHEMES.contains(&scheme) {
             return Err(AddressError::Scheme(scheme.chars().filter(char::is_ascii_alphanumeric).take(20).collect()));
         }
         let url = Url::parse(text).map_err(|error| AddressError::Malformed(error.to_string()))?;
@@ -66,16 +96,27 @@ impl Address {
             return Err(AddressError::Credentials);
         }
         let host = url.host_str().filter(|host| !host.is_empty());
-        let bucket = |what| {
-            let name = host.ok_or(AddressError::NoBucket(what))?.to_owned();
+        let bucket = |what, example| {
+            let name = host.ok_or(AddressError::NoBucket { what, example })?.to_owned();
             Ok(Bucket { name, prefix: url.path().trim_matches('/').to_owned() })
         };
         match scheme {
-            "s3" => bucket("bucket").map(Self::S3),
-            "gs" => bucket("bucket").map(Self::Google),
-            "az" => bucket("container").map(Self::Azure),
-            _ => host.ok_or(AddressError::NoBucket("host")).map(|_| Self::Web(url.clone())),
+            "s3" => bucket("bucket", "s3://BUCKET/PREFIX").map(Self::S3),
+            "gs" => bucket("bucket", "gs://BUCKET/PREFIX").map(Self::Google),
+            "az" => bucket("container", "az://CONTAINER/PREFIX").map(Self::Azure),
+            _ => bucket("host", "https://HOST/PATH").map(|_| Self::Web(url.clone())),
         }
+    }
+}
+
+/// The path in what follows `file:`, taken literally.
+fn file(rest: &str) -> Result<&str, AddressError> {
+    let Some(after) = rest.strip_prefix("//") else { return Ok(rest) };
+    let (host, path) = after.split_at(after.find('/').unwrap_or(after.len()));
+    match host {
+        "" | "localhost" => Ok(path),
+        _ if host.contains('@') => Err(AddressError::Credentials),
+        _ => Err(AddressError::Host(host.chars().take(60).collect())),
     }
 }
 
@@ -115,6 +156,10 @@ mod tests {
     fn folders_are_relative_to_their_base_and_buckets_have_a_prefix() {
         assert_eq!(parsed("checkpoints").unwrap(), "/base/checkpoints");
         assert_eq!(parsed("file:///data/kjv").unwrap(), "/data/kjv");
+        assert_eq!(parsed("file:t/x").unwrap(), "/base/t/x");
+        assert_eq!(parsed("file:/data/kjv").unwrap(), "/data/kjv");
+        assert_eq!(parsed("file://localhost/data/kjv").unwrap(), "/data/kjv");
+        assert_eq!(parsed("a:b/c").unwrap(), "/base/a:b/c");
         assert_eq!(parsed("s3://bucket/research/kjv/").unwrap(), "s3://bucket/research/kjv");
         assert_eq!(parsed("gs://bucket").unwrap(), "gs://bucket");
         assert_eq!(parsed("az://container/kjv").unwrap(), "az://container/kjv");
@@ -123,16 +168,28 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_told_why() {
-        assert!(parsed("ftp://host/x").unwrap_err().to_string().starts_with("ftp:// is no kind of store; give a folder"));
-        assert_eq!(parsed("s3:///kjv"), Err(AddressError::NoBucket("bucket")));
-        assert!(matches!(parsed(""), Err(AddressError::Malformed(_))));
-        assert!(matches!(parsed("http://"), Err(AddressError::Malformed(_))));
+        assert_eq!(parsed("ftp://host/x"), Err(AddressError::Scheme("ftp".to_owned())));
+        for (text, example) in [("s3:///kjv", "s3://BUCKET"), ("gs://", "gs://BUCKET"), ("az:///x", "az://CONTAINER")] {
+            assert!(parsed(text).unwrap_err().help().contains(example), "{text}");
+        }
+        for text in ["", "http://", "file:", "file://", "file://localhost", "s3:bucket/kjv", "gs:/bucket"] {
+            assert!(matches!(parsed(text), Err(AddressError::Malformed(_))), "{text}");
+        }
+        for text in ["file://relative/x", "file://host"] {
+            let said = parsed(text).unwrap_err();
+            assert!(matches!(said, AddressError::Host(_)) && said.help().starts_with("give file:PATH"), "{said}");
+        }
     }
 
     #[test]
     fn an_address_with_credentials_is_refused_and_not_repeated() {
-        for text in ["s3://key:secret@bucket/kjv", "https://user@host/kjv", "https://host/kjv?sig=secret", "gs://bucket/a#secret"]
-        {
+        for text in [
+            "s3://key:secret@bucket/kjv",
+            "https://user@host/kjv",
+            "https://host/kjv?sig=secret",
+            "gs://bucket/a#secret",
+            "file://u:secret@h/x",
+        ] {
             let said = parsed(text).unwrap_err();
             assert_eq!(said, AddressError::Credentials, "{text}");
             assert!(!said.to_string().contains("secret"));

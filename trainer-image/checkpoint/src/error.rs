@@ -38,6 +38,10 @@ pub enum Kind {
     Damaged,
     /// A newer program wrote it.
     Newer,
+    /// It leaves no number for a lineage that begins.
+    Last,
+    /// Its endpoint is none.
+    Endpoint,
     /// Anything else.
     Other,
 }
@@ -54,11 +58,14 @@ impl Kind {
             Self::Failing => "the store fails: ",
             Self::Damaged => "it is damaged: ",
             Self::Newer => "it is of a newer program: ",
-            Self::Other => "",
+            Self::Last => "no lineage can begin after it: ",
+            Self::Endpoint | Self::Other => "",
         }
     }
 
-    fn help(self) -> &'static str {
+    /// What its user can do about it.
+    #[must_use]
+    pub fn help(self) -> &'static str {
         match self {
             Self::Missing => "`atoll checkpoint list` shows what is there",
             Self::NoBucket => "make the bucket, or correct the address",
@@ -68,6 +75,8 @@ impl Kind {
             Self::Unreachable => "check the address and the endpoint, and whether the store is up",
             Self::Damaged => "`atoll checkpoint verify` names all that is; an older checkpoint may be whole",
             Self::Newer => "use the program that wrote it",
+            Self::Last => "remove it, or give another folder",
+            Self::Endpoint => "give http:// or https:// and a host, as in http://minio:9000",
             Self::Failing | Self::Other => "the store's own log may say more",
         }
     }

@@ -9,6 +9,7 @@ pub mod collect;
 pub mod error;
 pub mod folder;
 pub mod intent;
+mod library;
 pub mod location;
 pub mod manifest;
 pub mod place;

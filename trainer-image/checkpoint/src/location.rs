@@ -33,7 +33,7 @@ pub struct Location {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// Its address.
-    #[error(transparent)]
+    #[error("{0}; {help}", help = .0.help())]
     Address(#[from] AddressError),
     /// Its credentials.
     #[error("{0}; give a folder with a file for each, named as in the environment")]

@@ -23,6 +23,8 @@ pub(crate) const MOST_SHARDS: usize = 1 << 17;
 const MOST_BYTES: u64 = shard::LARGEST + 4_096;
 /// Longest name of a run or a vector, in bytes.
 const LONGEST_NAME: usize = 253;
+/// The last lineage there is: a number stays free after each.
+pub(crate) const LAST_LINEAGE: u64 = u64::MAX - 1;
 
 /// One checkpoint of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,7 +155,7 @@ pub enum ManifestError {
     #[error("it is no manifest: {0}")]
     Malformed(#[from] serde_json::Error),
     /// Of a program that is newer than this one.
-    #[error("its format is version {found}, and this program reads up to {VERSION}: use the program that wrote it, {written_by}")]
+    #[error("its format is version {found}, and this program reads up to {VERSION}; {written_by} wrote it")]
     Version {
         /// The version that it says.
         found: u32,
@@ -252,8 +254,8 @@ impl Manifest {
             return Err(wrong("version", format!("{} is no version", self.version)));
         }
         check_name("run", &self.run)?;
-        if self.place.lineage == 0 || self.place.lineage == u64::MAX {
-            return Err(wrong("place", "lineages count from 1".to_owned()));
+        if self.place.lineage == 0 || self.place.lineage > LAST_LINEAGE {
+            return Err(wrong("place", format!("lineages count from 1 to {LAST_LINEAGE}")));
         }
         if !self.loss.is_finite() {
             return Err(wrong("loss", "it is not finite".to_owned()));
@@ -428,7 +430,7 @@ pub(crate) mod tests {
     fn a_newer_format_is_told_before_anything_else_of_it_is_judged() {
         let newer = br#"{"version": 2, "writtenBy": "atoll 9.1", "unheardOf": []}"#;
         let said = Manifest::parse(newer).unwrap_err().to_string();
-        assert_eq!(said, "its format is version 2, and this program reads up to 1: use the program that wrote it, atoll 9.1");
+        assert_eq!(said, "its format is version 2, and this program reads up to 1; atoll 9.1 wrote it");
     }
 
     #[test]

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Place;
 use crate::error::{Kind, StoreError};
-use crate::folder::{Folder, LATEST, LINEAGES, manifest_name};
-use crate::manifest::{Manifest, ManifestError, Origin};
+use crate::folder::{Folder, LATEST, LINEAGES, MANIFESTS, manifest_name};
+use crate::manifest::{LAST_LINEAGE, Manifest, ManifestError, Origin};
 use crate::write::encoded;
 
 /// Tries to write the hint. Somebody else's is as good.
@@ -54,12 +54,17 @@ impl Folder {
     /// Begins a lineage: takes the first number after `after` and all that are taken. From then on nobody publishes in an older one.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; [`Kind::Last`] where the last number there is has been taken.
     pub async fn claim(&self, after: u64, claim: &Claim) -> Result<u64, StoreError> {
         let number = |name: &str| name.strip_prefix(LINEAGES)?.strip_prefix('/')?.strip_suffix(".json")?.parse::<u64>().ok();
         let taken = self.store().list(LINEAGES, None).await?;
-        let newest = taken.iter().filter_map(|listed| number(&listed.name)).max().unwrap_or(0);
-        let mut lineage = newest.max(after).saturating_add(1);
+        let newest = taken.iter().filter_map(|listed| Some((number(&listed.name)?, listed.name.clone()))).max();
+        let (last, name) = newest.filter(|(newest, _)| *newest >= after).unwrap_or_else(|| (after, MANIFESTS.to_owned()));
+        let next = |lineage: u64, name: &str| {
+            let none = || self.store().problem("begin a lineage after", name, Kind::Last, format!("its lineage is {lineage}"));
+            lineage.checked_add(1).filter(|next| *next <= LAST_LINEAGE).ok_or_else(none)
+        };
+        let mut lineage = next(last, &name)?;
         loop {
             let content = encoded(claim);
             if self.store().create(&claim_name(lineage), content.clone()).await? {
@@ -70,7 +75,7 @@ impl Folder {
             if found.is_some_and(|(found, _)| found == content) {
                 return Ok(lineage);
             }
-            lineage = lineage.saturating_add(1);
+            lineage = next(lineage, &claim_name(lineage))?;
         }
     }
 

@@ -14,22 +14,17 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::Either;
 use futures::stream::FuturesUnordered;
-use object_store::aws::AmazonS3Builder;
-use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::http::HttpBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    PutPayload, RetryConfig, UpdateVersion,
+    Error, GetResultPayload, MultipartUpload, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
 };
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::access::Access;
-use crate::address::{Address, Bucket};
+use crate::address::Address;
 use crate::error::{Kind, StoreError};
+use crate::library::{self, PAUSES, Unopened};
 use crate::threads;
 
 /// Objects that are larger go in parts of so many bytes: what a broken connection has to repeat.
@@ -38,14 +33,6 @@ const PART: usize = 8 << 20;
 const BLOCK: usize = 1 << 20;
 /// Parts of one object that are under way at once.
 const PARTS_AT_ONCE: usize = 2;
-/// Longest time for one request.
-const DEADLINE: Duration = Duration::from_mins(2);
-/// Longest time to reach a store.
-const CONNECTING: Duration = Duration::from_secs(10);
-/// Most times that one request is repeated.
-const MOST_RETRIES: usize = 20;
-/// First and longest pause before a request is repeated.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
 /// So many bytes are little: they are left to one thread, and memory for them may stay.
 pub const LITTLE: u64 = 16 << 20;
@@ -118,23 +105,15 @@ impl Store {
     /// The folder at `address`. Nothing is asked of it yet, and nothing made.
     ///
     /// # Errors
-    /// Where `access` does not fit together, as a key without its secret.
+    /// Where `access` does not fit together, as a key without its secret; [`Kind::Endpoint`] where its endpoint is none.
     pub fn open(address: &Address, access: &Access) -> Result<Self, StoreError> {
-        // Whoever else in this process has chosen is right as well.
-        let _chosen_already = rustls::crypto::ring::default_provider().install_default();
-        let opened = match address {
-            Address::Folder(_) => Ok(Arc::new(LocalFileSystem::new().with_fsync(true)) as Arc<dyn ObjectStore>),
-            Address::S3(bucket) => s3(bucket, access),
-            Address::Google(bucket) => google(bucket, access),
-            Address::Azure(bucket) => azure(bucket, access),
-            Address::Web(url) => {
-                let built =
-                    HttpBuilder::new().with_url(url.as_str()).with_client_options(client()).with_retry(retry(access)).build();
-                built.map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
-            }
-        };
         let secrets: Arc<[String]> = access.secrets().into();
-        let inner = opened.map_err(|error| StoreError::new("open", address.to_string(), &error, &secrets))?;
+        let inner = library::open(address, access).map_err(|error| match error {
+            Unopened::Endpoint(detail) => {
+                StoreError { action: "open", object: address.to_string(), kind: Kind::Endpoint, detail }
+            }
+            Unopened::Library(error) => StoreError::new("open", address.to_string(), &error, &secrets),
+        })?;
         let prefix = match address {
             Address::Folder(path) => Path::from_absolute_path(path)
                 .map_err(|source| StoreError::new("open", address.to_string(), &Error::InvalidPath { source }, &secrets))?,
@@ -487,61 +466,6 @@ async fn lock(folder: PathBuf) -> std::io::Result<File> {
         Ok(folder)
     });
     locked.await.map_err(std::io::Error::other)?
-}
-
-fn client() -> ClientOptions {
-    ClientOptions::new().with_timeout(DEADLINE).with_connect_timeout(CONNECTING).with_allow_http(true)
-}
-
-fn retry(access: &Access) -> RetryConfig {
-    let (init_backoff, max_backoff) = PAUSES;
-    RetryConfig {
-        backoff: BackoffConfig { init_backoff, max_backoff, base: 2.0 },
-        max_retries: MOST_RETRIES,
-        retry_timeout: access.patience,
-    }
-}
-
-fn s3(bucket: &Bucket, access: &Access) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let mut builder =
-        AmazonS3Builder::new().with_bucket_name(&bucket.name).with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("AWS_") {
-        if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
-        }
-    }
-    if let Some(endpoint) = &access.endpoint {
-        builder = builder.with_endpoint(endpoint);
-    }
-    if let Some(region) = &access.region {
-        builder = builder.with_region(region);
-    }
-    if let Some(path_style) = access.path_style {
-        builder = builder.with_virtual_hosted_style_request(!path_style);
-    }
-    Ok(Arc::new(builder.build()?))
-}
-
-fn google(bucket: &Bucket, access: &Access) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let builder = GoogleCloudStorageBuilder::new().with_bucket_name(&bucket.name);
-    let mut builder = builder.with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("GOOGLE_") {
-        if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
-        }
-    }
-    Ok(Arc::new(builder.build()?))
-}
-
-fn azure(bucket: &Bucket, access: &Access) -> object_store::Result<Arc<dyn ObjectStore>> {
-    let builder = MicrosoftAzureBuilder::new().with_container_name(&bucket.name);
-    let mut builder = builder.with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("AZURE_") {
-        if let Ok(key) = name.to_ascii_lowercase().parse() {
-            builder = builder.with_config(key, value);
-        }
-    }
-    Ok(Arc::new(builder.build()?))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 use super::ground::{cut, local, on_every_store, place, published, written};
+use atoll_checkpoint::error::Kind;
 use atoll_checkpoint::publish::{Claim, PublishError};
 use atoll_checkpoint::{Folder, Manifest, Place};
 
@@ -40,6 +41,21 @@ async fn who_begins_a_lineage_ends_the_older_ones() {
         published(&ground.folder, Place { lineage: 2, term: 1, epoch: 1, round: 2 }, &[cut("parameters", 2, 10)]).await;
         // A folder whose numbers are lost begins after its checkpoints.
         assert_eq!(local().folder.claim(7, &claim("c")).await.unwrap(), 8);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn after_the_last_number_no_lineage_begins_and_that_is_said() {
+    on_every_store(async |ground| {
+        let claim = |nonce: &str| Claim { run: "kjv".into(), nonce: nonce.into(), from: None };
+        let said = ground.folder.claim(u64::MAX - 1, &claim("a")).await.unwrap_err();
+        assert_eq!(said.kind, Kind::Last);
+        assert!(said.to_string().contains("/checkpoints: no lineage can begin after it"), "{said}");
+        let last = ground.folder.claim(u64::MAX - 2, &claim("b")).await.unwrap();
+        published(&ground.folder, Place { lineage: last, term: 1, epoch: 1, round: 1 }, &[cut("parameters", 1, 10)]).await;
+        let said = ground.folder.claim(1, &claim("c")).await.unwrap_err();
+        assert!(said.to_string().contains("lineages/18446744073709551614.json: no lineage can begin after it"), "{said}");
     })
     .await;
 }

@@ -24,6 +24,9 @@ const INNER_STEPS: u64 = 20;
 /// Rounds, in full and reduced.
 const ROUNDS: (u64, u64) = (50, 20);
 const WORKERS: usize = 4;
+/// Rounds between checkpoints: none is being written when the workers are lost, after round 10. Whoever writes on where one was
+/// lost reads once what that one had written.
+const EVERY: u64 = 4;
 /// Held-out loss, of that of the run that nobody disturbed.
 const MOST_LOSS: f64 = 1.02;
 
@@ -59,7 +62,7 @@ fn observe(rounds: u64, runtime: &Runtime, folder: &Path) -> Result<Observed> {
     let store = folder.join("store");
     let server = runtime.block_on(Server::start(&store)).context("cannot start the store")?;
     let keeps = format!(
-        "checkpoint={{uri: \"s3://{BUCKET}/kjv\", endpoint: \"{}\", region: us-east-1, everyRounds: 2}}",
+        "checkpoint={{uri: \"s3://{BUCKET}/kjv\", endpoint: \"{}\", region: us-east-1, everyRounds: {EVERY}}}",
         server.endpoint()
     );
     let run = Run::new("disturbed", &file, folder)?.set(&[&steps, &keeps]).with_environment(server.environment());

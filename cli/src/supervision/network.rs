@@ -46,8 +46,6 @@ impl Cuts {
 
 /// The link of one worker.
 struct Link {
-    up: Arc<Direction>,
-    down: Arc<Direction>,
     proxy: Proxy,
     to_supervisor: Option<Proxy>,
 }
@@ -83,14 +81,14 @@ impl Network {
     pub(crate) fn addresses(&mut self, slot: u32, wanted: Option<SocketAddr>) -> Result<(SocketAddr, SocketAddr)> {
         if !self.links.contains_key(&slot) {
             let [up, down] = [(); 2].map(|()| Arc::new(Direction::new(None, None)));
-            known(&self.known).insert(slot, (Arc::clone(&up), Arc::clone(&down)));
+            known(&self.known).insert(slot, (up, down));
             let (known, cuts) = (Arc::clone(&self.known), self.cuts.subscribe());
             let proxy = Proxy::routed(wanted.map_or_else(free, Ok)?, move |dialler| {
                 let known = self::known(&known);
                 let from = known.keys().copied().find(|slot| Self::source(*slot) == dialler.ip());
                 route(&known, &cuts, from, Some(slot))
             })?;
-            self.links.insert(slot, Link { up, down, proxy, to_supervisor: None });
+            self.links.insert(slot, Link { proxy, to_supervisor: None });
         }
         let proxy = &self.links[&slot].proxy;
         Ok((proxy.target(), proxy.address()))
@@ -112,9 +110,9 @@ impl Network {
 
     /// Gives the link of a worker this rate each way, and this round trip.
     pub(crate) fn shape(&self, slot: u32, rate: Option<Rate>, round_trip: Option<RoundTrip>) {
-        if let Some(link) = self.links.get(&slot) {
-            link.up.shape(rate, round_trip);
-            link.down.shape(rate, round_trip);
+        if let Some((up, down)) = known(&self.known).get(&slot) {
+            up.shape(rate, round_trip);
+            down.shape(rate, round_trip);
         }
     }
 

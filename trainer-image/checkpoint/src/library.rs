@@ -2,6 +2,7 @@
 //!
 //! The library takes an endpoint as it comes, and panics at the first request where it is no URL: it is checked here before.
 
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -91,20 +92,32 @@ fn retry(access: &Access) -> RetryConfig {
     }
 }
 
+/// The values whose names begin so and that the library knows, but those that are `left_out`; endpoints among them are checked.
+fn settings<K: FromStr>(
+    access: &Access,
+    start: &'static str,
+    left_out: impl Fn(&K) -> bool,
+    is_endpoint: impl Fn(&K) -> bool,
+) -> Result<Vec<(K, String)>, Unopened> {
+    let known =
+        access.values(start).filter_map(|(name, value)| Some((name, value, name.to_ascii_lowercase().parse::<K>().ok()?)));
+    let wanted = known.filter(|(.., key)| !left_out(key));
+    let checked = wanted.map(|(name, value, key)| {
+        let value = if is_endpoint(&key) { endpoint(name, value)? } else { value.to_owned() };
+        Ok((key, value))
+    });
+    checked.collect()
+}
+
 fn s3(bucket: &Bucket, access: &Access, given: Option<String>) -> Result<Arc<dyn ObjectStore>, Unopened> {
     use AmazonS3ConfigKey as Key;
     let mut builder =
         AmazonS3Builder::new().with_bucket_name(&bucket.name).with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("AWS_") {
-        match name.to_ascii_lowercase().parse() {
-            // What was given goes before these.
-            Ok(Key::Endpoint | Key::S3Endpoint) if given.is_some() => {}
-            Ok(key @ (Key::Endpoint | Key::S3Endpoint | Key::StsEndpoint)) => {
-                builder = builder.with_config(key, endpoint(name, value)?);
-            }
-            Ok(key) => builder = builder.with_config(key, value),
-            Err(_) => {}
-        }
+    // What was given goes before these.
+    let instead = |key: &Key| given.is_some() && matches!(key, Key::Endpoint | Key::S3Endpoint);
+    let is_endpoint = |key: &Key| matches!(key, Key::Endpoint | Key::S3Endpoint | Key::StsEndpoint);
+    for (key, value) in settings(access, "AWS_", instead, is_endpoint)? {
+        builder = builder.with_config(key, value);
     }
     if let Some(endpoint) = given {
         builder = builder.with_endpoint(endpoint);
@@ -121,12 +134,8 @@ fn s3(bucket: &Bucket, access: &Access, given: Option<String>) -> Result<Arc<dyn
 fn google(bucket: &Bucket, access: &Access) -> Result<Arc<dyn ObjectStore>, Unopened> {
     let builder = GoogleCloudStorageBuilder::new().with_bucket_name(&bucket.name);
     let mut builder = builder.with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("GOOGLE_") {
-        match name.to_ascii_lowercase().parse() {
-            Ok(key @ GoogleConfigKey::BaseUrl) => builder = builder.with_config(key, endpoint(name, value)?),
-            Ok(key) => builder = builder.with_config(key, value),
-            Err(_) => {}
-        }
+    for (key, value) in settings(access, "GOOGLE_", |_| false, |key| matches!(key, GoogleConfigKey::BaseUrl))? {
+        builder = builder.with_config(key, value);
     }
     Ok(Arc::new(builder.build()?))
 }
@@ -134,12 +143,8 @@ fn google(bucket: &Bucket, access: &Access) -> Result<Arc<dyn ObjectStore>, Unop
 fn azure(bucket: &Bucket, access: &Access) -> Result<Arc<dyn ObjectStore>, Unopened> {
     let builder = MicrosoftAzureBuilder::new().with_container_name(&bucket.name);
     let mut builder = builder.with_client_options(client()).with_retry(retry(access));
-    for (name, value) in access.values("AZURE_") {
-        match name.to_ascii_lowercase().parse() {
-            Ok(key @ AzureConfigKey::Endpoint) => builder = builder.with_config(key, endpoint(name, value)?),
-            Ok(key) => builder = builder.with_config(key, value),
-            Err(_) => {}
-        }
+    for (key, value) in settings(access, "AZURE_", |_| false, |key| matches!(key, AzureConfigKey::Endpoint))? {
+        builder = builder.with_config(key, value);
     }
     Ok(Arc::new(builder.build()?))
 }

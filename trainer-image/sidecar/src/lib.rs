@@ -183,7 +183,10 @@ async fn serve(config: Config) -> Result<(), SidecarError> {
     let sockets = Sockets::bind(&config.socket, config.temporary_folder.clone())?;
     let security = config.identity.as_ref().map(Security::new).transpose()?;
     let transport = Transport::new(security, Arc::new(Meter::default()));
-    let transport = config.source.map_or(transport.clone(), |source| transport.from_source(source));
+    let transport = match config.source {
+        Some(source) => transport.from_source(source),
+        None => transport,
+    };
     let transport = through_relay(transport, config.relay.as_ref())?;
     let (incoming, address) = incoming(&config, &transport).await?;
     let surroundings = Surroundings {

@@ -5,6 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::median;
 use crate::{
     figures::{Figure, Figures},
     paths,
@@ -68,11 +69,7 @@ fn runs(folder: &Path, pairs: usize) -> Result<Vec<[Finished; 2]>> {
 }
 
 fn cost(runs: &[[Finished; 2]]) -> [Figure; 2] {
-    let median = |of: fn(&Finished) -> f64| {
-        let mut ratios: Vec<f64> = runs.iter().map(|[without, with]| of(with) / of(without)).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let median = |of: fn(&Finished) -> f64| median(runs.iter().map(|[without, with]| of(with) / of(without)));
     [
         Figure::at_most("CPU time with a checkpoint of every round", median(|run| run.cpu_seconds), MOST_CPU_RATIO),
         Figure::at_most("time with a checkpoint of every round", median(|run| run.wall_seconds), MOST_WALL_RATIO),

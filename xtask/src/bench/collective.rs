@@ -5,6 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
+use super::median;
 use crate::{
     figures::{Figure, Figures},
     paths,
@@ -161,13 +162,6 @@ impl Bound {
             }
         }
     }
-}
-
-/// The middle value; not a number where there is none, or one of them is not.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    if values.iter().any(|value| value.is_nan()) { f64::NAN } else { values.get(values.len() / 2).copied().unwrap_or(f64::NAN) }
 }
 
 #[cfg(test)]

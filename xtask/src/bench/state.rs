@@ -5,6 +5,7 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::median;
 use crate::{
     figures::{Figure, Figures},
     paths,
@@ -48,11 +49,7 @@ pub(crate) fn perform() -> Result<Tally> {
 }
 
 fn figures(passes: &[Measured]) -> Figures {
-    let median = |of: fn(&Measured) -> f64| {
-        let mut values: Vec<f64> = passes.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let median = |of: fn(&Measured) -> f64| median(passes.iter().map(of));
     let speedup = median(|pass| pass.one_donor_seconds / pass.three_donors_seconds);
     let step = median(|pass| pass.step_p50_ms_while_giving / pass.step_p50_ms_afterwards);
     Figures(vec![

@@ -129,7 +129,7 @@ impl Supervisor<'_> {
             Processes::Trainer => &[Role::Trainer],
             Processes::Both => &[Role::Sidecar, Role::Trainer],
         };
-        let Some(worker) = self.workers.get_mut(slot as usize) else { return Vec::new() };
+        let worker = &mut self.workers[slot as usize];
         let mut reached = Vec::new();
         for role in roles {
             if let Some(child) = worker.child(*role) {
@@ -142,8 +142,7 @@ impl Supervisor<'_> {
 
     /// A worker is not started again.
     fn goes(&mut self, slot: u32) -> Result<()> {
-        let Some(worker) = self.workers.get_mut(slot as usize) else { return Ok(()) };
-        worker.end = Some(End::Gone);
+        self.workers[slot as usize].end = Some(End::Gone);
         self.log(&Event::now(&name(slot), "WorkerGone"))
     }
 

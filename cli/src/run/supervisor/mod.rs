@@ -278,7 +278,10 @@ impl<'a> Supervisor<'a> {
             self.log(&Event::now("", "RunStarted").with("run", self.file.name.as_str()))?;
         }
         self.log_checkpoints()?;
-        for slot in (0..self.workers.len() as u32).filter(|slot| !self.workers[*slot as usize].is_gone()).collect::<Vec<_>>() {
+        for slot in 0..self.workers.len() as u32 {
+            if self.workers[slot as usize].is_gone() {
+                continue;
+            }
             self.start(slot, Role::Sidecar).await?;
             self.start(slot, Role::Trainer).await?;
         }

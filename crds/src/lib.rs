@@ -8,14 +8,22 @@ mod check;
 mod checked_file;
 mod document;
 #[cfg(feature = "kube")]
+pub mod island;
+#[cfg(feature = "kube")]
+pub mod kept;
+#[cfg(feature = "kube")]
 mod manifest;
 mod nearest;
 mod overrides;
 mod problem;
 mod rule;
 mod run_file;
+#[cfg(feature = "kube")]
+pub mod runtime;
 mod schema;
 pub mod spec;
+#[cfg(feature = "kube")]
+pub mod status;
 
 #[cfg(feature = "kube")]
 pub use crate::manifest::{ManifestError, training_run_manifest};

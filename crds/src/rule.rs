@@ -42,6 +42,22 @@ pub(crate) fn exactly_one(schema: &mut Schema) {
     schema.insert("properties".into(), members.into());
 }
 
+/// Any object: what it means is Kubernetes' to say.
+#[cfg(feature = "kube")]
+pub(crate) fn opaque(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}
+
+/// A list of such objects.
+#[cfg(feature = "kube")]
+pub(crate) fn opaque_list(_: &mut schemars::SchemaGenerator) -> Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+    })
+}
+
 /// Removes what a structural schema does not need: `null` beside another type (the API server drops nulls, and so an optional
 /// field is absent or has a value) and the formats of unsigned integers, which it does not know.
 #[derive(Clone)]

@@ -12,6 +12,7 @@ mod method;
 mod model;
 mod optimizer;
 mod placement;
+mod policy;
 mod reduction;
 mod rounds;
 mod workers;
@@ -28,6 +29,7 @@ pub use self::{
     model::{Architecture, Llama, Model, Objective},
     optimizer::{AdamW, Algorithm, Optimizer, Schedule, Sgd},
     placement::{LabelSelector, Members, Placement, RuntimeKind, RuntimeRef, Volunteers},
+    policy::{FailureAction, FailurePolicy, FailureRule, RunPolicy},
     reduction::{Codec, Reduction},
     rounds::{Quorum, Rounds, StragglerPolicy},
     workers::Workers,
@@ -35,7 +37,7 @@ pub use self::{
 use crate::rule::{Structural, rule};
 
 /// Fields of the spec that only a cluster reads; a local run accepts them and lists them as unused.
-pub(crate) const CLUSTER_ONLY: [&str; 2] = ["runtimeRef", "placement"];
+pub(crate) const CLUSTER_ONLY: [&str; 6] = ["runtimeRef", "placement", "suspend", "managedBy", "runPolicy", "failurePolicy"];
 
 /// What to train, on what, how, and with how many workers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,13 +54,31 @@ pub(crate) const CLUSTER_ONLY: [&str; 2] = ["runtimeRef", "placement"];
         category = "training",
         namespaced,
         derive = "PartialEq",
+        status = "crate::status::TrainingRunStatus",
+        scale(
+            spec_replicas_path = ".spec.workers.target",
+            status_replicas_path = ".status.workers.ready",
+            label_selector_path = ".status.selector"
+        ),
+        selectable = ".status.phase",
         validation = kube::core::Rule::new("size(self.metadata.name) <= 40")
             .message("the name must have at most 40 characters, because names of workers are made from it"),
         validation = kube::core::Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
             .message("the name must begin with a letter, end with a letter or digit, and have only a-z, 0-9 and - in it"),
-        printcolumn(name = "Workers", type_ = "integer", json_path = ".spec.workers.target"),
-        printcolumn(name = "Steps", type_ = "integer", json_path = ".spec.stop.steps"),
-        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+        printcolumn(name = "State", type_ = "string", json_path = ".status.phase"),
+        printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers.summary"),
+        printcolumn(name = "Round", type_ = "integer", json_path = ".status.progress.round"),
+        printcolumn(name = "Loss", type_ = "string", json_path = ".status.progress.lossText"),
+        printcolumn(name = "Done", type_ = "integer", json_path = ".status.progress.percent"),
+        printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+        printcolumn(name = "Checkpoint", type_ = "integer", json_path = ".status.lastCheckpoint.round", priority = 1),
+        printcolumn(name = "Attempt", type_ = "integer", json_path = ".status.attempt", priority = 1),
+        printcolumn(
+            name = "Reason",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type=='Progressing')].reason",
+            priority = 1
+        )
     )
 )]
 #[serde(rename_all = "camelCase")]
@@ -81,6 +101,13 @@ pub struct TrainingRunSpec {
     /// Template of images and resources that a cluster uses for the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_ref: Option<RuntimeRef>,
+    /// Whether the workers are given back, after a checkpoint where the run keeps any; false lets it go on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend: bool,
+    /// Controller that is responsible for the run where it is not Atoll's own, such as kueue.x-k8s.io/multikueue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub managed_by: Option<String>,
     /// Seeds the initial weights and the order of the data.
     #[serde(default)]
     pub seed: u64,
@@ -112,6 +139,12 @@ pub struct TrainingRunSpec {
     /// What becomes of it when its loss is no number any more, or leaps; when unset, a worker whose loss is no number ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
+    /// How long the run may take, and how long it stays after its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_policy: Option<RunPolicy>,
+    /// What happens when a worker's pod fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_policy: Option<FailurePolicy>,
     /// When the run is complete.
     pub stop: Stop,
     /// How the model is measured on text that it does not train on.

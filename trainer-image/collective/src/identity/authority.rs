@@ -1,18 +1,23 @@
 //! Who signs: the authority of a run signs one authority per island, which signs the certificates of its peers.
 //!
 //! Each authority's certificate permits DNS names under its own domain alone (RFC 5280, 4.2.1.10), so that the key of one island
-//! is worth nothing for another. Keys are ECDSA P-256, which every TLS library verifies.
+//! is worth nothing for another. Keys are ECDSA P-256, which every TLS library verifies, or, where the caller derives them from
+//! a secret of its own, Ed25519 (RFC 8032), whose keys are any 32 bytes.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, GeneralSubtree,
-    IsCa, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+    IsCa, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ED25519, SanType,
 };
+use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use super::name::{island_domain, run_domain};
-use super::{HostIdentity, Identity, IdentityError, PeerName};
+use super::{Identity, IdentityError, PeerName, request};
+
+/// PKCS#8 of an Ed25519 key up to its 32 bytes (RFC 8410, 7).
+const PKCS8: [u8; 16] = [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// Last second that a certificate can express: the end of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -48,9 +53,21 @@ impl RunAuthority {
     /// # Errors
     /// [`IdentityError::Name`], [`IdentityError::Validity`], [`IdentityError::Signing`].
     pub fn new(run: &str, validity: Validity) -> Result<Self, IdentityError> {
+        Self::with(run, KeyPair::generate()?, validity)
+    }
+
+    /// The authority whose Ed25519 key is `key`: the same arguments give the same root.
+    ///
+    /// # Errors
+    /// [`IdentityError::Name`], [`IdentityError::Validity`], [`IdentityError::Signing`].
+    pub fn of_key(run: &str, key: &[u8; 32], validity: Validity) -> Result<Self, IdentityError> {
+        Self::with(run, ed25519(key)?, validity)
+    }
+
+    fn with(run: &str, key: KeyPair, validity: Validity) -> Result<Self, IdentityError> {
         let mut root = authority(&run_domain(run)?, 1, validity)?;
         root.distinguished_name = subject(&[(DnType::OrganizationName, run), (DnType::CommonName, "run authority")]);
-        Ok(Self { run: run.to_owned(), issuer: CertifiedIssuer::self_signed(root, KeyPair::generate()?)? })
+        Ok(Self { run: run.to_owned(), issuer: CertifiedIssuer::self_signed(root, key)? })
     }
 
     /// A new authority for `island`. It can sign as long as both certificates are valid.
@@ -58,6 +75,18 @@ impl RunAuthority {
     /// # Errors
     /// [`IdentityError::Name`], [`IdentityError::Validity`], [`IdentityError::Signing`].
     pub fn island(&self, island: &str, validity: Validity) -> Result<IslandAuthority, IdentityError> {
+        self.island_with(island, KeyPair::generate()?, validity)
+    }
+
+    /// The authority for `island` whose Ed25519 key is `key`: the same arguments give the same certificate.
+    ///
+    /// # Errors
+    /// [`IdentityError::Name`], [`IdentityError::Validity`], [`IdentityError::Signing`].
+    pub fn island_of_key(&self, island: &str, key: &[u8; 32], validity: Validity) -> Result<IslandAuthority, IdentityError> {
+        self.island_with(island, ed25519(key)?, validity)
+    }
+
+    fn island_with(&self, island: &str, key: KeyPair, validity: Validity) -> Result<IslandAuthority, IdentityError> {
         let mut certificate = authority(&island_domain(&self.run, island)?, 0, validity)?;
         certificate.distinguished_name = subject(&[
             (DnType::OrganizationName, &self.run),
@@ -68,17 +97,39 @@ impl RunAuthority {
             run: self.run.clone(),
             island: island.to_owned(),
             run_root: self.issuer.pem(),
-            issuer: CertifiedIssuer::signed_by(certificate, KeyPair::generate()?, &self.issuer)?,
+            issuer: CertifiedIssuer::signed_by(certificate, key, &self.issuer)?,
         })
     }
 }
 
 impl IslandAuthority {
+    /// The run's root, PEM.
+    #[must_use]
+    pub fn run_root(&self) -> &str {
+        &self.run_root
+    }
+
+    /// The certificate chain (PEM) of `worker` for the key in `request`, a PKCS#10 request in DER that this key has signed. No name
+    /// in the request is read.
+    ///
+    /// # Errors
+    /// [`IdentityError::LongRequest`], [`IdentityError::Request`], [`IdentityError::Name`], [`IdentityError::Validity`],
+    /// [`IdentityError::Signing`].
+    pub fn sign_request(&self, worker: &str, request: &[u8], validity: Validity) -> Result<String, IdentityError> {
+        let key = request::public_key(request)?;
+        let certificate = self.certificate(worker, validity)?.signed_by(&key, &self.issuer)?;
+        Ok(certificate.pem() + &self.issuer.pem())
+    }
+
     /// A new identity for `worker`, good for dialling and for being dialled.
     ///
     /// # Errors
     /// [`IdentityError::Name`], [`IdentityError::Validity`], [`IdentityError::Signing`].
     pub fn peer(&self, worker: &str, validity: Validity) -> Result<Identity, IdentityError> {
+        self.sign(&self.certificate(worker, validity)?)
+    }
+
+    fn certificate(&self, worker: &str, validity: Validity) -> Result<CertificateParams, IdentityError> {
         let name = PeerName::new(&self.run, &self.island, worker)?;
         let mut certificate = parameters(validity)?;
         certificate.distinguished_name = subject(&[
@@ -87,7 +138,7 @@ impl IslandAuthority {
             (DnType::CommonName, worker),
         ]);
         certificate.subject_alt_names = vec![SanType::DnsName(Ia5String::try_from(name.to_string())?)];
-        self.sign(&certificate)
+        Ok(certificate)
     }
 
     fn sign(&self, certificate: &CertificateParams) -> Result<Identity, IdentityError> {
@@ -101,27 +152,8 @@ impl IslandAuthority {
     }
 }
 
-impl HostIdentity {
-    /// A new key for `host`, a DNS name or an IP address, and a certificate that it signs itself.
-    ///
-    /// # Errors
-    /// [`IdentityError::Validity`], [`IdentityError::Signing`].
-    pub fn self_signed(host: &str, validity: Validity) -> Result<Self, IdentityError> {
-        let mut certificate = parameters(validity)?;
-        certificate.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        certificate.distinguished_name = subject(&[(DnType::CommonName, host)]);
-        certificate.subject_alt_names = vec![match host.parse() {
-            Ok(address) => SanType::IpAddress(address),
-            Err(_) => SanType::DnsName(Ia5String::try_from(host)?),
-        }];
-        let key = KeyPair::generate()?;
-        let certificate = certificate.self_signed(&key)?;
-        Ok(Self { certificate_chain: certificate.pem(), private_key: key.serialize_pem() })
-    }
-}
-
 /// What certificates of peers have in common.
-fn parameters(validity: Validity) -> Result<CertificateParams, IdentityError> {
+pub(super) fn parameters(validity: Validity) -> Result<CertificateParams, IdentityError> {
     let expressible = |instant: SystemTime| {
         instant.duration_since(UNIX_EPOCH).is_ok_and(|since| since.as_secs() <= LAST_SECOND).then_some(instant)
     };
@@ -138,7 +170,7 @@ fn parameters(validity: Validity) -> Result<CertificateParams, IdentityError> {
 }
 
 /// What certificates of authorities have in common: names under `domain`, and at most `authorities` more below it in a chain.
-fn authority(domain: &str, authorities: u8, validity: Validity) -> Result<CertificateParams, IdentityError> {
+pub(super) fn authority(domain: &str, authorities: u8, validity: Validity) -> Result<CertificateParams, IdentityError> {
     let mut parameters = parameters(validity)?;
     parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(authorities));
     parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -148,12 +180,18 @@ fn authority(domain: &str, authorities: u8, validity: Validity) -> Result<Certif
     Ok(parameters)
 }
 
-fn subject(attributes: &[(DnType, &str)]) -> DistinguishedName {
+pub(super) fn subject(attributes: &[(DnType, &str)]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     for (kind, value) in attributes {
         name.push(kind.clone(), *value);
     }
     name
+}
+
+/// The Ed25519 key that is these 32 bytes.
+pub(super) fn ed25519(key: &[u8; 32]) -> Result<KeyPair, IdentityError> {
+    let pkcs8 = [&PKCS8[..], key].concat();
+    Ok(KeyPair::from_pkcs8_der_and_sign_algo(&PrivatePkcs8KeyDer::from(pkcs8), &PKCS_ED25519)?)
 }
 
 #[cfg(test)]
@@ -166,6 +204,7 @@ pub(crate) mod tests {
     use rustls::pki_types::{ServerName, UnixTime};
     use rustls::server::WebPkiClientVerifier;
 
+    use super::super::Request;
     use super::*;
 
     /// A day that begins an hour before the instant at which these tests verify.
@@ -299,6 +338,38 @@ pub(crate) mod tests {
         let other = RunAuthority { run: "other".into(), issuer: run.issuer };
         let identity = other.island("west", DAY).unwrap().peer("0", DAY).unwrap();
         assert!(breaks_the_name_constraint(&verified(&identity, "0.west.other.atoll.internal", NOW)));
+    }
+
+    fn of_keys(run: u8, island: u8) -> IslandAuthority {
+        let run = RunAuthority::of_key("kjv", &[run; 32], DAY).unwrap();
+        run.island_of_key("west", &[island; 32], DAY).unwrap()
+    }
+
+    #[test]
+    fn keys_that_are_given_make_the_same_authorities_each_time() {
+        let (once, again) = (of_keys(1, 2), of_keys(1, 2));
+        assert_eq!((once.run_root(), once.issuer.der()), (again.run_root(), again.issuer.der()));
+        let mut identity = once.peer("0", DAY).unwrap();
+        identity.run_root = again.run_root;
+        verified(&identity, "0.west.kjv.atoll.internal", NOW).unwrap();
+        identity.run_root = of_keys(3, 2).run_root;
+        assert!(verified(&identity, "0.west.kjv.atoll.internal", NOW).is_err());
+    }
+
+    #[test]
+    fn an_authority_of_a_given_key_is_bound_to_its_island_too() {
+        let forged = forged(&of_keys(1, 2), &["0.east.kjv.atoll.internal"], DAY);
+        assert!(breaks_the_name_constraint(&verified(&forged, "0.east.kjv.atoll.internal", NOW)));
+    }
+
+    #[test]
+    fn a_request_gets_the_name_that_the_authority_gives_it() {
+        let request = Request::new().unwrap();
+        let west = of_keys(1, 2);
+        let chain = west.sign_request("w0", request.der(), DAY).unwrap();
+        let identity = Identity::from_parts(chain, request.private_key().to_owned(), west.run_root().to_owned()).unwrap();
+        assert_eq!(identity.name().unwrap(), PeerName::new("kjv", "west", "w0").unwrap());
+        verified(&identity, "w0.west.kjv.atoll.internal", NOW).unwrap();
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //! names of that island alone. Certificates are short-lived instead of revoked. Time is an argument of all that signs.
 
 mod authority;
+mod host;
 mod name;
+mod request;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -12,7 +14,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(test)]
 pub(crate) use authority::tests::forged;
 pub use authority::{IslandAuthority, RunAuthority, Validity};
+pub use host::{HostAuthority, HostIdentity};
 pub use name::{NameError, PeerName};
+pub use request::{MOST_REQUEST, Request};
 
 /// Why an identity cannot be made or used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +30,15 @@ pub enum IdentityError {
     /// A key could not be made, or did not sign.
     #[error("cannot sign a certificate: {0}")]
     Signing(#[from] rcgen::Error),
+    /// A request for a certificate cannot be read, or is not signed by the key in it.
+    #[error("the request for a certificate is refused: {0}")]
+    Request(#[source] rcgen::Error),
+    /// A request for a certificate is too long.
+    #[error("the request for a certificate has {bytes} bytes: {MOST_REQUEST} is the most")]
+    LongRequest {
+        /// How long it is.
+        bytes: usize,
+    },
     /// A part of it is not PEM.
     #[error("the {part} of an identity is not PEM: {source}")]
     Pem {
@@ -60,6 +73,18 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// What was signed for a [`Request`]: its chain and the run's root (PEM), and the request's key (PKCS#8 PEM).
+    ///
+    /// # Errors
+    /// [`IdentityError::Pem`] where a part cannot be read, and those of [`Self::name`].
+    pub fn from_parts(certificate_chain: String, private_key: String, run_root: String) -> Result<Self, IdentityError> {
+        let identity = Self { certificate_chain, private_key, run_root };
+        identity.key()?;
+        identity.root()?;
+        identity.name()?;
+        Ok(identity)
+    }
+
     /// Who it is.
     ///
     /// # Errors
@@ -80,38 +105,6 @@ impl Identity {
     pub(crate) fn root(&self) -> Result<CertificateDer<'static>, IdentityError> {
         let read = CertificateDer::from_pem_slice(self.run_root.as_bytes());
         read.map_err(|source| IdentityError::Pem { part: "run root", source })
-    }
-}
-
-/// What a host shows to all who dial it, a relay for example: it is no peer of a run. Given to a process over its standard
-/// input, never in its arguments.
-#[derive(Clone, serde::Serialize, serde::Deserialize)]
-pub struct HostIdentity {
-    /// Its certificate and those of its authorities, PEM.
-    certificate_chain: String,
-    /// The key of its certificate, PKCS#8 PEM.
-    private_key: String,
-}
-
-impl HostIdentity {
-    /// The chain, PEM: where it is signed by itself, what others trust.
-    #[must_use]
-    pub fn certificate_chain(&self) -> &str {
-        &self.certificate_chain
-    }
-
-    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-        certificates(&self.certificate_chain)
-    }
-
-    pub(crate) fn key(&self) -> Result<PrivateKeyDer<'static>, IdentityError> {
-        key(&self.private_key)
-    }
-}
-
-impl std::fmt::Debug for HostIdentity {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("HostIdentity")
     }
 }
 

@@ -33,7 +33,7 @@ pub use address::{Address, AddressError, HostPort};
 pub use error::TransportError;
 use network::Tcp;
 pub use network::{Connection, Duplex, Network};
-pub use security::{Security, outer, outer_acceptor};
+pub use security::{Security, as_hub, outer, outer_acceptor, towards_hub};
 
 /// The time from dialling to a connection on which both ends know each other.
 pub const DEADLINE: Duration = Duration::from_secs(10);

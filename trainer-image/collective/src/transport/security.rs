@@ -1,6 +1,6 @@
-//! Mutual TLS between the peers of one run, and server-authenticated TLS towards a relay.
+//! Mutual TLS between the peers of one run, and server-authenticated TLS towards hosts: a relay, or an operator's hub.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -9,7 +9,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, CommonState, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use tokio_rustls::{StartHandshake, TlsAcceptor, TlsConnector, client, server};
 
 use super::TransportError;
 use crate::identity::{HostIdentity, Identity, IdentityError, PeerName, peer_name};
@@ -18,11 +18,18 @@ use crate::relay;
 /// HTTP/2, the only protocol that is spoken inside.
 const ALPN: &[u8] = b"h2";
 
-/// The TLS of one peer. TLS 1.3 only, with the run's root as the only one that is trusted, on both ends.
+/// The TLS of one peer. TLS 1.3 only, with the run's root as the only one that is trusted, on both ends. Its clones are one: what
+/// renews one renews all.
 #[derive(Clone)]
 pub struct Security {
+    ends: Arc<RwLock<Ends>>,
+}
+
+/// What a new connection is made with.
+#[derive(Clone)]
+struct Ends {
     connector: TlsConnector,
-    acceptor: TlsAcceptor,
+    server: Arc<ServerConfig>,
 }
 
 impl Security {
@@ -31,6 +38,55 @@ impl Security {
     /// # Errors
     /// [`IdentityError`] where its parts cannot be read, or do not fit together.
     pub fn new(identity: &Identity) -> Result<Self, IdentityError> {
+        Ok(Self { ends: Arc::new(RwLock::new(Ends::new(identity)?)) })
+    }
+
+    /// Shows `identity` from now on, and trusts its root. Connections that are open go on as they are.
+    ///
+    /// # Errors
+    /// [`IdentityError`] where its parts cannot be read, or do not fit together; then nothing changes.
+    pub fn renew(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let ends = Ends::new(identity)?;
+        *self.ends.write().unwrap_or_else(PoisonError::into_inner) = ends;
+        Ok(())
+    }
+
+    fn ends(&self) -> Ends {
+        self.ends.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The dialling end: verifies that the other is `expected`.
+    pub(super) async fn connect<S: Bytes>(&self, stream: S, expected: &PeerName) -> Result<client::TlsStream<S>, TransportError> {
+        let name = name(expected.to_string())?;
+        let stream = self.ends().connector.connect(name, stream).await?;
+        // A wildcard passes for the name, and is no peer's.
+        peer(stream.get_ref().1)?;
+        Ok(stream)
+    }
+
+    /// The accepting end: verifies that the other is a peer of the run, and which.
+    pub(super) async fn accept<S: Bytes>(&self, stream: S) -> Result<(server::TlsStream<S>, PeerName), TransportError> {
+        let stream = TlsAcceptor::from(self.ends().server).accept(stream).await?;
+        let name = peer(stream.get_ref().1)?;
+        Ok((stream, name))
+    }
+
+    /// The accepting end of a connection whose dialler has said whom it means: verifies that it is a peer of the run, and which.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub async fn answer<S: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        hello: StartHandshake<S>,
+    ) -> Result<(server::TlsStream<S>, PeerName), TransportError> {
+        let stream = hello.into_stream(self.ends().server).await?;
+        let name = peer(stream.get_ref().1)?;
+        Ok((stream, name))
+    }
+}
+
+impl Ends {
+    fn new(identity: &Identity) -> Result<Self, IdentityError> {
         let provider = Arc::new(ring::default_provider());
         let versions = &[&rustls::version::TLS13];
         let roots = Arc::new(trust([identity.root()?])?);
@@ -52,23 +108,7 @@ impl Security {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        Ok(Self { connector: Arc::new(client).into(), acceptor: Arc::new(server).into() })
-    }
-
-    /// The dialling end: verifies that the other is `expected`.
-    pub(super) async fn connect<S: Bytes>(&self, stream: S, expected: &PeerName) -> Result<client::TlsStream<S>, TransportError> {
-        let name = name(expected.to_string())?;
-        let stream = self.connector.connect(name, stream).await?;
-        // A wildcard passes for the name, and is no peer's.
-        peer(stream.get_ref().1)?;
-        Ok(stream)
-    }
-
-    /// The accepting end: verifies that the other is a peer of the run, and which.
-    pub(super) async fn accept<S: Bytes>(&self, stream: S) -> Result<(server::TlsStream<S>, PeerName), TransportError> {
-        let stream = self.acceptor.accept(stream).await?;
-        let name = peer(stream.get_ref().1)?;
-        Ok((stream, name))
+        Ok(Self { connector: Arc::new(client).into(), server: Arc::new(server) })
     }
 }
 
@@ -82,14 +122,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Bytes for S {}
 /// # Errors
 /// [`IdentityError::Pem`] and [`IdentityError::Unfit`].
 pub fn outer(roots: &str) -> Result<TlsConnector, IdentityError> {
-    let read = CertificateDer::pem_slice_iter(roots.as_bytes()).collect::<Result<Vec<_>, _>>();
-    let roots = read.map_err(|source| IdentityError::Pem { part: "root of the relay", source })?;
-    let mut client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(trust(roots)?)
-        .with_no_client_auth();
-    client.alpn_protocols = vec![relay::ALPN.to_vec()];
-    Ok(Arc::new(client).into())
+    host_connector(roots, "root of the relay", relay::ALPN)
 }
 
 /// TLS of a relay with this identity, towards those who dial it.
@@ -97,12 +130,44 @@ pub fn outer(roots: &str) -> Result<TlsConnector, IdentityError> {
 /// # Errors
 /// [`IdentityError::Pem`] and [`IdentityError::Unfit`].
 pub fn outer_acceptor(identity: &HostIdentity) -> Result<TlsAcceptor, IdentityError> {
+    Ok(host_config(identity, relay::ALPN)?.into())
+}
+
+/// TLS towards a hub whose certificate is signed by one of `roots` (PEM), with HTTP/2 inside; the hub learns who dials from the
+/// token that is shown there.
+///
+/// # Errors
+/// [`IdentityError::Pem`] and [`IdentityError::Unfit`].
+pub fn towards_hub(roots: &str) -> Result<TlsConnector, IdentityError> {
+    host_connector(roots, "root of the hub", ALPN)
+}
+
+/// TLS of a hub with this identity, towards those who have no certificate yet.
+///
+/// # Errors
+/// [`IdentityError::Pem`] and [`IdentityError::Unfit`].
+pub fn as_hub(identity: &HostIdentity) -> Result<Arc<ServerConfig>, IdentityError> {
+    host_config(identity, ALPN)
+}
+
+fn host_connector(roots: &str, part: &'static str, protocol: &[u8]) -> Result<TlsConnector, IdentityError> {
+    let read = CertificateDer::pem_slice_iter(roots.as_bytes()).collect::<Result<Vec<_>, _>>();
+    let roots = read.map_err(|source| IdentityError::Pem { part, source })?;
+    let mut client = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(trust(roots)?)
+        .with_no_client_auth();
+    client.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Arc::new(client).into())
+}
+
+fn host_config(identity: &HostIdentity, protocol: &[u8]) -> Result<Arc<ServerConfig>, IdentityError> {
     let mut server = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
         .with_single_cert(identity.certificates()?, identity.key()?)?;
-    server.alpn_protocols = vec![relay::ALPN.to_vec()];
-    Ok(Arc::new(server).into())
+    server.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Arc::new(server))
 }
 
 /// The name to expect in a server's certificate.

@@ -211,6 +211,47 @@ async fn every_connection_verifies_anew() {
 }
 
 #[tokio::test]
+async fn a_renewed_certificate_is_shown_on_new_connections_and_old_ones_go_on() {
+    let island = island(&run());
+    let early = island.peer("0", days_from_now(2)).unwrap();
+    let (security, other) = (Security::new(&today(&island, "0")).unwrap(), transport(&today(&island, "1")));
+    let renewed = Transport::new(Some(security.clone()), Arc::default());
+    let meet = async || {
+        let ((dialling, answering), (near, far)) = (duplex(4096), duplex(4096));
+        let (theirs, ours) = (name("1"), name("0"));
+        let dials = async { tokio::join!(renewed.introduce(dialling, &theirs), other.greet(answering)) };
+        let accepts = async { tokio::join!(other.introduce(near, &ours), renewed.greet(far)) };
+        tokio::join!(dials, accepts)
+    };
+    let ((dialled, accepted), _accepting) = meet().await;
+    let (mut dialled, mut accepted) = (dialled.unwrap(), accepted.unwrap());
+    security.renew(&early).unwrap();
+    let ((_, refused), (refuses, _)) = meet().await;
+    assert!(matches!(refused, Err(TransportError::NotYetValid { .. })), "as who dials");
+    assert!(matches!(refuses, Err(TransportError::NotYetValid { .. })), "as who is dialled");
+    security.renew(&today(&island, "0")).unwrap();
+    let ((_, welcome), (welcomes, _)) = meet().await;
+    assert!(welcome.is_ok() && welcomes.is_ok());
+    dialled.write_u8(7).await.unwrap();
+    dialled.flush().await.unwrap();
+    assert_eq!(accepted.read_u8().await.unwrap(), 7, "it was open before");
+}
+
+#[tokio::test]
+async fn parts_that_do_not_fit_renew_nothing() {
+    let island = island(&run());
+    let security = Security::new(&today(&island, "0")).unwrap();
+    let mut mixed = serde_json::to_value(today(&island, "0")).unwrap();
+    mixed["private_key"] = serde_json::to_value(today(&island, "0")).unwrap()["private_key"].clone();
+    let unfit: Identity = serde_json::from_value(mixed).unwrap();
+    assert!(matches!(security.renew(&unfit), Err(IdentityError::Unfit(_))));
+    let (near, far) = duplex(4096);
+    let (ours, theirs) = (Transport::new(Some(security), Arc::default()), transport(&today(&island, "1")));
+    let (dialling, accepting) = tokio::join!(async { ours.introduce(near, &name("1")).await }, theirs.greet(far));
+    assert!(dialling.is_ok() && accepting.is_ok());
+}
+
+#[tokio::test]
 async fn nobody_is_reached_where_nobody_listens_or_without_a_pass() {
     let plain = Transport::new(None, Arc::default());
     let bound = TcpSocket::new_v4().unwrap();

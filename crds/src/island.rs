@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::Structural;
+use crate::kubernetes::conditions;
+use crate::rule::{Structural, rule};
 
 /// Workers of one run that are placed together in one cluster: the operator's object, for people to look at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, kube::CustomResource)]
@@ -16,6 +17,7 @@ use crate::rule::Structural;
     plural = "trainingislands",
     shortname = "tisland",
     category = "training",
+    label("app.kubernetes.io/part-of", "atoll"),
     namespaced,
     derive = "PartialEq",
     status = "TrainingIslandStatus",
@@ -27,7 +29,11 @@ use crate::rule::Structural;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = Structural)]
+#[schemars(transform = Structural, extend("x-kubernetes-validations" = [
+    rule("self.run == oldSelf.run", "run cannot be changed; an island belongs to one run", ".run"),
+    rule("self.island == oldSelf.island", "island cannot be changed; certificates have it", ".island"),
+    rule("self.generation >= oldSelf.generation", "generation must not go down", ".generation"),
+]))]
 pub struct TrainingIslandSpec {
     /// Name of the run.
     #[schemars(length(min = 1, max = 40))]
@@ -64,6 +70,6 @@ pub struct TrainingIslandStatus {
     #[schemars(length(max = 32))]
     pub phase: String,
     /// Applied: whether the cluster took the island's objects.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }

@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::Structural;
+use crate::kubernetes::conditions;
+use crate::rule::{Structural, rule};
 use crate::spec::SecretRef;
 
 /// One checkpoint that a run has published; deleted with the checkpoint by the run's own retention.
@@ -17,6 +18,7 @@ use crate::spec::SecretRef;
     plural = "trainingcheckpoints",
     shortname = "tckpt",
     category = "training",
+    label("app.kubernetes.io/part-of", "atoll"),
     namespaced,
     derive = "PartialEq",
     status = "TrainingCheckpointStatus",
@@ -30,7 +32,9 @@ use crate::spec::SecretRef;
     printcolumn(name = "Place", type_ = "string", json_path = ".spec.place", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(transform = Structural)]
+#[schemars(transform = Structural, extend("x-kubernetes-validations" = [
+    rule("self == oldSelf", "the spec of a checkpoint cannot be changed; a checkpoint is what was published", ""),
+]))]
 pub struct TrainingCheckpointSpec {
     /// Name of the run.
     #[schemars(length(min = 1, max = 40))]
@@ -67,6 +71,6 @@ pub struct TrainingCheckpointStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
     /// Verified: whether its files are there, with the sizes and hashes that its manifest names.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }

@@ -11,6 +11,7 @@ mod document;
 pub mod island;
 #[cfg(feature = "kube")]
 pub mod kept;
+mod kubernetes;
 #[cfg(feature = "kube")]
 mod manifest;
 mod nearest;
@@ -26,13 +27,37 @@ pub mod spec;
 pub mod status;
 
 #[cfg(feature = "kube")]
-pub use crate::manifest::{ManifestError, training_run_manifest};
+pub use crate::manifest::{ManifestError, manifests};
 pub use crate::{
     checked_file::CheckedFile,
     problem::{Place, Problem, Problems},
     run_file::{RunFile, load},
     schema::Schema,
 };
+
+/// A CRD manifest that is built in.
+#[derive(Debug, Clone, Copy)]
+pub struct Crd {
+    /// Where it is, relative to this crate.
+    pub file: &'static str,
+    /// The YAML, as `kubectl apply` takes it.
+    pub text: &'static str,
+}
+
+/// The manifests of all kinds.
+pub const CRDS: [Crd; 5] = [
+    Crd { file: TRAINING_RUN_CRD_FILE, text: TRAINING_RUN_CRD },
+    Crd {
+        file: "manifests/clustertrainingruntimes.atoll.dev.yaml",
+        text: include_str!("../manifests/clustertrainingruntimes.atoll.dev.yaml"),
+    },
+    Crd { file: "manifests/trainingruntimes.atoll.dev.yaml", text: include_str!("../manifests/trainingruntimes.atoll.dev.yaml") },
+    Crd { file: "manifests/trainingislands.atoll.dev.yaml", text: include_str!("../manifests/trainingislands.atoll.dev.yaml") },
+    Crd {
+        file: "manifests/trainingcheckpoints.atoll.dev.yaml",
+        text: include_str!("../manifests/trainingcheckpoints.atoll.dev.yaml"),
+    },
+];
 
 /// The manifest of the `TrainingRun` CRD, as `kubectl apply` takes it.
 pub const TRAINING_RUN_CRD: &str = include_str!("../manifests/trainingruns.atoll.dev.yaml");

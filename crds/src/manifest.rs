@@ -1,16 +1,29 @@
-//! The CRD manifest, generated from the API types.
+//! The CRD manifests, generated from the API types.
 
 use kube::CustomResourceExt;
 use saphyr::{LoadableYamlNode, Yaml, YamlEmitter};
 
-use crate::spec::TrainingRun;
+use crate::{
+    CRDS, island::TrainingIsland, kept::TrainingCheckpoint, runtime::ClusterTrainingRuntime, runtime::TrainingRuntime,
+    spec::TrainingRun,
+};
 
-/// The YAML of the `TrainingRun` CRD, as it belongs into [`TRAINING_RUN_CRD_FILE`](crate::TRAINING_RUN_CRD_FILE).
+/// The manifests as they belong into the files of [`CRDS`], in its order.
 ///
 /// # Errors
-/// When a value of the CRD cannot be written as JSON or YAML.
-pub fn training_run_manifest() -> Result<String, ManifestError> {
-    let json = serde_json::to_string(&TrainingRun::crd())?;
+/// When a value of a CRD cannot be written as JSON or YAML.
+pub fn manifests() -> Result<[String; CRDS.len()], ManifestError> {
+    Ok([
+        manifest::<TrainingRun>()?,
+        manifest::<ClusterTrainingRuntime>()?,
+        manifest::<TrainingRuntime>()?,
+        manifest::<TrainingIsland>()?,
+        manifest::<TrainingCheckpoint>()?,
+    ])
+}
+
+fn manifest<K: CustomResourceExt>() -> Result<String, ManifestError> {
+    let json = serde_json::to_string(&K::crd())?;
     let mut manifest =
         String::from("# Generated from the API types by `cargo run -p atoll-crds --features kube --bin crds-manifest`.\n");
     let mut emitter = YamlEmitter::new(&mut manifest);
@@ -21,7 +34,7 @@ pub fn training_run_manifest() -> Result<String, ManifestError> {
     Ok(manifest)
 }
 
-/// Why the manifest could not be written.
+/// Why a manifest could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// The CRD has a value that JSON cannot hold.

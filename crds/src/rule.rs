@@ -9,21 +9,45 @@ use schemars::{
 };
 use serde_json::{Map, Value, json};
 
-/// A CEL rule over `self`, the sentence that says what would be right, and the path below `self` that gets the blame.
+/// A CEL rule over `self`, the sentence that says what would be right, and the path below `self` that gets the blame; empty for all of it.
 pub(crate) fn rule(expression: &str, message: &str, field: &str) -> Value {
-    json!({ "rule": expression, "message": message, "fieldPath": field })
+    match field {
+        "" => json!({ "rule": expression, "message": message }),
+        field => json!({ "rule": expression, "message": message, "fieldPath": field }),
+    }
 }
 
-/// Turns the schema of an externally tagged enum into optional members plus the rule that exactly one is present.
+/// The transition rule that `field`, which is always there, stays as it was. `above` is the path to `self`, with a dot at its end.
+pub(crate) fn fixed(above: &str, field: &str) -> Value {
+    rule(&format!("self.{field} == oldSelf.{field}"), &fixed_message(above, field), &format!(".{field}"))
+}
+
+/// The same for a field that may be absent: it is neither added nor taken away.
+pub(crate) fn fixed_option(above: &str, field: &str) -> Value {
+    let expression =
+        format!("has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})");
+    rule(&expression, &fixed_message(above, field), &format!(".{field}"))
+}
+
+fn fixed_message(above: &str, field: &str) -> String {
+    format!("{above}{field} cannot be changed; make a new run for another")
+}
+
+/// Turns the schema of an externally tagged enum into optional members plus the rule that exactly one is present. Description and
+/// rules of a variant become those of its member.
 pub(crate) fn exactly_one(schema: &mut Schema) {
     let Some(Value::Array(choices)) = schema.remove("oneOf") else { return };
     let mut members = Map::new();
     for mut choice in choices {
         let description = choice.get("description").cloned();
+        let rules = choice.get("x-kubernetes-validations").cloned();
         let Some(Value::Object(properties)) = choice.get_mut("properties").map(Value::take) else { continue };
         members.extend(properties.into_iter().map(|(name, mut member)| {
-            if let (Some(member), Some(description)) = (member.as_object_mut(), description.clone()) {
-                member.insert("description".into(), description);
+            let of_choice = [("description", description.clone()), ("x-kubernetes-validations", rules.clone())];
+            for (keyword, value) in of_choice.into_iter().filter_map(|(keyword, value)| Some((keyword, value?))) {
+                if let Some(member) = member.as_object_mut() {
+                    member.insert(keyword.into(), value);
+                }
             }
             (name, member)
         }));
@@ -40,22 +64,6 @@ pub(crate) fn exactly_one(schema: &mut Schema) {
     schema.insert("x-kubernetes-validations".into(), json!([{ "rule": rule, "message": message }]));
     schema.insert("type".into(), "object".into());
     schema.insert("properties".into(), members.into());
-}
-
-/// Any object: what it means is Kubernetes' to say.
-#[cfg(feature = "kube")]
-pub(crate) fn opaque(_: &mut schemars::SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
-}
-
-/// A list of such objects.
-#[cfg(feature = "kube")]
-pub(crate) fn opaque_list(_: &mut schemars::SchemaGenerator) -> Schema {
-    schemars::json_schema!({
-        "type": "array",
-        "maxItems": 64,
-        "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-    })
 }
 
 /// Removes what a structural schema does not need: `null` beside another type (the API server drops nulls, and so an optional

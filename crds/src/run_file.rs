@@ -8,9 +8,9 @@ use crate::{
     checked_file::CheckedFile,
     document::{Node, Value, parse},
     overrides::set,
-    problem::{Problem, Problems, Report},
+    problem::{Problem, Problems, Report, excerpt},
     schema::TRAINING_RUN,
-    spec::{CLUSTER_ONLY, TrainingRunSpec},
+    spec::{CLUSTER_ONLY, Model, Tokenizer, TrainingRunSpec},
 };
 
 /// A run as its file describes it. It passed every rule of the API.
@@ -33,6 +33,25 @@ impl RunFile {
     #[must_use]
     pub fn problem(&self, path: &str, message: impl Into<String>, help: impl Into<String>) -> Problem {
         self.checked.problem(path, message, help)
+    }
+
+    /// What the run reads and only a cluster can fetch: from stores, the web, volumes and ConfigMaps. Empty where this machine can
+    /// train.
+    #[must_use]
+    pub fn needs_cluster(&self) -> Vec<Problem> {
+        let mut inputs = vec![("spec.dataset.source.uri", &self.spec.dataset.source.uri)];
+        if let Tokenizer::File { uri, .. } = &self.spec.dataset.tokenizer {
+            inputs.push(("spec.dataset.tokenizer.file.uri", uri));
+        }
+        if let Model::Source { uri, .. } = &self.spec.model {
+            inputs.push(("spec.model.source.uri", uri));
+        }
+        let far = inputs.into_iter().filter(|(_, uri)| uri.contains("://") && !uri.starts_with("file://"));
+        far.map(|(path, uri)| {
+            let message = format!("found {}, which only a cluster fetches", excerpt(uri));
+            self.problem(path, message, "give a path or file: URI here, or apply the run to a cluster")
+        })
+        .collect()
     }
 }
 
@@ -69,7 +88,7 @@ fn text_at(object: &Json, pointer: &str) -> Option<String> {
 fn unused(document: &Node) -> Vec<String> {
     CLUSTER_ONLY
         .iter()
-        .filter(|name| document.get("spec").and_then(|spec| spec.get(name)).is_some_and(|node| node.value != Value::Null))
-        .map(|name| format!("spec.{name}"))
+        .map(|path| format!("spec.{path}"))
+        .filter(|path| path.split('.').try_fold(document, Node::get).is_some_and(|node| node.value != Value::Null))
         .collect()
 }

@@ -6,7 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::rule::{Structural, opaque, opaque_list};
+use crate::kubernetes::{LABEL_VALUE, QUANTITY, conditions, opaque, opaque_list, resources};
+use crate::rule::{Structural, rule};
 use crate::spec::{FailurePolicy, RunPolicy};
 
 /// What a platform team offers to all namespaces; a run keeps the template as it was when the run was admitted.
@@ -19,6 +20,7 @@ use crate::spec::{FailurePolicy, RunPolicy};
     plural = "clustertrainingruntimes",
     shortname = "ctruntime",
     category = "training",
+    label("app.kubernetes.io/part-of", "atoll"),
     derive = "PartialEq",
     status = "RuntimeStatus",
     printcolumn(name = "Trainer", type_ = "string", json_path = ".spec.images.trainer"),
@@ -43,6 +45,7 @@ pub struct ClusterTrainingRuntimeSpec {
     plural = "trainingruntimes",
     shortname = "truntime",
     category = "training",
+    label("app.kubernetes.io/part-of", "atoll"),
     namespaced,
     derive = "PartialEq",
     status = "RuntimeStatus",
@@ -117,7 +120,7 @@ pub enum PullPolicy {
 pub struct Container {
     /// Requests and limits, as in any pod.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "opaque")]
+    #[schemars(schema_with = "resources")]
     pub resources: Option<serde_json::Value>,
     /// Environment variables, as in any pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -128,10 +131,14 @@ pub struct Container {
 /// What else the pods of workers have.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-kubernetes-validations" = [
+    own_prefix("labels"),
+    own_prefix("annotations"),
+]))]
 pub struct PodPatch {
     /// Labels of the pods, beside Atoll's own.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = { "type": "string", "maxLength": 63, "pattern": LABEL_VALUE }))]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the pods.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -139,7 +146,7 @@ pub struct PodPatch {
     pub annotations: BTreeMap<String, String>,
     /// Labels that a node must have.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64, "additionalProperties" = { "type": "string", "maxLength": 63 }))]
+    #[schemars(extend("maxProperties" = 64, "additionalProperties" = { "type": "string", "maxLength": 63, "pattern": LABEL_VALUE }))]
     pub node_selector: BTreeMap<String, String>,
     /// Tolerations, as in any pod; without any for them, pods leave nodes that are not ready or unreachable after 5 seconds.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -175,7 +182,7 @@ pub struct PodPatch {
     pub termination_grace_period_seconds: Option<i64>,
     /// Most bytes of prepared data and checkpoints on the node, as a quantity such as 20Gi; when unset, the node's limit holds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), regex(pattern = QUANTITY))]
     pub scratch_size_limit: Option<String>,
 }
 
@@ -189,6 +196,15 @@ pub struct RuntimeStatus {
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
     /// Usable: whether pods can be made from it.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
+}
+
+/// The rule that a map of the pod's metadata leaves Atoll's own names alone.
+fn own_prefix(field: &str) -> serde_json::Value {
+    rule(
+        &format!("!has(self.{field}) || self.{field}.all(name, !name.startsWith('atoll.dev/'))"),
+        &format!("pod.{field} must have no name that begins with atoll.dev/, which are Atoll's own"),
+        &format!(".{field}"),
+    )
 }

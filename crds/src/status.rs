@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kubernetes::conditions;
+
 /// What the operator has seen of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -17,7 +19,7 @@ pub struct TrainingRunStatus {
     #[schemars(length(max = 32))]
     pub phase: String,
     /// Admitted, Placed, QuorumReached, Progressing, Degraded, CheckpointFresh, Suspended, Complete and Failed.
-    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// When the run was admitted.
     #[serde(skip_serializing_if = "Option::is_none")]

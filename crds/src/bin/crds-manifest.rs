@@ -1,8 +1,8 @@
-//! Writes the CRD manifest from the API types; with `--check` only says whether the file has drifted.
+//! Writes the CRD manifests from the API types; with `--check` only says whether the files have drifted.
 
 use std::{path::Path, process::ExitCode};
 
-use atoll_crds::{TRAINING_RUN_CRD, TRAINING_RUN_CRD_FILE, training_run_manifest};
+use atoll_crds::{CRDS, manifests};
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -15,18 +15,20 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let manifest = training_run_manifest()?;
+    let written = CRDS.iter().zip(manifests()?);
     match arguments {
         [] => {
-            std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(TRAINING_RUN_CRD_FILE), manifest)?;
+            for (crd, manifest) in written {
+                std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join(crd.file), manifest)?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         [flag] if flag == "--check" => {
-            if manifest == TRAINING_RUN_CRD {
-                return Ok(ExitCode::SUCCESS);
+            let drifted: Vec<&str> = written.filter(|(crd, manifest)| crd.text != manifest).map(|(crd, _)| crd.file).collect();
+            for file in &drifted {
+                eprintln!("crds/{file} has drifted from the API types; run crds-manifest without --check");
             }
-            eprintln!("crds/{TRAINING_RUN_CRD_FILE} has drifted from the API types; run crds-manifest without --check");
-            Ok(ExitCode::FAILURE)
+            Ok(if drifted.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
         _ => Err("usage: crds-manifest [--check]".into()),
     }

@@ -3,9 +3,12 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules::of_checkpoint;
+
 /// Where and how often the state of a run is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = of_checkpoint()))]
 pub struct Checkpoint {
     /// Folder of the checkpoints: a path or file: URI relative to the run file, or scheme (s3, gs, az), bucket and prefix of a store.
     #[schemars(length(min = 1, max = 2048))]
@@ -24,23 +27,23 @@ pub struct Checkpoint {
     /// Whether an S3 bucket is named in the path and not in the host's name; when unset, it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
-    /// Committed rounds between two checkpoints; when neither this nor everySeconds is set, 10.
+    /// Committed rounds between two checkpoints; when neither this nor everySeconds is set, 10. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub every_rounds: Option<u64>,
-    /// Seconds after a checkpoint at which the next one is due, whatever everyRounds says.
+    /// Seconds after a checkpoint at which the next one is due, whatever everyRounds says. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub every_seconds: Option<u32>,
-    /// Newest checkpoints that stay.
+    /// Newest checkpoints that stay. May be changed.
     #[serde(default = "keep")]
     #[schemars(range(min = 1, max = 100_000))]
     pub keep: u32,
-    /// Checkpoints of rounds that are a multiple of this stay for ever.
+    /// Checkpoints of rounds that are a multiple of this stay for ever. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub keep_every: Option<u64>,
-    /// Most megabits per second that each worker uploads.
+    /// Most megabits per second that each worker uploads. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.001, max = 1_000_000.0))]
     pub max_mbps: Option<f64>,

@@ -15,6 +15,7 @@ mod placement;
 mod policy;
 mod reduction;
 mod rounds;
+mod rules;
 mod workers;
 
 use schemars::JsonSchema;
@@ -34,12 +35,26 @@ pub use self::{
     rounds::{Quorum, Rounds, StragglerPolicy},
     workers::Workers,
 };
-use crate::rule::{Structural, rule};
+use crate::rule::Structural;
 
-/// Fields of the spec that only a cluster reads; a local run accepts them and lists them as unused.
-pub(crate) const CLUSTER_ONLY: [&str; 6] = ["runtimeRef", "placement", "suspend", "managedBy", "runPolicy", "failurePolicy"];
+/// Fields below the spec that only a cluster reads; a local run accepts them and lists them as unused.
+pub(crate) const CLUSTER_ONLY: [&str; 13] = [
+    "runtimeRef",
+    "placement",
+    "suspend",
+    "managedBy",
+    "runPolicy",
+    "failurePolicy",
+    "workers.resources",
+    "dataset.source.secretRef",
+    "dataset.source.digest",
+    "dataset.tokenizer.file.secretRef",
+    "dataset.tokenizer.file.digest",
+    "model.source.secretRef",
+    "model.source.digest",
+];
 
-/// What to train, on what, how, and with how many workers.
+/// What to train, on what, how, and with how many workers; a field that may be changed while the run goes says so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[cfg_attr(feature = "kube", derive(kube::CustomResource))]
 #[cfg_attr(
@@ -52,6 +67,7 @@ pub(crate) const CLUSTER_ONLY: [&str; 6] = ["runtimeRef", "placement", "suspend"
         plural = "trainingruns",
         shortname = "trun",
         category = "training",
+        label("app.kubernetes.io/part-of", "atoll"),
         namespaced,
         derive = "PartialEq",
         status = "crate::status::TrainingRunStatus",
@@ -82,31 +98,20 @@ pub(crate) const CLUSTER_ONLY: [&str; 6] = ["runtimeRef", "placement", "suspend"
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[schemars(
-    transform = Structural,
-    extend("x-kubernetes-validations" = [
-        rule(
-            "self.rounds.quorum.min <= self.workers.target",
-            "rounds.quorum.min must be at most workers.target",
-            ".rounds.quorum.min",
-        ),
-        rule(
-            "!has(self.divergence) || self.divergence.policy != 'Rollback' || has(self.checkpoint)",
-            "divergence.policy Rollback needs checkpoint, to go back to",
-            ".divergence.policy",
-        ),
-    ])
-)]
+#[schemars(transform = Structural, extend("x-kubernetes-validations" = rules::of_spec()))]
 pub struct TrainingRunSpec {
     /// Template of images and resources that a cluster uses for the workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime_ref: Option<RuntimeRef>,
-    /// Whether the workers are given back, after a checkpoint where the run keeps any; false lets it go on.
+    /// Whether the workers are given back, after a checkpoint where the run keeps any; false lets it go on. May be changed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
     /// Controller that is responsible for the run where it is not Atoll's own, such as kueue.x-k8s.io/multikueue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(
+        length(min = 1, max = 128),
+        regex(pattern = "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+    )]
     pub managed_by: Option<String>,
     /// Seeds the initial weights and the order of the data.
     #[serde(default)]
@@ -139,10 +144,10 @@ pub struct TrainingRunSpec {
     /// What becomes of it when its loss is no number any more, or leaps; when unset, a worker whose loss is no number ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Divergence>,
-    /// How long the run may take, and how long it stays after its end.
+    /// How long the run may take, and how long it stays after its end. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_policy: Option<RunPolicy>,
-    /// What happens when a worker's pod fails.
+    /// What happens when a worker's pod fails. May be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_policy: Option<FailurePolicy>,
     /// When the run is complete.

@@ -3,20 +3,33 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{
+    SecretRef,
+    rules::{DIGEST, of_address},
+};
 use crate::rule::{exactly_one, rule};
 
 /// What is trained: a new model of a given shape, or one from a folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[schemars(transform = exactly_one)]
 pub enum Model {
     /// A new model of this shape, with initial weights from the seed.
     Architecture(Architecture),
     /// A model to continue from.
+    #[schemars(extend("x-kubernetes-validations" = of_address("model.source")))]
     Source {
-        /// Folder with config.json and model.safetensors, relative to the run file.
+        /// Folder with config.json and model.safetensors: a path or file: URI relative to the run file; in a cluster an address as in
+        /// dataset.source.uri.
         #[schemars(length(min = 1, max = 2048))]
         uri: String,
+        /// Secret in the namespace of the run with the store's credentials, each under the name that it has in an environment.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        secret_ref: Option<SecretRef>,
+        /// What model.safetensors must hash to: blake3: or sha256:, and 64 hexadecimal digits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(length(max = 71), regex(pattern = DIGEST))]
+        digest: Option<String>,
     },
 }
 

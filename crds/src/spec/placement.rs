@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::kubernetes::LABEL_VALUE;
+
 /// A template of images and resources.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -55,7 +57,7 @@ pub struct LabelSelector {
         "additionalProperties" = {
             "type": "string",
             "maxLength": 63,
-            "pattern": r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$",
+            "pattern": LABEL_VALUE,
         }
     ))]
     pub match_labels: BTreeMap<String, String>,

@@ -192,7 +192,7 @@ fn figure<T: FromStr<Err: ToString>>(figure: Option<Result<T, T::Err>>, field: &
 mod tests {
     use super::*;
 
-    const WORKERS: Workers = Workers { min: 1, target: 3, max: Some(4), ranks: 1, batch_size: 1 };
+    const WORKERS: Workers = Workers { min: 1, target: 3, max: Some(4), ranks: 1, batch_size: 1, resources: None };
 
     fn load(text: &str) -> Result<Chaos, String> {
         Chaos::load(Path::new("chaos.yaml"), text, &WORKERS).map_err(|problems| problems.to_string())

@@ -66,7 +66,7 @@ pub fn prepare(spec: &TrainingRunSpec, base: &Path, folder: &Path) -> Result<Pre
     let source = Source::locate(&spec.dataset.source.uri, base, &spec.dataset.source.text_field)?;
     let tokenizer = match &spec.dataset.tokenizer {
         TokenizerSpec::Characters {} => Tokenizer::Characters,
-        TokenizerSpec::File { uri } => Tokenizer::File(base.join(uri.strip_prefix("file://").unwrap_or(uri))),
+        TokenizerSpec::File { uri, .. } => Tokenizer::File(base.join(uri.strip_prefix("file://").unwrap_or(uri))),
     };
     if let Tokenizer::File(path) = &tokenizer {
         let unreadable = |source: io::Error| match source.kind() {
@@ -110,7 +110,7 @@ fn open(spec: &TrainingRunSpec, base: &Path, store: TokenStore) -> Result<Prepar
 
 fn model(spec: &TrainingRunSpec, base: &Path, vocabulary: u32) -> Result<Llama, TrainerError> {
     match &spec.model {
-        ModelSpec::Source { uri } => {
+        ModelSpec::Source { uri, .. } => {
             let folder = base.join(uri.strip_prefix("file://").unwrap_or(uri));
             Ok(export::load(&folder, &Device::Cpu)?.1)
         }

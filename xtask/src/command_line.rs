@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    acceptance, audit, bench, checkpoints, example, faults, field_table, frames, fuzz, load, python, simulate, suites,
-    tally::Tally, tiers,
+    acceptance, audit, bench, checkpoints, cluster, example, faults, field_table, frames, fuzz, image, load, python, simulate,
+    suites, tally::Tally, tiers,
 };
 
 /// The project's own tasks.
@@ -94,6 +94,11 @@ pub(crate) enum Task {
         #[arg(long, value_name = "RELEASE")]
         record: Option<String>,
     },
+    /// Real Kubernetes clusters on this machine, for tests
+    #[command(subcommand)]
+    Cluster(cluster::Task),
+    /// Make container images of the product's programs, as OCI layouts in target/images
+    Image(image::Arguments),
     /// Look for bytes that break a decoder, with coverage-guided fuzzers
     Fuzz(fuzz::Arguments),
     /// Run the shipped protocol under seeded schedules of faults, on virtual time
@@ -196,6 +201,8 @@ impl Task {
             Self::SecondOpinion => checkpoints::second_opinion(),
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
+            Self::Cluster(task) => cluster::perform(task),
+            Self::Image(arguments) => image::perform(arguments),
             Self::Fuzz(arguments) => fuzz::perform(arguments),
             Self::Simulate { turmoil: Some(seeds), .. } => simulate::perform("atoll-turmoil", &["--seeds", &seeds.to_string()]),
             Self::Simulate { mutations: true, .. } => simulate::perform("atoll-simulation", &["--mutations"]),

@@ -146,6 +146,14 @@ impl Folder {
     /// # Errors
     /// [`StoreError`]: it is not there, or it is no manifest of that place that this program reads.
     pub async fn manifest(&self, place: Place) -> Result<Manifest, StoreError> {
+        self.manifest_and_hash(place).await.map(|(manifest, _)| manifest)
+    }
+
+    /// The same, and the BLAKE3 of its bytes.
+    ///
+    /// # Errors
+    /// As [`Folder::manifest`].
+    pub async fn manifest_and_hash(&self, place: Place) -> Result<(Manifest, blake3::Hash), StoreError> {
         let name = manifest_name(place);
         let problem = |kind, detail: String| self.store.problem("read", &name, kind, detail);
         let Some((bytes, _)) = self.store.get(&name, LONGEST).await? else {
@@ -158,7 +166,7 @@ impl Folder {
         if manifest.place != place {
             return Err(problem(Kind::Damaged, format!("it says that it is checkpoint {}", manifest.place)));
         }
-        Ok(manifest)
+        Ok((manifest, blake3::hash(&bytes)))
     }
 
     /// Reads the values of a piece, and checks them by the name of its shard.

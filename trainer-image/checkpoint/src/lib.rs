@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod address;
+pub mod beginning;
 pub mod collect;
 pub mod error;
 pub mod folder;
@@ -25,6 +26,7 @@ pub mod write;
 
 pub use access::Access;
 pub use address::Address;
+pub use beginning::Resume;
 pub use error::StoreError;
 pub use folder::Folder;
 pub use location::Location;

@@ -42,6 +42,9 @@ pub(super) struct Checkpoints {
     began: Millis,
     /// It was said that one was left out since.
     late: bool,
+    /// One of this or a later round is wanted, whatever the cadence.
+    #[serde(default)]
+    wish: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -74,11 +77,14 @@ impl Open {
 impl Checkpoints {
     /// The last one that was begun has `last` rounds, as far as this coordinator knows.
     pub(super) fn new(last: Option<u64>, now: Millis) -> Self {
-        Self { open: None, last, began: now, late: false }
+        Self { open: None, last, began: now, late: false, wish: None }
     }
 
     fn is_due(&self, cadence: Cadence, rounds: u64, ends: bool, now: Millis) -> bool {
         let asked = cadence.rounds.is_some() || cadence.time.is_some();
+        if self.wish.is_some_and(|wish| rounds >= wish && self.last.is_none_or(|last| wish > last)) {
+            return true;
+        }
         let Some(last) = self.last else { return asked && rounds > 0 };
         if ends {
             return asked && rounds > last;
@@ -90,6 +96,17 @@ impl Checkpoints {
 }
 
 impl Coordinator {
+    /// A checkpoint of this or a later round is wanted: it begins with the first round from there on, unless one was begun that has it.
+    pub(super) fn wish_for_checkpoint(&mut self, round: u64) {
+        self.checkpoints.wish = self.checkpoints.wish.max(Some(round));
+    }
+
+    /// A checkpoint is being written or published.
+    #[must_use]
+    pub fn is_keeping(&self) -> bool {
+        self.checkpoints.open.is_some()
+    }
+
     /// Begins a checkpoint with the round that begins, where one is due: trusted members of those who wait write it.
     pub(super) fn begin_checkpoint(&mut self, waiting: &[u32], now: Millis, actions: &mut Vec<Action>) -> Option<Upload> {
         let committed = self.committed.clone()?;
@@ -113,7 +130,8 @@ impl Coordinator {
         let open = Open { committed, record, writers, division: 1, shares: BTreeMap::new(), publishing: false };
         let upload = open.upload();
         actions.push(Action::Report(Notice::CheckpointStarted { rounds, slots: upload.slots.clone() }));
-        self.checkpoints = Checkpoints { open: Some(open), last: Some(rounds), began: now, late: false };
+        let wish = self.checkpoints.wish;
+        self.checkpoints = Checkpoints { open: Some(open), last: Some(rounds), began: now, late: false, wish };
         Some(upload)
     }
 
@@ -233,6 +251,28 @@ mod tests {
     fn one_is_due_by_time_where_a_round_was_committed_since() {
         let every = Cadence { rounds: None, time: Some(500) };
         assert!(!due(Some(3), every, 4, 1_499) && due(Some(3), every, 4, 1_500) && !due(Some(3), every, 3, 9_000));
+    }
+
+    #[test]
+    fn one_that_is_wished_for_is_due_once_from_its_round_on_whatever_the_cadence() {
+        for cadence in [Cadence::default(), Cadence { rounds: Some(100), time: None }] {
+            let due = |wish, last, rounds| {
+                Checkpoints { wish, ..Checkpoints::new(last, 1_000) }.is_due(cadence, rounds, false, 1_000)
+            };
+            assert!(!due(Some(7), Some(4), 6) && due(Some(7), Some(4), 7) && due(Some(7), Some(4), 9));
+            assert!(!due(Some(7), Some(7), 9), "one was begun");
+            assert!(!due(Some(7), Some(8), 9), "a later one was begun");
+            assert!(!due(None, Some(4), 9));
+        }
+        let unknown = Checkpoints { wish: Some(7), ..Checkpoints::new(None, 1_000) };
+        assert!(unknown.is_due(Cadence::default(), 7, false, 1_000) && !unknown.is_due(Cadence::default(), 6, false, 1_000));
+    }
+
+    #[test]
+    fn a_recording_of_before_there_were_wishes_is_read() {
+        let mut written = serde_json::to_value(Checkpoints::new(Some(3), 5)).unwrap();
+        written.as_object_mut().unwrap().remove("wish");
+        assert_eq!(serde_json::from_value::<Checkpoints>(written).unwrap(), Checkpoints::new(Some(3), 5));
     }
 
     #[test]

@@ -113,6 +113,8 @@ pub enum Event {
     Hub(Hub),
     /// The answer to [`Action::Publish`] of so many rounds: why it could not be done, if so.
     Published(u64, Result<(), String>),
+    /// A checkpoint of this or a later round is wanted.
+    Keep(u64),
     /// Time has passed.
     Tick,
 }
@@ -295,6 +297,7 @@ impl Coordinator {
             Event::Ruled(ruling) => self.ruled(&ruling, &mut actions),
             Event::Hub(hub) => self.hub = Some(hub),
             Event::Published(rounds, result) => self.published(rounds, result, now, &mut actions),
+            Event::Keep(round) => self.wish_for_checkpoint(round),
             Event::Tick => self.watch(now, &mut actions),
         }
         self.advance(now, &mut actions);

@@ -211,3 +211,18 @@ fn a_peer_that_does_not_begin_the_round_says_that_it_keeps_nothing() {
     assert!(!disclaims(peer.tick(peer::Event::Fetched(Ok(())), 50)), "it begins now");
     assert!(!disclaims(peer.tick(peer::Event::TrainerLost, 60)), "the copy is made");
 }
+
+#[test]
+fn one_that_is_wished_for_is_written_though_the_run_keeps_none_by_itself() {
+    let settings = Settings { resumed: Some(committed()), ..settings() };
+    let begun = |round| {
+        let mut coordinator = Coordinator::new(settings.clone(), epoch(2, 1, &[0, 1]), 0);
+        tick(&mut coordinator, Event::Keep(round), 0);
+        both_arrive(coordinator)
+    };
+    let (_, actions) = begun(ROUNDS);
+    assert_eq!(starts(&actions, 0)[0].upload, Some(upload(1, &[0, 1])));
+    let (coordinator, actions) = begun(ROUNDS + 1);
+    assert_eq!(starts(&actions, 0)[0].upload, None, "its round has not come");
+    assert!(!coordinator.is_keeping() && begun(ROUNDS).0.is_keeping());
+}

@@ -196,8 +196,9 @@ fn nearest_place<'a>(node: &'a Node, field: &str) -> &'a Place {
     &nearest.place
 }
 
+/// The first sentence of what a field means.
 fn purpose(schema: &Schema) -> String {
-    match schema.description.trim_end_matches('.') {
+    match schema.description.split(". ").next().unwrap_or_default().trim_end_matches('.') {
         "" => String::new(),
         description => format!(" ({description})"),
     }

@@ -142,9 +142,10 @@ impl Schema {
         }
     }
 
-    /// Names of the fields, for the eye.
+    /// Names of the fields, for the eye; of those that a user is to write.
     pub(crate) fn names(&self) -> String {
-        self.properties.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+        let written = self.properties.iter().filter(|(_, property)| !property.open);
+        written.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     fn sizes(&self) -> String {

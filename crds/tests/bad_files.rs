@@ -38,12 +38,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "    min: 2",
         "    replicas: 2\n    min: 2",
-        "run.yaml:13:5: spec.workers.replicas: unknown field; known fields are batchSize, max, min, ranks, target",
+        "run.yaml:13:5: spec.workers.replicas: unknown field; known fields are batchSize, max, min, ranks, resources, target",
     ),
     (
         "    min: 2",
         "    \"a\\nb\": 1\n    min: 2",
-        "run.yaml:13:5: spec.workers.a\\nb: unknown field; known fields are batchSize, max, min, ranks, target",
+        "run.yaml:13:5: spec.workers.a\\nb: unknown field; known fields are batchSize, max, min, ranks, resources, target",
     ),
     ("    min: 2", "    min: 2\n    min: 3", "run.yaml:14:5: found \"min\" a second time; give each field once"),
     (
@@ -254,6 +254,46 @@ fn fields_of_a_cluster_are_accepted_and_listed() {
     )
     .unwrap();
     assert_eq!(run.unused, ["spec.runtimeRef", "spec.placement"]);
+}
+
+#[test]
+fn parts_of_fields_that_only_a_cluster_reads_are_listed() {
+    let run = load_text(
+        GOOD,
+        &[
+            ("workers.resources", "{requests: {cpu: 2, memory: 1Gi}}"),
+            ("dataset.source.secretRef.name", "s3"),
+            ("suspend", "true"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(run.unused, ["spec.suspend", "spec.workers.resources", "spec.dataset.source.secretRef"]);
+    assert!(run.spec.suspend);
+}
+
+#[test]
+fn a_status_is_ignored_as_kubernetes_does() {
+    let with_status = format!("{GOOD}status: {{phase: Running, made: {{up: [null, 1]}}}}\n");
+    let run = load_text(&with_status, &[]).unwrap();
+    assert_eq!((run.spec, run.unused), (load_text(GOOD, &[]).unwrap().spec, Vec::new()));
+}
+
+#[test]
+fn what_only_a_cluster_fetches_is_named_with_its_place() {
+    assert!(load_text(GOOD, &[]).unwrap().needs_cluster().is_empty());
+    let far = GOOD.replace("builtin:kjv", "s3://b/k");
+    let run = load_text(&far, &[("dataset.tokenizer", "{file: {uri: pvc://c/t.json}}")]).unwrap();
+    let said: Vec<String> = run.needs_cluster().iter().map(ToString::to_string).collect();
+    let advice = "which only a cluster fetches; give a path or file: URI here, or apply the run to a cluster";
+    assert_eq!(
+        said,
+        [
+            format!("run.yaml:8:27: spec.dataset.source.uri: found s3://b/k, {advice}"),
+            format!("--set dataset.tokenizer: spec.dataset.tokenizer.file.uri: found pvc://c/t.json, {advice}"),
+        ]
+    );
+    let near = [("dataset.source.uri", "file:///texts"), ("dataset.tokenizer", "{file: {uri: a/t.json}}")];
+    assert!(load_text(GOOD, &near).unwrap().needs_cluster().is_empty());
 }
 
 #[test]

@@ -1,124 +1,33 @@
-//! Every CEL rule of the manifest has a case that only this rule refuses, here and in kube's evaluation.
+//! Every CEL rule of the manifests has a case that only this rule refuses, here and in kube's evaluation.
+
+mod cases;
 
 use std::{collections::BTreeSet, path::Path};
 
-use atoll_crds::{TRAINING_RUN_CRD, load};
+use atoll_crds::{CRDS, load};
 use saphyr::{LoadableYamlNode, Yaml};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// The rule's message, and a change of [`good_run`] that breaks this rule alone.
-fn cases() -> Vec<(&'static str, Value)> {
-    let spec = |change: Value| json!({ "spec": change });
-    vec![
-        (
-            "the name must have at most 40 characters, because names of workers are made from it",
-            json!({ "metadata": { "name": "a".repeat(41) } }),
-        ),
-        (
-            "the name must begin with a letter, end with a letter or digit, and have only a-z, 0-9 and - in it",
-            json!({ "metadata": { "name": "Bad_Name" } }),
-        ),
-        (
-            "the name must begin with a letter, end with a letter or digit, and have only a-z, 0-9 and - in it",
-            json!({ "metadata": { "name": "" } }),
-        ),
-        ("give exactly one of architecture, source", spec(json!({ "model": { "source": { "uri": "m" } } }))),
-        ("give exactly one of architecture, source", spec(json!({ "model": { "architecture": null } }))),
-        ("give llama", spec(json!({ "model": { "architecture": { "llama": null } } }))),
-        (
-            "hiddenSize must be a multiple of 2 * heads, because rotary embedding needs an even head size",
-            spec(json!({ "model": { "architecture": { "llama": { "hiddenSize": 60 } } } })),
-        ),
-        ("give causalLanguageModel", spec(json!({ "objective": {} }))),
-        ("give exactly one of characters, file", spec(json!({ "dataset": { "tokenizer": { "file": { "uri": "t" } } } }))),
-        ("give exactly one of characters, file", spec(json!({ "dataset": { "tokenizer": { "characters": null } } }))),
-        ("give exactly one of adamW, sgd", spec(json!({ "optimizer": { "sgd": { "learningRate": 1 } } }))),
-        ("give exactly one of adamW, sgd", spec(json!({ "optimizer": { "adamW": null } }))),
-        ("give exactly one of dataParallel, diLoCo, fedAvg", spec(json!({ "method": { "fedAvg": { "innerSteps": 1 } } }))),
-        ("give exactly one of dataParallel, diLoCo, fedAvg", spec(json!({ "method": { "dataParallel": null } }))),
-        ("workers.min must be at most workers.target", spec(json!({ "workers": { "min": 5 } }))),
-        ("workers.target must be at most workers.max", spec(json!({ "workers": { "max": 3 } }))),
-        ("rounds.quorum.min must be at most workers.target", spec(json!({ "rounds": { "quorum": { "min": 5 } } }))),
-        ("divergence.policy Rollback needs checkpoint, to go back to", spec(json!({ "divergence": { "policy": "Rollback" } }))),
-        (
-            "rounds.joinWindowSeconds must be less than rounds.roundTimeoutSeconds",
-            spec(json!({ "rounds": { "joinWindowSeconds": 600 } })),
-        ),
-    ]
+use crate::cases::{CASES, Cases};
+
+/// All problems that the validation of run files finds; JSON is YAML.
+fn problems_of_load(run: &Value) -> Vec<atoll_crds::Problem> {
+    load(Path::new("run.yaml"), &run.to_string(), &[]).map_or_else(|problems| problems.0, |_| Vec::new())
 }
 
-/// Changes of [`good_run`] at the edge of what the rules allow.
-fn allowed() -> Vec<Value> {
-    vec![
-        json!({}),
-        json!({ "metadata": { "name": "a".repeat(40) } }),
-        json!({ "metadata": { "name": "a-9" } }),
-        json!({ "spec": { "model": { "architecture": { "llama": { "hiddenSize": 8 } } } } }),
-        json!({ "spec": { "divergence": { "policy": "Rollback" }, "checkpoint": { "uri": "kept" } } }),
-        json!({ "spec": { "divergence": { "policy": "Suspend", "spikeFactor": 1.01, "windowRounds": 2 } } }),
-        json!({ "spec": { "workers": { "min": 4, "max": 4 } } }),
-        json!({ "spec": { "rounds": { "quorum": { "min": 4 }, "joinWindowSeconds": 599 } } }),
-        json!({ "spec": { "optimizer": { "gradientClip": 2, "schedule": { "warmupSteps": 0 } } } }),
-    ]
-}
-
-fn good_run() -> Value {
-    json!({
-        "apiVersion": "atoll.dev/v1alpha1",
-        "kind": "TrainingRun",
-        "metadata": { "name": "run" },
-        "spec": {
-            "model": { "architecture": { "llama": {
-                "layers": 2, "hiddenSize": 64, "heads": 4, "intermediateSize": 192, "contextLength": 64,
-            } } },
-            "dataset": { "source": { "uri": "builtin:kjv" }, "tokenizer": { "characters": {} } },
-            "optimizer": { "adamW": { "learningRate": 0.003 } },
-            "method": { "dataParallel": {} },
-            "workers": { "min": 2, "target": 4 },
-            "stop": { "steps": 100 },
-        },
-    })
-}
-
-fn changed(change: &Value) -> Value {
-    let mut run = good_run();
-    merge(&mut run, change);
-    run
-}
-
-/// Applies a JSON merge patch (RFC 7386).
-fn merge(target: &mut Value, change: &Value) {
-    let Value::Object(changes) = change else { return target.clone_from(change) };
-    if !target.is_object() {
-        *target = json!({});
-    }
-    for (name, change) in changes {
-        match (change, target.as_object_mut()) {
-            (Value::Null, Some(members)) => drop(members.remove(name)),
-            (change, Some(members)) => merge(members.entry(name).or_insert(Value::Null), change),
-            (_, None) => unreachable!("made an object above"),
-        }
-    }
-}
-
-/// What the validation of run files says would be right; JSON is YAML.
+/// What it says would be right.
 fn refusals_of_load(run: &Value) -> Vec<String> {
-    match load(Path::new("run.yaml"), &run.to_string(), &[]) {
-        Ok(_) => Vec::new(),
-        Err(problems) => problems.0.into_iter().map(|problem| problem.help).collect(),
-    }
+    problems_of_load(run).into_iter().map(|problem| problem.help).collect()
 }
 
-/// Messages of all rules in a part of the manifest.
-fn messages(node: &Yaml<'_>, found: &mut Vec<String>) {
+/// Messages of all rules in a part of a manifest.
+fn messages<'a>(node: &'a Yaml<'_>, found: &mut Vec<&'a str>) {
     match node {
         Yaml::Mapping(members) => {
             for (key, value) in members {
                 match (key.as_str(), value.as_vec()) {
                     (Some("x-kubernetes-validations"), Some(rules)) => {
-                        found.extend(
-                            rules.iter().map(|rule| rule["message"].as_str().expect("every rule has a message").to_owned()),
-                        );
+                        found.extend(rules.iter().map(|rule| rule["message"].as_str().expect("every rule has a message")));
                     }
                     _ => messages(value, found),
                 }
@@ -129,45 +38,107 @@ fn messages(node: &Yaml<'_>, found: &mut Vec<String>) {
     }
 }
 
+fn runs() -> &'static Cases {
+    &CASES["TrainingRun"]
+}
+
 #[test]
-fn every_rule_refuses_its_case_and_no_other_rule_does() {
-    for (message, change) in cases() {
-        assert_eq!(refusals_of_load(&changed(&change)), [message], "{change}");
+fn every_rule_on_runs_refuses_its_case_and_no_other_rule_does() {
+    for case in &runs().refused {
+        assert_eq!(refusals_of_load(&runs().changed(&case.change)), [case.rule.as_str()], "{}", case.change);
     }
 }
 
 #[test]
-fn every_rule_of_the_manifest_has_a_case() {
-    let mut found = Vec::new();
-    messages(&Yaml::load_from_str(TRAINING_RUN_CRD).unwrap()[0], &mut found);
-    let rules: BTreeSet<&str> = found.iter().map(String::as_str).collect();
-    assert_eq!(rules.len(), found.len(), "two rules have one message");
-    assert_eq!(cases().iter().map(|(message, _)| *message).collect::<BTreeSet<_>>(), rules);
+fn what_the_schema_of_runs_refuses_names_its_field() {
+    for case in &runs().refused_by_schema {
+        let problems = problems_of_load(&runs().changed(&case.change));
+        assert_eq!(problems.iter().map(|problem| problem.path.as_str()).collect::<Vec<_>>(), [case.field.as_str()]);
+    }
 }
 
 #[test]
-fn what_the_rules_allow_is_accepted() {
-    for change in allowed() {
-        assert_eq!(refusals_of_load(&changed(&change)), [""; 0], "{change}");
+fn every_rule_of_every_kind_has_a_case() {
+    for crd in CRDS {
+        let manifest = &Yaml::load_from_str(crd.text).unwrap()[0];
+        let mut found = Vec::new();
+        messages(manifest, &mut found);
+        let rules: BTreeSet<&str> = found.iter().copied().collect();
+        assert_eq!(rules.len(), found.len(), "two rules of {} have one message", crd.file);
+        let kind = manifest["spec"]["names"]["kind"].as_str().unwrap();
+        assert_eq!(CASES[kind].rules().collect::<BTreeSet<_>>(), rules, "{kind}");
+    }
+}
+
+#[test]
+fn what_the_rules_allow_on_runs_is_accepted() {
+    for change in &runs().accepted {
+        assert_eq!(refusals_of_load(&runs().changed(change)), [""; 0], "{change}");
+    }
+}
+
+#[test]
+fn rules_on_changes_do_not_concern_files() {
+    for case in &runs().changes.refused {
+        let (before, after) = runs().before_and_after(case);
+        assert_eq!(refusals_of_load(&before), [""; 0], "{before}");
+        assert_eq!(refusals_of_load(&after), [""; 0], "{after}");
     }
 }
 
 #[cfg(feature = "kube")]
-#[test]
-fn kube_evaluates_every_case_alike() {
-    use atoll_crds::spec::TrainingRun;
-    use kube::{CustomResourceExt, core::cel::Validator};
+mod kube_evaluation {
+    use kube::core::cel::Validator;
 
-    let crd = serde_json::to_value(TrainingRun::crd()).unwrap();
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-    let refusals = |change: &Value| match Validator::new().validate(schema, &changed(change), None) {
-        Ok(()) => Vec::new(),
-        Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
-    };
-    for (message, change) in cases() {
-        assert_eq!(refusals(&change), [message], "{change}");
+    use super::*;
+
+    fn schema_of(kind: &str) -> Value {
+        use atoll_crds::{island::TrainingIsland, kept::TrainingCheckpoint, runtime, spec::TrainingRun};
+        use kube::CustomResourceExt;
+
+        let crd = match kind {
+            "TrainingRun" => TrainingRun::crd(),
+            "ClusterTrainingRuntime" => runtime::ClusterTrainingRuntime::crd(),
+            "TrainingRuntime" => runtime::TrainingRuntime::crd(),
+            "TrainingIsland" => TrainingIsland::crd(),
+            "TrainingCheckpoint" => TrainingCheckpoint::crd(),
+            other => panic!("no kind {other}"),
+        };
+        serde_json::to_value(crd).unwrap()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take()
     }
-    for change in allowed() {
-        assert_eq!(refusals(&change), [""; 0], "{change}");
+
+    fn refusals(schema: &Value, object: &Value, before: Option<&Value>) -> Vec<String> {
+        match Validator::new().validate(schema, object, before) {
+            Ok(()) => Vec::new(),
+            Err(errors) => errors.into_vec().into_iter().map(|error| error.message).collect(),
+        }
+    }
+
+    #[test]
+    fn every_case_is_decided_alike() {
+        for (kind, cases) in CASES.iter() {
+            let schema = schema_of(kind);
+            for case in &cases.refused {
+                assert_eq!(refusals(&schema, &cases.changed(&case.change), None), [case.rule.as_str()], "{}", case.change);
+            }
+            for change in &cases.accepted {
+                assert_eq!(refusals(&schema, &cases.changed(change), None), [""; 0], "{change}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_change_is_decided_as_the_table_says() {
+        for (kind, cases) in CASES.iter() {
+            let schema = schema_of(kind);
+            for case in &cases.changes.refused {
+                let (before, after) = cases.before_and_after(case);
+                assert_eq!(refusals(&schema, &after, Some(&before)), [case.rule.as_str()], "{} to {}", case.from, case.to);
+            }
+            for case in &cases.changes.accepted {
+                let (before, after) = cases.before_and_after(case);
+                assert_eq!(refusals(&schema, &after, Some(&before)), [""; 0], "{} to {}", case.from, case.to);
+            }
+        }
     }
 }

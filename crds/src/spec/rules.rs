@@ -13,9 +13,9 @@ pub(super) const DIGEST: &str = "^(blake3|sha256):[0-9a-f]{64}$";
 /// Fields of the spec that every run has.
 const FIXED: [&str; 5] = ["model", "dataset", "optimizer", "method", "stop"];
 
-/// Fields of the spec that have a default or may be absent.
-const FIXED_OPTIONS: [&str; 9] =
-    ["runtimeRef", "managedBy", "seed", "objective", "reduction", "placement", "rounds", "divergence", "evaluation"];
+/// Fields of the spec that have a default or may be absent; `objective` has one value only.
+const FIXED_OPTIONS: [&str; 8] =
+    ["runtimeRef", "managedBy", "seed", "reduction", "placement", "rounds", "divergence", "evaluation"];
 
 /// Rules of the spec as a whole.
 pub(super) fn of_spec() -> Value {

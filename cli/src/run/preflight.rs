@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use atoll_crds::RunFile;
+use atoll_crds::{Problems, RunFile};
 use atoll_trainer::data::DataError;
 use atoll_trainer::process::{Prepared, TrainerError, prepare};
 use tokio::sync::oneshot;
@@ -69,6 +69,10 @@ pub(crate) async fn check(arguments: &Arguments, file: &RunFile, output: &Output
     let base = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
     let base = base.canonicalize().map_err(|error| Ending::BadInput(format!("{}: {error}", base.display())))?;
     let chaos = chaos(arguments.chaos.as_ref(), file)?;
+    let far = file.needs_cluster();
+    if !far.is_empty() {
+        return Err(Ending::bad_input(&Problems(far)));
+    }
     let prepared = prepared(file, &base, output, arguments.json).await?;
     let slots = file.spec.workers.target + chaos.joins() as u32;
     let sockets = Sockets::new(arguments.socket_dir.as_deref(), slots).map_err(Ending::BadInput)?;

@@ -46,6 +46,9 @@ pub struct TrainingRunStatus {
     /// What the run ended with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<RunResult>,
+    /// The run's policy, or its runtime's, as it was when the run was admitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run_policy: Option<crate::spec::RunPolicy>,
     /// ConfigMap with the runtime as it was when the run was admitted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]

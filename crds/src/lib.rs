@@ -6,6 +6,7 @@
 mod cel_rule;
 mod check;
 mod checked_file;
+mod compatibility;
 mod document;
 #[cfg(feature = "kube")]
 pub mod island;
@@ -30,6 +31,7 @@ pub mod status;
 pub use crate::manifest::{ManifestError, manifests};
 pub use crate::{
     checked_file::CheckedFile,
+    compatibility::breaks,
     problem::{Place, Problem, Problems},
     run_file::{RunFile, load},
     schema::Schema,

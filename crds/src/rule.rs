@@ -67,7 +67,7 @@ pub(crate) fn exactly_one(schema: &mut Schema) {
 }
 
 /// Removes what a structural schema does not need: `null` beside another type (the API server drops nulls, and so an optional
-/// field is absent or has a value) and the formats of unsigned integers, which it does not know.
+/// field is absent or has a value) the formats of unsigned integers, which it does not know, and the line breaks of doc comments.
 #[derive(Clone)]
 pub(crate) struct Structural;
 
@@ -75,6 +75,9 @@ impl Transform for Structural {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
         let Some(keywords) = schema.as_object_mut() else { return };
+        if let Some(Value::String(text)) = keywords.get_mut("description") {
+            *text = text.replace('\n', " ");
+        }
         if let Some(Value::Array(types)) = keywords.get("type") {
             let named: Vec<&Value> = types.iter().filter(|name| **name != "null").collect();
             if let [only] = named.as_slice() {

@@ -37,7 +37,7 @@ clusters() { local d; for d in "$LAB"/c[1-9]; do [ ! -d "$d" ] || basename "$d";
 is_cluster() { [[ $1 =~ ^[1-9]$ ]] || fail "$1 is not the number of a cluster, 1 to 9"; }
 is_there() { is_cluster "$1"; [ -d "$LAB/c$1" ] || fail "there is no cluster $1: 'up $1 N' makes it"; }
 is_node() { grep -qsx -- "$1" "$LAB/${1%%-*}/nodes" || fail "there is no node $1; there are: $(cat "$LAB"/c?/nodes 2>/dev/null | xargs)"; }
-is_host() { [[ $1 =~ ^c[1-9](-n[0-9]+)?$ ]] || fail "$1 is not a host such as c1 or c1-n2"; grep -qsx -- "$1" "$LAB/namespaces" || fail "there is no host $1"; }
+is_host() { [[ $1 =~ ^c[1-9](-n[0-9]+)?$ ]] || fail "$1 is not a host such as c1 or c1-n2"; is_recorded "$1" || fail "there is no host $1"; }
 
 ready_nodes() { kubectl_of "$1" get nodes --no-headers 2>/dev/null | awk '$2 ~ /^Ready/' | wc -l; }
 
@@ -90,17 +90,25 @@ status() {
 disk() { if [ -d "$LAB" ]; then du -sxm "$LAB" | cut -f1; else echo 0; fi; }
 
 down() {
-  local d n
+  local d
   for d in "$LAB"/c?-n*/; do [ ! -e "$d/pid" ] || node_kill "$(basename "$d")"; done
   for d in "$LAB"/c?/*.pid; do [ ! -e "$d" ] || end "$d"; done
   for d in "$LAB"/c?-n*/; do [ ! -d "$d" ] || cgroups_away "$(basename "$d")"; done
-  [ ! -e "$LAB/namespaces" ] || while read -r n; do [ ! -e "/run/netns/$n" ] || ip netns del "$n"; done < "$LAB/namespaces"
-  rm -rf --one-file-system "$LAB"/c[1-9] "$LAB"/c[1-9]-n* "$LAB/namespaces"
+  fabric_away
+  rm -rf --one-file-system "$LAB"/c[1-9] "$LAB"/c[1-9]-n*
+}
+
+# One command at a time changes what is there; the processes that it starts do not keep the lock.
+alone() {
+  mkdir -p "$LAB"
+  exec 9> "$LAB/lock"
+  flock --wait 300 9 || fail "another command is at work on $LAB"
 }
 
 [ $# -ge 1 ] || usage
 mode=$1
 shift
+case $mode in build | up | load | kill | start | stop-api | start-api | down) alone ;; esac
 case $mode/$# in
   build/0) build ;;
   up/2) up "$@" ;;

@@ -13,6 +13,7 @@ index_of() { echo "${1##*-n}"; }
 node_address() { echo "10.77.$(cluster_of "$1").$((100 + $(index_of "$1")))"; }
 
 namespace() { # NAME: recorded before it is there, so that whatever fails after it, it is found
+  mountpoint -q /run/netns || touch "$LAB/mounted"
   [ ! -e "/run/netns/$1" ] || fail "the network namespace $1 is there already and not of this lab: another lab on this machine?"
   echo "$1" >> "$LAB/namespaces"
   ip netns add "$1"
@@ -20,7 +21,7 @@ namespace() { # NAME: recorded before it is there, so that whatever fails after 
 }
 
 fabric() {
-  [ ! -e "$LAB/namespaces" ] || ! grep -qx fabric "$LAB/namespaces" || return 0
+  ! is_recorded fabric || return 0
   namespace fabric
   ip -n fabric link add br0 type bridge
   ip -n fabric link set br0 up
@@ -30,6 +31,16 @@ fabric() {
   ip addr add "$MACHINE_ADDRESS/16" dev "$MACHINE_LINK"
   ip link set "$MACHINE_LINK" up
 }
+
+fabric_away() {
+  local name
+  ! ip link show "$MACHINE_LINK" >/dev/null 2>&1 || ! is_recorded fabric || ip link del "$MACHINE_LINK"
+  [ ! -e "$LAB/namespaces" ] || while read -r name; do [ ! -e "/run/netns/$name" ] || ip netns del "$name"; done < "$LAB/namespaces"
+  # The first namespace made a mount of the folder.
+  [ ! -e "$LAB/mounted" ] || [ -n "$(ls /run/netns)" ] || umount /run/netns
+  rm -f "$LAB/namespaces" "$LAB/mounted"
+}
+is_recorded() { grep -qsx -- "$1" "$LAB/namespaces"; }
 
 host() { # NAME ADDRESS
   fabric

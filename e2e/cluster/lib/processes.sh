@@ -17,7 +17,7 @@ alive() { # RECORD
 detached() { # RECORD LOG CMD...
   local record=$1 log=$2
   shift 2
-  setsid nohup "$@" >> "$log" 2>&1 < /dev/null &
+  setsid nohup "$@" >> "$log" 2>&1 < /dev/null 9>&- &
   echo "$! $(started_at $!)" > "$record"
 }
 

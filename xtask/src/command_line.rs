@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    acceptance, audit, bench, checkpoints, cluster, example, faults, field_table, frames, fuzz, image, load, python, simulate,
-    suites, tally::Tally, tiers,
+    acceptance, audit, bench, checkpoints, cluster, crd_compatibility, example, faults, field_table, frames, fuzz, image, load,
+    python, simulate, suites, tally::Tally, tiers,
 };
 
 /// The project's own tasks.
@@ -33,11 +33,17 @@ pub(crate) enum Task {
     Suites,
     /// Check the lock file, sizes of files, words, links, and what depends on what
     Audit,
-    /// Write the fields of a run into the user guide, from the CRD
+    /// Write the fields of a run into the user guide, and the API reference, from the CRDs
     Fields {
-        /// Only say whether the guide has drifted
+        /// Only say whether the pages have drifted
         #[arg(long)]
         check: bool,
+    },
+    /// Check that the CRDs take what those of an earlier commit took
+    Crds {
+        /// A commit, or a folder of manifests
+        #[arg(long, default_value = "HEAD~1")]
+        against: String,
     },
     /// Run examples/kjv.yaml and check its loss, hashes, time, and cost of synchronising
     Example {
@@ -191,6 +197,7 @@ impl Task {
             }
             Self::Audit => audit::perform(),
             Self::Fields { check } => field_table::perform(*check),
+            Self::Crds { against } => crd_compatibility::perform(against),
             Self::Example { quick } => example::perform(*quick),
             Self::Faults { quick, minutes, instants, seed } => {
                 faults::perform(faults::Pass { quick: *quick, minutes: *minutes, instants: *instants, seed: *seed })

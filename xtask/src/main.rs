@@ -1,12 +1,14 @@
 //! The project's own tasks: test tiers, drift checks, acceptance tables, fault suites.
 
 mod acceptance;
+mod api_reference;
 mod audit;
 mod bench;
 mod budget;
 mod checkpoints;
 mod cluster;
 mod command_line;
+mod crd_compatibility;
 mod events;
 mod example;
 mod faults;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    acceptance, audit, bench, checkpoints, cluster, crd_compatibility, example, faults, field_table, frames, fuzz, image, load,
+    acceptance, audit, bench, chart, checkpoints, cluster, crd_compatibility, example, faults, field_table, frames, fuzz, image, load,
     python, simulate, suites, tally::Tally, tiers,
 };
 
@@ -103,6 +103,8 @@ pub(crate) enum Task {
     /// Real Kubernetes clusters on this machine, for tests
     #[command(subcommand)]
     Cluster(cluster::Task),
+    /// Check the Helm chart against the CRDs, and the operator's verbs, ports and settings
+    Chart(chart::Arguments),
     /// Make container images of the product's programs, as OCI layouts in target/images
     Image(image::Arguments),
     /// Look for bytes that break a decoder, with coverage-guided fuzzers
@@ -209,6 +211,7 @@ impl Task {
             Self::Python => python::perform(),
             Self::Frames { record } => frames::perform(record.as_deref()),
             Self::Cluster(task) => cluster::perform(task),
+            Self::Chart(arguments) => chart::perform(arguments),
             Self::Image(arguments) => image::perform(arguments),
             Self::Fuzz(arguments) => fuzz::perform(arguments),
             Self::Simulate { turmoil: Some(seeds), .. } => simulate::perform("atoll-turmoil", &["--seeds", &seeds.to_string()]),

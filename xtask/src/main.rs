@@ -5,6 +5,7 @@ mod api_reference;
 mod audit;
 mod bench;
 mod budget;
+mod chart;
 mod checkpoints;
 mod cluster;
 mod command_line;

@@ -19,7 +19,7 @@
 
 {{/* What selects the operator's pods. */}}
 {{- define "atoll.selector" -}}
-app.kubernetes.io/name: {{ include "atoll.name" . }}
+app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}

@@ -1,0 +1,171 @@
+//! Carrying out a plan: every write of the operator is here.
+
+use std::sync::Arc;
+
+use atoll_crds::island::TrainingIsland;
+use atoll_crds::kept::TrainingCheckpoint;
+use atoll_crds::spec::TrainingRun;
+use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::build::Object;
+use crate::names::{FINALIZER, MANAGER};
+use crate::plan::{JobChange, Note, Plan};
+
+/// Longest note of an event, in bytes.
+const LONGEST_NOTE: usize = 1000;
+
+/// Writes for one run.
+pub(crate) struct Writer {
+    pub(crate) client: Client,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) namespace: String,
+}
+
+impl Writer {
+    /// What is written before the status.
+    pub(crate) async fn prepare(&self, run: &TrainingRun, plan: &Plan) -> kube::Result<()> {
+        if let Some(wanted) = plan.finalizer {
+            self.finalizer(run, wanted).await?;
+        }
+        for object in &plan.objects {
+            self.apply(object).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the status where it has changed; gives the run as it is then.
+    pub(crate) async fn status(&self, run: &TrainingRun, plan: &Plan) -> kube::Result<Option<TrainingRun>> {
+        if run.status.as_ref() == Some(&plan.status) {
+            return Ok(None);
+        }
+        let runs: Api<TrainingRun> = self.api();
+        let mut patch = header::<TrainingRun>();
+        patch["status"] = json!(plan.status);
+        let params = PatchParams::apply(MANAGER).force();
+        let written = runs.patch_status(&run.name_any(), &params, &Patch::Apply(&patch)).await?;
+        if let Some(status) = &plan.island {
+            let islands: Api<TrainingIsland> = self.api();
+            let mut patch = header::<TrainingIsland>();
+            patch["status"] = status.clone();
+            let name = crate::names::job(&run.name_any());
+            gone_is_fine(islands.patch_status(&name, &params, &Patch::Apply(&patch)).await)?;
+        }
+        Ok(Some(written))
+    }
+
+    /// What is written after the status.
+    pub(crate) async fn carry_out(&self, run: &TrainingRun, plan: &Plan) -> kube::Result<()> {
+        match &plan.job {
+            Some(JobChange::Create(object)) => self.create_job(object).await?,
+            Some(JobChange::Change(name, patch)) => {
+                let jobs: Api<Job> = self.api();
+                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+                gone_is_fine(jobs.patch(name, &params, &Patch::Merge(patch)).await)?;
+            }
+            None => {}
+        }
+        for (object, status) in &plan.kept {
+            self.apply(object).await?;
+            let checkpoints: Api<TrainingCheckpoint> = self.api();
+            let mut patch = header::<TrainingCheckpoint>();
+            patch["status"] = status.clone();
+            checkpoints.patch_status(&object.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await?;
+        }
+        for name in &plan.removed {
+            let checkpoints: Api<TrainingCheckpoint> = self.api();
+            gone_is_fine(checkpoints.delete(name, &DeleteParams::default()).await)?;
+        }
+        for name in &plan.lost_pods {
+            let pods: Api<Pod> = self.api();
+            gone_is_fine(pods.delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await)?;
+        }
+        if plan.suspend {
+            let runs: Api<TrainingRun> = self.api();
+            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            runs.patch(&run.name_any(), &params, &Patch::Merge(json!({ "spec": { "suspend": true } }))).await?;
+        }
+        if plan.delete {
+            self.delete(run).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells people; what cannot be told is no reason to stop.
+    pub(crate) async fn tell(&self, run: &TrainingRun, notes: &[Note]) {
+        for note in notes {
+            let mut text = note.message.clone();
+            if text.len() > LONGEST_NOTE {
+                let end = (0..=LONGEST_NOTE).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+                text.truncate(end);
+            }
+            let event = Event {
+                type_: if note.warning { EventType::Warning } else { EventType::Normal },
+                reason: note.reason.clone(),
+                note: Some(text),
+                action: "Reconcile".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = self.recorder.publish(&event, &run.object_ref(&())).await {
+                tracing::debug!(%error, reason = note.reason, "an event was not written");
+            }
+        }
+    }
+
+    /// Adds or removes the finalizer, of all that the run has; not where it was changed meanwhile.
+    async fn finalizer(&self, run: &TrainingRun, wanted: bool) -> kube::Result<()> {
+        let mut finalizers: Vec<String> = run.finalizers().iter().filter(|found| *found != FINALIZER).cloned().collect();
+        if wanted {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": run.resource_version() } });
+        let runs: Api<TrainingRun> = self.api();
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        gone_is_fine(runs.patch(&run.name_any(), &params, &Patch::Merge(patch)).await)
+    }
+
+    async fn apply(&self, object: &Object) -> kube::Result<()> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &object.namespace, &object.resource);
+        api.patch(&object.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object.value)).await.map(drop)
+    }
+
+    /// A Job's template cannot be changed once it has run: it is made once, and changed by the few fields that can be.
+    async fn create_job(&self, object: &Object) -> kube::Result<()> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &object.namespace, &object.resource);
+        let job: DynamicObject = serde_json::from_value(object.value.clone()).map_err(kube::Error::SerdeError)?;
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        match api.create(&params, &job).await {
+            Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    /// Deletes exactly this run, and not one of the same name that came after it.
+    async fn delete(&self, run: &TrainingRun) -> kube::Result<()> {
+        let runs: Api<TrainingRun> = self.api();
+        let preconditions = Preconditions { uid: run.uid(), resource_version: None };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        gone_is_fine(runs.delete(&run.name_any(), &params).await)
+    }
+
+    fn api<K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
+
+/// The header of an object that is applied.
+fn header<K: Resource<DynamicType = ()>>() -> Value {
+    json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()) })
+}
+
+/// What is not there any more needs nothing.
+fn gone_is_fine<T>(result: kube::Result<T>) -> kube::Result<()> {
+    match result {
+        Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
+        result => result.map(drop),
+    }
+}

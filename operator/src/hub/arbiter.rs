@@ -9,9 +9,7 @@ use std::time::Duration;
 use atoll_collective::arbiter::{self, Answers, HUB, Service, Single};
 use atoll_collective::identity::PeerName;
 use atoll_proto::v1::arbiter_server::Arbiter;
-use atoll_proto::v1::{
-    BeatReply, BeatRequest, Beginning, EpochRecord, EpochRequest, Member, Occurrence, Ruling, TermRequest,
-};
+use atoll_proto::v1::{BeatReply, BeatRequest, Beginning, EpochRecord, EpochRequest, Member, Occurrence, Ruling, TermRequest};
 use prost::Message;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -53,8 +51,7 @@ impl Grants {
     pub(super) fn new(runs: &Runs, attempt: Attempt, served: &Served, started: Instant) -> Self {
         let now = runs.now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let incarnation = now.as_millis() as u64;
-        let me =
-            Member { slot: HUB, worker: ARBITER.into(), incarnation, island: served.island.clone(), ..Member::default() };
+        let me = Member { slot: HUB, worker: ARBITER.into(), incarnation, island: served.island.clone(), ..Member::default() };
         let (setup, metrics) = (runs.setup.clone(), runs.metrics.clone());
         let liveness = served.settings.liveness_milliseconds;
         Self { attempt, setup, metrics, started, liveness, me, hub: Mutex::default(), stored: tokio::sync::Mutex::default() }
@@ -313,3 +310,7 @@ impl Arbiter for Arbitration {
         service(&request)?.grant_epoch(request).await
     }
 }
+
+#[cfg(test)]
+#[path = "tests/grants.rs"]
+mod tests;

@@ -57,16 +57,20 @@ impl MasterKey {
 
     /// Proves that the operator wrote what is stored of an attempt.
     pub(super) fn seal(&self, uid: &str, attempt: u64) -> [u8; 32] {
-        self.derived("atoll.dev 2026 seal of a run's stored record", uid, attempt)
+        self.derived("atoll.dev 2026 seal of a run's stored record", &[uid.as_bytes(), &attempt.to_le_bytes()])
     }
 
     fn hosts(&self) -> Result<HostAuthority, IdentityError> {
-        HostAuthority::of_key(DOMAIN, &self.derived("atoll.dev 2026 authority of the hub", "", 0), ALWAYS)
+        HostAuthority::of_key(DOMAIN, &self.derived("atoll.dev 2026 authority of the hub", &[]), ALWAYS)
     }
 
-    fn derived(&self, purpose: &'static str, uid: &str, attempt: u64) -> [u8; 32] {
+    /// Of a purpose and what it is bound to, each with its length, so that no two are the same bytes.
+    fn derived(&self, purpose: &'static str, bound: &[&[u8]]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(purpose);
-        hasher.update(&self.0).update(&attempt.to_le_bytes()).update(uid.as_bytes());
+        hasher.update(&self.0);
+        for part in bound {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        }
         *hasher.finalize().as_bytes()
     }
 }
@@ -80,10 +84,12 @@ pub(super) struct Authority {
 impl Authority {
     /// Of the run that is called `wire` in certificates.
     pub(super) fn new(master: &MasterKey, attempt: &Attempt, wire: &str, island: &str) -> Result<Self, IdentityError> {
-        let derived = |purpose| master.derived(purpose, &attempt.uid, attempt.attempt);
-        let run = RunAuthority::of_key(wire, &derived("atoll.dev 2026 authority of a run"), ALWAYS)?;
-        let island = run.island_of_key(island, &derived("atoll.dev 2026 authority of a run's island"), ALWAYS)?;
-        let secret = hexadecimal(&derived("atoll.dev 2026 secret that processes of a run share"));
+        let (uid, number) = (attempt.uid.as_bytes(), attempt.attempt.to_le_bytes());
+        let run = master.derived("atoll.dev 2026 authority of a run", &[uid, &number]);
+        let own = master.derived("atoll.dev 2026 authority of an island", &[uid, &number, island.as_bytes()]);
+        let secret = master.derived("atoll.dev 2026 secret that processes of a run share", &[uid, &number]);
+        let island = RunAuthority::of_key(wire, &run, ALWAYS)?.island_of_key(island, &own, ALWAYS)?;
+        let secret = hexadecimal(&secret);
         Ok(Self { island, secret })
     }
 

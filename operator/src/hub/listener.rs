@@ -203,7 +203,8 @@ mod tests {
         assert_eq!(expected("hub.atoll.internal"), Some(Expected::Hub));
         let arbiter = PeerName::new("kjv-0a1b2c3d-1", "local", "arbiter").unwrap();
         assert_eq!(expected("arbiter.local.kjv-0a1b2c3d-1.atoll.internal"), Some(Expected::Arbiter(arbiter)));
-        for other in ["w0.local.kjv.atoll.internal", "atoll.internal", "hub.atoll.internal.example.org", "*.local.kjv.atoll.internal", ""]
+        for other in
+            ["w0.local.kjv.atoll.internal", "atoll.internal", "hub.atoll.internal.example.org", "*.local.kjv.atoll.internal", ""]
         {
             assert_eq!(expected(other), None, "{other}");
         }

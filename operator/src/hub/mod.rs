@@ -139,7 +139,8 @@ impl Hub {
         let (_serving, stopped) = watch::channel(());
         let places = places::Places::new(self.metrics.connections.clone());
         let incoming = listener::Reception::new(Arc::clone(&runs), places, stopped).incoming(listener);
-        let enrolment = EnrolmentServer::new(enrolment::Enrolling::new(Arc::clone(&runs))).max_decoding_message_size(MOST_MESSAGE);
+        let enrolment =
+            EnrolmentServer::new(enrolment::Enrolling::new(Arc::clone(&runs))).max_decoding_message_size(MOST_MESSAGE);
         let arbiter = ArbiterServer::new(arbiter::Arbitration).max_decoding_message_size(MOST_MESSAGE);
         let supervision = SupervisionServer::new(supervision::Supervising).max_decoding_message_size(MOST_MESSAGE);
         let guard = runs::Guard::new(runs);

@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn those_without_a_certificate_take_no_place_of_a_worker() {
         let places = places();
-        let open: Vec<_> = (0..32).flat_map(|last| (0..64).map_while(move |_| Some(last))).map(|last| places.take(newcomer(last))).collect();
+        let open: Vec<_> =
+            (0..32).flat_map(|last| (0..64).map_while(move |_| Some(last))).map(|last| places.take(newcomer(last))).collect();
         assert_eq!(open.iter().flatten().count(), MOST_NEWCOMERS);
         assert!(places.take(newcomer(99)).is_none());
         assert!(places.take(peer("w1")).is_some());

@@ -147,9 +147,8 @@ impl Run {
 
     /// That `member` is the worker whose certificate the connection has shown, in the slot of that worker.
     pub(super) fn admit(&self, name: Option<&PeerName>, member: &Member) -> Result<(), Status> {
-        let itself = name.is_some_and(|name| {
-            (name.run(), name.island(), name.worker()) == (&*self.wire, &*member.island, &*member.worker)
-        });
+        let itself = name
+            .is_some_and(|name| (name.run(), name.island(), name.worker()) == (&*self.wire, &*member.island, &*member.worker));
         if !itself || member.worker != worker(member.slot) || member.contributor {
             return Err(Status::permission_denied("the certificate is another worker's"));
         }

@@ -227,8 +227,7 @@ pub(super) mod tests {
 
     #[tokio::test]
     async fn the_first_write_creates_and_the_next_replaces_what_was_read() {
-        let (version, line, sent) =
-            asked(201, stored("5"), async |store| store.swap(&run(), None, vec![7, 8, 9]).await).await;
+        let (version, line, sent) = asked(201, stored("5"), async |store| store.swap(&run(), None, vec![7, 8, 9]).await).await;
         assert_eq!((version, line.as_str()), (Ok(Version("5".into())), "POST /api/v1/namespaces/research/configmaps?"));
         assert_eq!(sent["binaryData"]["record"], "BwgJ");
         assert_eq!(sent["metadata"]["ownerReferences"][0]["uid"], "u");

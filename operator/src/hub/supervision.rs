@@ -127,9 +127,9 @@ fn report(run: &Run, request: ReportRequest) -> Result<ReportReply, Status> {
     }
     let served = run.served().ok_or_else(|| Status::not_found("the run is served no more"))?;
     let coordinator = run.grants.record().coordinator;
-    let coordinates = coordinator.zip(request.member.clone()).is_some_and(|(coordinator, member)| {
-        (coordinator.slot, coordinator.incarnation) == (member.slot, member.incarnation)
-    });
+    let coordinates = coordinator
+        .zip(request.member.clone())
+        .is_some_and(|(coordinator, member)| (coordinator.slot, coordinator.incarnation) == (member.slot, member.incarnation));
     let progress = request.progress.clone().filter(|_| coordinates).map(readable).transpose()?;
     run.setup.directory.hear(&run.attempt.key, run.attempt.attempt, |heard| take(heard, progress, request, Instant::now()));
     Ok(ReportReply { keep_round: served.keep_round })

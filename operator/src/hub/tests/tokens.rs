@@ -26,14 +26,15 @@ const RSA_TOKEN: &str = concat!(
 const ISSUED: u64 = 1_700_000_000;
 
 /// A key that an API server signs with.
+#[derive(Clone)]
 pub(crate) struct Signer {
     name: String,
-    key: rcgen::KeyPair,
+    key: Arc<rcgen::KeyPair>,
 }
 
 impl Signer {
     pub(crate) fn new(name: &str) -> Self {
-        Self { name: name.into(), key: rcgen::KeyPair::generate().unwrap() }
+        Self { name: name.into(), key: Arc::new(rcgen::KeyPair::generate().unwrap()) }
     }
 
     /// As the API server publishes it.
@@ -157,7 +158,9 @@ fn a_token_counts_in_its_time_and_a_minute_around_it() {
 fn a_token_is_for_one_run_and_nothing_else() {
     let uid = "run.atoll.dev/uid";
     assert!(changed(|claims| claims["aud"] = json!(uid)).unwrap().is_for(uid).is_ok());
-    for other in [json!([]), json!("run.atoll.dev/other"), json!([uid, "https://kubernetes.default.svc"]), json!("run.atoll.dev/ui")] {
+    for other in
+        [json!([]), json!("run.atoll.dev/other"), json!([uid, "https://kubernetes.default.svc"]), json!("run.atoll.dev/ui")]
+    {
         let shown = changed(|claims| claims["aud"] = other.clone()).unwrap();
         assert!(matches!(shown.is_for(uid), Err(TokenError::Audience { .. })), "{other}");
     }

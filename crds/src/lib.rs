@@ -3,6 +3,9 @@
 //! Every rule is written once, beside the types in [`spec`]. The CRD manifest is generated from the types, the API server
 //! applies it, and [`load`] applies the very same manifest to run files on this machine.
 
+#![allow(clippy::doc_markdown, reason = "doc comments of the types become descriptions, which kubectl shows as plain text")]
+#![cfg_attr(feature = "kube", allow(clippy::duplicated_attributes, reason = "each column of kubectl has the same keys"))]
+
 mod cel_rule;
 mod check;
 mod checked_file;

@@ -48,7 +48,7 @@ impl Kubectl {
             .stderr(Stdio::piped())
             .spawn()
             .expect("kubectl starts");
-        child.stdin.take().unwrap().write_all(input.as_bytes()).expect("kubectl reads");
+        child.stdin.take().expect("its input is a pipe").write_all(input.as_bytes()).expect("kubectl reads");
         let output = child.wait_with_output().expect("kubectl ends");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("kubectl writes UTF-8");
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }

@@ -34,8 +34,11 @@ const CHART: &str = "helm/atoll";
 const GOLDEN: &str = "helm/golden";
 /// Values files in the chart's folder `ci`.
 const INSTALLATIONS: [&str; 5] = ["default", "ha", "namespaced", "restricted", "everything-on"];
-const SETTINGS: &str = "operator/src/settings.rs";
-const METRICS: [&str; 2] = ["trainer-image/sidecar/src/metrics/names.rs", "operator/src/metrics.rs"];
+/// Sources of the operator that read its environment.
+const SETTINGS: [&str; 2] = ["operator/src/settings.rs", "operator/src/main.rs"];
+/// Sources with the names of metrics.
+const METRICS: [&str; 3] =
+    ["trainer-image/sidecar/src/metrics/names.rs", "operator/src/metrics.rs", "operator/src/hub/metrics.rs"];
 const RUNBOOKS: &str = "docs/src/operations.md";
 
 /// What is asked for.
@@ -140,10 +143,11 @@ fn of_tables(installations: &[Installation]) -> Result<Vec<Figure>> {
         flows.extend(faults.into_iter().map(of_this));
     }
     let all: Vec<&Rendered> = installations.iter().map(|installation| &installation.rendered).collect();
+    let settings = SETTINGS.iter().map(|name| read(name)).collect::<Result<String>>()?;
     Ok(vec![
         Figure::none("verbs that roles and code do not share", &roles),
         Figure::none(format!("of {connections} connections those that policies and table judge otherwise"), &flows),
-        Figure::none("settings that chart and operator do not share", &settings::faults(&all, &read(SETTINGS)?)?),
+        Figure::none("settings that chart and operator do not share", &settings::faults(&all, &settings)?),
     ])
 }
 
@@ -163,8 +167,8 @@ fn of_monitoring(installations: &[Installation]) -> Result<Vec<Figure>> {
     let everything = installations.last().context("no installation")?;
     let dashboard = everything.rendered.of("ConfigMap").find_map(|map| map.pointer("/data/atoll.json")?.as_str());
     let dashboard: Value = serde_json::from_str(dashboard.context("no dashboard")?).context("the dashboard is no JSON")?;
-    let sources = METRICS.iter().filter_map(|name| read(name).ok());
-    let declared = sources.flat_map(|source| monitoring::declared(&source)).collect();
+    let sources = METRICS.iter().map(|name| read(name)).collect::<Result<String>>()?;
+    let declared = monitoring::declared(&sources);
     let (queries, unknown) = monitoring::unknown(&everything.rendered, &dashboard, &declared);
     let page = read(RUNBOOKS).ok();
     Ok(vec![

@@ -27,7 +27,7 @@ const REFUSED: [(&str, &str); 30] = [
     ("watchNamespaces=\"research\"", "'/watchNamespaces': got string, want array"),
     ("watchNamespaces=[\"Research\"]", "'/watchNamespaces/0'"),
     ("watchNamespaces=[\"a\",\"a\"]", "'/watchNamespaces': items at 0 and 1 are equal"),
-    ("crds.enabled=\"yes\"", "'/crds/enabled': got string, want boolean or null"),
+    ("crds.enabled=\"yes\"", "'/crds/enabled': got string, want null or boolean"),
     ("nameOverride=\"Under_score\"", "'/nameOverride'"),
     ("networkPolicy.apiServerCidrs=[\"192.0.2.1\"]", "'/networkPolicy/apiServerCidrs/0'"),
     ("networkPolicy.apiServerPorts=[]", "'/networkPolicy/apiServerPorts': minItems"),
@@ -36,7 +36,7 @@ const REFUSED: [(&str, &str); 30] = [
     ("monitoring.rules.holdingSeconds=1", "'/monitoring/rules/holdingSeconds': minimum: got 1, want 30"),
     ("monitoring.podMonitor.interval=\"often\"", "'/monitoring/podMonitor/interval'"),
     ("runtime.pod.hostNetwork=true", "'/runtime/pod': additional properties 'hostNetwork' not allowed"),
-    ("commonLabels={\"a b\":\"c\"}", "'/commonLabels'"),
+    ("commonLabels={\"a b\":\"c\"}", "'/commonLabels': additional properties 'a b' not allowed"),
 ];
 
 /// Where values and schema differ, and which values have no bounds.

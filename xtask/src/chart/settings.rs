@@ -6,10 +6,10 @@ use anyhow::Result;
 
 use super::{flows, helm::Rendered, yaml};
 
-/// Names of the environment variables in the source of the settings.
-pub(super) fn variables(source: &str) -> BTreeSet<String> {
-    let marked = source.split("env = \"").skip(1).filter_map(|rest| rest.split_once('"'));
-    marked.map(|(name, _)| name.to_owned()).collect()
+/// Names of the environment variables that a source reads: as clap's attribute, or for the filter of the log.
+fn variables(source: &str) -> BTreeSet<String> {
+    let marked = ["env = \"", "from_env(\""].into_iter().flat_map(|mark| source.split(mark).skip(1));
+    marked.filter_map(|rest| rest.split_once('"')).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Where what the chart sets in `all` installations together, and what the program reads, differ.

@@ -30,7 +30,7 @@
 {{- end }}
 - name: ATOLL_NETWORK_POLICIES
   value: {{ .Values.networkPolicy.enabled | quote }}
-- name: RUST_LOG
+- name: ATOLL_LOG
   value: {{ .Values.operator.log | quote }}
 {{- with .Values.operator.extraEnv }}
 {{ toYaml . }}

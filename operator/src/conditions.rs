@@ -194,7 +194,10 @@ mod tests {
         let mut second = Conditions::new(first.into_list(), Some(2), at(2));
         second.set(types::PLACED, false, reasons::REFUSED, "another quota");
         let kept = second.get(types::PLACED).unwrap().clone();
-        assert_eq!((kept.last_transition_time.0, kept.message.as_str(), kept.observed_generation), (at(1), "another quota", Some(2)));
+        assert_eq!(
+            (kept.last_transition_time.0, kept.message.as_str(), kept.observed_generation),
+            (at(1), "another quota", Some(2))
+        );
         let mut third = Conditions::new(second.into_list(), Some(2), at(3));
         third.set(types::PLACED, true, reasons::APPLIED, "");
         assert_eq!(third.get(types::PLACED).unwrap().last_transition_time.0, at(3));

@@ -18,10 +18,10 @@ use crate::conditions::{Conditions, reasons, types};
 use crate::directory::{Directory, RunKey, Served, Worker};
 use crate::index::Index;
 use crate::metrics::Metrics;
+use crate::names;
 use crate::plan::{self, Memory, Observed, Plan, RuntimeFound};
 use crate::run_settings::run_settings;
 use crate::watched::{IslandJob, WorkerPod};
-use crate::names;
 
 /// First and longest pause after an error.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
@@ -84,7 +84,10 @@ fn key_of(run: &TrainingRun) -> RunKey {
     RunKey { namespace: run.namespace().unwrap_or_default(), name: run.name_any() }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the only clock of the controller: conditions and deadlines are in the time of the day")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the only clock of the controller: conditions and deadlines are in the time of the day"
+)]
 fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -115,17 +118,8 @@ async fn reconcile_run(key: &RunKey, run: &Arc<TrainingRun>, context: &Arc<Conte
     let silence = heard.beats.iter().map(|(slot, heard)| (*slot, heard.elapsed().as_secs())).collect();
     let memory = context.known().get(key).map(|known| known.memory.clone()).unwrap_or_default();
     let runtime = runtime(run, job.is_some(), &context.client).await?;
-    let observed = Observed {
-        run,
-        job: job.as_deref(),
-        pods: &pods,
-        heard,
-        silence,
-        runtime,
-        around: &context.around,
-        memory,
-        now: now(),
-    };
+    let observed =
+        Observed { run, job: job.as_deref(), pods: &pods, heard, silence, runtime, around: &context.around, memory, now: now() };
     let plan = plan::plan(&observed);
     serve(key, run, &plan, &pods, &context.directory);
     if let Some(known) = context.known().get_mut(key) {
@@ -173,7 +167,8 @@ async fn refused(run: &TrainingRun, plan: &Plan, error: &kube::Error, key: &RunK
         refused.status.phase = "Pending".to_owned();
     }
     let writer = writer(key, context);
-    let before = run.status.as_ref().and_then(|status| status.conditions.iter().find(|condition| condition.type_ == types::PLACED));
+    let before =
+        run.status.as_ref().and_then(|status| status.conditions.iter().find(|condition| condition.type_ == types::PLACED));
     if before.is_none_or(|condition| condition.message != message) {
         writer.tell(run, &[plan::Note { warning: true, reason: reason.to_owned(), message }]).await;
     }

@@ -119,7 +119,8 @@ impl Candidate {
         let now = MicroTime(Timestamp::now());
         let before = lease.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let ours = before.holder_identity.as_deref() == Some(&self.me);
-        let metadata = lease.map_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, |lease| lease.metadata);
+        let metadata =
+            lease.map_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, |lease| lease.metadata);
         let transitions = before.lease_transitions.unwrap_or(0) + i32::from(!ours);
         let spec = LeaseSpec {
             holder_identity: Some(self.me.clone()),

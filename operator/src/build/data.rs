@@ -12,7 +12,9 @@ const VOLUMES: &str = "/data";
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     /// A scheme that only a local run knows.
-    #[error("{field} is {uri:?}: a cluster reads builtin:, pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, az://, https:// and http://")]
+    #[error(
+        "{field} is {uri:?}: a cluster reads builtin:, pvc://CLAIM/PATH, configmap://NAME/KEY, s3://, gs://, az://, https:// and http://"
+    )]
     Unreachable {
         /// Path of the field.
         field: &'static str,

@@ -30,11 +30,12 @@ pub fn island(run: &TrainingRun, template: &str, attempt: u64) -> Object {
 /// What is said of the island: its part of the run's status.
 #[must_use]
 pub fn island_status(status: &TrainingRunStatus, phase: &str) -> Value {
-    let applied = status.conditions.iter().filter(|condition| condition.type_ == crate::conditions::types::PLACED).map(|placed| {
-        let mut applied = placed.clone();
-        crate::conditions::types::APPLIED.clone_into(&mut applied.type_);
-        applied
-    });
+    let applied =
+        status.conditions.iter().filter(|condition| condition.type_ == crate::conditions::types::PLACED).map(|placed| {
+            let mut applied = placed.clone();
+            crate::conditions::types::APPLIED.clone_into(&mut applied.type_);
+            applied
+        });
     json!({
         "generation": status.attempt.unwrap_or(0),
         "ready": status.workers.ready,

@@ -68,7 +68,10 @@ pub fn changed_job(state: &JobState) -> Value {
 fn failure_rules(rules: &[atoll_crds::spec::FailureRule]) -> Vec<Value> {
     let disrupted = json!({ "action": "Ignore", "onPodConditions": [{ "type": "DisruptionTarget", "status": "True" }] });
     let own = rules.iter().filter_map(|rule| {
-        let codes = rule.on_exit_codes.clone().or_else(|| (rule.on_reason.as_deref() == Some("OOMKilled")).then(|| vec![OUT_OF_MEMORY]))?;
+        let codes = rule
+            .on_exit_codes
+            .clone()
+            .or_else(|| (rule.on_reason.as_deref() == Some("OOMKilled")).then(|| vec![OUT_OF_MEMORY]))?;
         let action = match rule.action {
             FailureAction::RestartWorker | FailureAction::SuspendRun => "Count",
             FailureAction::Ignore => "Ignore",

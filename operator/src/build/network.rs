@@ -71,8 +71,11 @@ fn egress(run: &TrainingRun, workers: &Value, tcp: &dyn Fn(u16) -> Value, around
         "podSelector": { "matchLabels": { "app.kubernetes.io/name": "atoll", "app.kubernetes.io/component": "operator" } },
     });
     let names = json!({ "ports": [{ "protocol": "UDP", "port": 53 }, { "protocol": "TCP", "port": 53 }] });
-    let mut egress =
-        vec![json!({ "to": [workers], "ports": [tcp(ports::LANES)] }), json!({ "to": [operator], "ports": [tcp(ports::HUB)] }), names];
+    let mut egress = vec![
+        json!({ "to": [workers], "ports": [tcp(ports::LANES)] }),
+        json!({ "to": [operator], "ports": [tcp(ports::HUB)] }),
+        names,
+    ];
     if reaches_stores(run) {
         // Nobody but the store knows at which addresses it is.
         egress.push(json!({ "to": [{ "ipBlock": { "cidr": "0.0.0.0/0" } }, { "ipBlock": { "cidr": "::/0" } }] }));

@@ -110,8 +110,13 @@ pub(super) fn template(run: &TrainingRun, snapshot: &Snapshot, around: &Surround
         "initContainers": init,
         "containers": [trainer(run, snapshot)],
     });
-    let spec: serde_json::Map<String, Value> =
-        spec.as_object().into_iter().flatten().filter(|(_, value)| !is_empty(value)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let spec: serde_json::Map<String, Value> = spec
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(_, value)| !is_empty(value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     json!({ "metadata": { "labels": labels, "annotations": patch.annotations }, "spec": spec })
 }
 
@@ -156,7 +161,11 @@ fn volumes(run: &TrainingRun, snapshot: &Snapshot) -> Vec<Value> {
 }
 
 fn mount(name: &str, path: &str, read_only: bool) -> Value {
-    if read_only { json!({ "name": name, "mountPath": path, "readOnly": true }) } else { json!({ "name": name, "mountPath": path }) }
+    if read_only {
+        json!({ "name": name, "mountPath": path, "readOnly": true })
+    } else {
+        json!({ "name": name, "mountPath": path })
+    }
 }
 
 fn security() -> Value {
@@ -230,11 +239,10 @@ fn sidecar(run: &TrainingRun, snapshot: &Snapshot, around: &Surroundings, grace:
 fn trainer(run: &TrainingRun, snapshot: &Snapshot) -> Value {
     let images = &snapshot.runtime.images;
     let threads = threads(&snapshot.parts.trainer.resources);
-    let env = threads.into_iter().flat_map(|threads| {
-        ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"].map(|name| variable(name, threads.to_string()))
-    });
-    let mut container =
-        container_of("trainer", &images.trainer, images.pull_policy, &snapshot.parts.trainer, env.collect());
+    let env = threads
+        .into_iter()
+        .flat_map(|threads| ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS"].map(|name| variable(name, threads.to_string())));
+    let mut container = container_of("trainer", &images.trainer, images.pull_policy, &snapshot.parts.trainer, env.collect());
     let mut mounts = trainer_mounts();
     mounts.extend(snapshot.inputs.mounts());
     super::merge(&mut container, &json!({ "envFrom": credentials(run), "volumeMounts": mounts }));

@@ -101,7 +101,8 @@ impl Planning<'_> {
         let failures = self.workers.failures.clone();
         for failure in &failures {
             let fits = |rule: &&atoll_crds::spec::FailureRule| {
-                let code = rule.on_exit_codes.as_ref().is_some_and(|codes| failure.exit_code.is_some_and(|code| codes.contains(&code)));
+                let code =
+                    rule.on_exit_codes.as_ref().is_some_and(|codes| failure.exit_code.is_some_and(|code| codes.contains(&code)));
                 code || rule.on_reason.as_ref().is_some_and(|reason| *reason == failure.reason)
             };
             match policy.rules.iter().find(fits).map(|rule| rule.action) {
@@ -110,7 +111,10 @@ impl Planning<'_> {
                 }
                 // Once for each failure: whoever resumes has seen it.
                 Some(FailureAction::SuspendRun) if !self.run.spec.suspend && self.is_new(failure.at) => {
-                    self.note(Note::warning(reasons::FAILURE_POLICY, format!("suspended, as the failure policy says; {failure}")));
+                    self.note(Note::warning(
+                        reasons::FAILURE_POLICY,
+                        format!("suspended, as the failure policy says; {failure}"),
+                    ));
                     self.plan.suspend = true;
                 }
                 _ => {}

@@ -321,7 +321,9 @@ impl Planning<'_> {
     /// Tells what has changed for good.
     fn transitions(&mut self) {
         let before = Conditions::new(self.before.conditions.clone(), None, self.observed.now);
-        for (kind, warns) in [(types::COMPLETE, false), (types::FAILED, true), (types::SUSPENDED, false), (types::QUORUM_REACHED, false)] {
+        for (kind, warns) in
+            [(types::COMPLETE, false), (types::FAILED, true), (types::SUSPENDED, false), (types::QUORUM_REACHED, false)]
+        {
             if self.conditions.is(kind) && !before.is(kind) {
                 let condition = self.conditions.get(kind);
                 let message = condition.map(|condition| condition.message.clone()).unwrap_or_default();
@@ -331,8 +333,9 @@ impl Planning<'_> {
         }
         for kind in [types::ADMITTED, types::PLACED] {
             let Some(condition) = self.conditions.get(kind).filter(|condition| condition.status == "False") else { continue };
-            if before.get(kind).is_none_or(|known| (&known.status, &known.reason, &known.message) != (&condition.status, &condition.reason, &condition.message))
-                && condition.reason != reasons::PENDING
+            if before.get(kind).is_none_or(|known| {
+                (&known.status, &known.reason, &known.message) != (&condition.status, &condition.reason, &condition.message)
+            }) && condition.reason != reasons::PENDING
             {
                 let note = Note::warning(&condition.reason.clone(), condition.message.clone());
                 self.plan.events.push(note);

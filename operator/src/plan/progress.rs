@@ -68,9 +68,11 @@ impl Planning<'_> {
         let (fresh, reason, message) = match (&memory.checkpoint_failure, kept, between) {
             (Some(why), ..) => (false, reasons::CHECKPOINT_FAILED, why.clone()),
             (None, None, _) => (false, reasons::NONE_YET, "no checkpoint has been published yet".to_owned()),
-            (None, Some(kept), Some(between)) if round.saturating_sub(kept) > STALE_AFTER * between => {
-                (false, reasons::STALE, format!("one is due every {between} rounds; the last is more than {} behind", STALE_AFTER * between))
-            }
+            (None, Some(kept), Some(between)) if round.saturating_sub(kept) > STALE_AFTER * between => (
+                false,
+                reasons::STALE,
+                format!("one is due every {between} rounds; the last is more than {} behind", STALE_AFTER * between),
+            ),
             (None, Some(_), _) => (true, reasons::FRESH, String::new()),
         };
         self.conditions.set(types::CHECKPOINT_FRESH, fresh, reason, message);

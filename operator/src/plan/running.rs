@@ -152,7 +152,10 @@ impl Planning<'_> {
             (None, Some(failure)) => (reasons::WAITING_FOR_WORKERS, format!("{counts}; {failure}")),
             (None, None) if workers.alive < workers.wanted as usize => {
                 let missing = workers.wanted as usize - workers.alive;
-                (reasons::WAITING_FOR_WORKERS, format!("{counts}; {missing} pods were not made yet: the events of the Job say why"))
+                (
+                    reasons::WAITING_FOR_WORKERS,
+                    format!("{counts}; {missing} pods were not made yet: the events of the Job say why"),
+                )
             }
             (None, None) => (reasons::WAITING_FOR_WORKERS, counts),
         }
@@ -213,10 +216,12 @@ impl Planning<'_> {
             let silent = slot.and_then(|slot| self.observed.silence.get(&slot)).is_none_or(|seconds| *seconds >= SILENT);
             pod.is_going() && pod.is("DisruptionTarget") && !pod.has_ended() && silent
         };
-        let names: Vec<String> =
-            self.observed.pods.iter().filter(lost).filter_map(|pod| pod.metadata.name.clone()).collect();
+        let names: Vec<String> = self.observed.pods.iter().filter(lost).filter_map(|pod| pod.metadata.name.clone()).collect();
         for name in &names {
-            self.note(Note::warning("PodLost", format!("pod {name} is silent on a node that is gone; it is deleted, to be replaced")));
+            self.note(Note::warning(
+                "PodLost",
+                format!("pod {name} is silent on a node that is gone; it is deleted, to be replaced"),
+            ));
         }
         let going = self.observed.pods.iter().any(|pod| pod.is_going() && pod.is("DisruptionTarget") && !pod.has_ended());
         if going && names.is_empty() {

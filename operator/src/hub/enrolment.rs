@@ -11,9 +11,9 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use super::VALID;
-use super::runs::{Run, Runs, worker};
+use super::runs::{OfRun, Run, Runs, worker};
 use super::tokens::{Shown, TokenError};
-use crate::directory::{Served, Worker};
+use crate::directory::Worker;
 use crate::names;
 
 /// Enrols pods of all runs.
@@ -35,23 +35,23 @@ impl Enrolling {
         let request = request.get_ref();
         let protocol = Versions::OURS.common(Versions::new(request.protocol_low, request.protocol_high));
         let protocol = protocol.map_err(|apart| Status::failed_precondition(apart.to_string()))?;
-        let (run, served, worker) = self.worker(&shown)?;
+        let OfRun { run, served, worker } = self.worker(&shown)?;
         let reply = self.enrol(&run, &worker, request).await?;
         Ok(EnrolReply { name: run.attempt.key.name.clone(), protocol, settings: Some(served.settings), ..reply })
     }
 
     /// The run of the pod, and which of its workers it is.
-    fn worker(&self, shown: &Shown) -> Result<(Arc<Run>, Served, Worker), Status> {
+    fn worker(&self, shown: &Shown) -> Result<OfRun, Status> {
         let pod = &shown.pod;
-        let found = self.runs.of_pod(&pod.namespace, &pod.uid);
+        let found = self.runs.of_pod(&pod.namespace, &pod.uid).map_err(|error| unsigned(&error))?;
         // It may have started before its controller has seen it, or before this operator knows its run.
         let found = found.ok_or_else(|| Status::unavailable(format!("pod {} is of no run that is served here yet", pod.name)))?;
-        let (run, served, worker) = found.map_err(|error| unsigned(&error))?;
-        shown.is_for(&names::audience(&run.attempt.uid)).map_err(|error| Status::permission_denied(error.to_string()))?;
-        if worker.pod != pod.name {
-            return Err(Status::permission_denied(format!("pod {} is not {}", pod.name, worker.pod)));
+        let audience = names::audience(&found.run.attempt.uid);
+        shown.is_for(&audience).map_err(|error| Status::permission_denied(error.to_string()))?;
+        if found.worker.pod != pod.name {
+            return Err(Status::permission_denied(format!("pod {} is not {}", pod.name, found.worker.pod)));
         }
-        Ok((run, served, worker))
+        Ok(found)
     }
 
     async fn enrol(&self, run: &Run, pod: &Worker, request: &EnrolRequest) -> Result<EnrolReply, Status> {

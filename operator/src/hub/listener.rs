@@ -6,7 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,19 +20,17 @@ use rustls::server::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 use tonic::transport::server::Connected;
 
+use super::daily::Daily;
 use super::places::{Opener, Place, Places};
 use super::runs::Runs;
 use super::{ARBITER, HOST};
 
 /// How long a connection without a certificate stays open.
-const ENROLMENT: Duration = Duration::from_secs(60);
-/// A certificate of the hub's own is made anew after so much time.
-pub(super) const FRESH: Duration = Duration::from_hours(24);
+const ENROLMENT: Duration = Duration::from_mins(1);
 
 /// Why a connection is turned away.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +73,8 @@ fn expected(name: &str) -> Option<Expected> {
 pub(super) struct Reception {
     runs: Arc<Runs>,
     places: Places,
-    /// The TLS towards those without a certificate, and since when.
-    host: Arc<Mutex<Option<(Instant, Arc<ServerConfig>)>>>,
+    /// The TLS towards those without a certificate.
+    host: Arc<Daily<Arc<ServerConfig>>>,
     /// Dropped at the other end when the hub stops.
     serving: watch::Receiver<()>,
 }
@@ -143,13 +141,7 @@ impl Reception {
     }
 
     fn host(&self) -> Result<Arc<ServerConfig>, IdentityError> {
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, config)) = host.as_ref().filter(|(made, _)| made.elapsed() < FRESH) {
-            return Ok(Arc::clone(config));
-        }
-        let config = as_hub(&self.runs.host_identity()?)?;
-        *host = Some((Instant::now(), Arc::clone(&config)));
-        Ok(config)
+        self.host.get(|| as_hub(&self.runs.host_identity()?))
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod arbiter;
 mod authority;
+mod daily;
 mod enrolment;
 mod listener;
 mod metrics;

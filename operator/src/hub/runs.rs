@@ -14,9 +14,10 @@ use tonic::{Request, Status};
 
 use super::arbiter::Grants;
 use super::authority::Authority;
+use super::daily::Daily;
 use super::supervision::Looking;
 use super::tokens::Tokens;
-use super::{Attempt, Metrics, Setup, listener};
+use super::{Attempt, Metrics, Setup};
 use crate::directory::{RunKey, Served, Worker};
 
 /// All runs, of which those are kept ready that somebody has asked for.
@@ -39,12 +40,19 @@ pub(super) struct Run {
     pub(super) setup: Setup,
     island: String,
     secret: Secret,
-    /// The hub's own TLS towards it, and since when.
-    security: Mutex<Option<(Instant, Security)>>,
+    /// The hub's own TLS towards it.
+    security: Daily<Security>,
     /// By slot: the incarnation that was given last.
     incarnations: Mutex<BTreeMap<u32, u64>>,
     /// Who looks for that from which it begins.
     looking: Mutex<Option<Looking>>,
+}
+
+/// A worker's pod, as its run's controller has told.
+pub(super) struct OfRun {
+    pub(super) run: Arc<Run>,
+    pub(super) served: Served,
+    pub(super) worker: Worker,
 }
 
 impl Runs {
@@ -74,9 +82,12 @@ impl Runs {
     }
 
     /// The worker whose pod this is, and its run.
-    pub(super) fn of_pod(&self, namespace: &str, uid: &str) -> Option<Result<(Arc<Run>, Served, Worker), IdentityError>> {
-        let (key, served, worker) = self.setup.directory.by_pod(namespace, uid)?;
-        Some(self.prepared(&key, &served).map(|run| (run, served, worker)))
+    ///
+    /// # Errors
+    /// [`IdentityError`] where the run's name cannot be in a certificate.
+    pub(super) fn of_pod(&self, namespace: &str, uid: &str) -> Result<Option<OfRun>, IdentityError> {
+        let Some((key, served, worker)) = self.setup.directory.by_pod(namespace, uid) else { return Ok(None) };
+        Ok(Some(OfRun { run: self.prepared(&key, &served)?, served, worker }))
     }
 
     fn prepared(&self, key: &RunKey, served: &Served) -> Result<Arc<Run>, IdentityError> {
@@ -95,7 +106,7 @@ impl Runs {
             authority,
             setup: self.setup.clone(),
             island: served.island.clone(),
-            security: Mutex::default(),
+            security: Daily::default(),
             incarnations: Mutex::default(),
             looking: Mutex::default(),
         });
@@ -122,13 +133,7 @@ impl Run {
 
     /// The hub's TLS towards the workers of the run.
     pub(super) fn security(&self, now: SystemTime) -> Result<Security, IdentityError> {
-        let mut security = self.security.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, security)) = security.as_ref().filter(|(made, _)| made.elapsed() < listener::FRESH) {
-            return Ok(security.clone());
-        }
-        let made = self.authority.arbiter(now)?;
-        *security = Some((Instant::now(), made.clone()));
-        Ok(made)
+        self.security.get(|| self.authority.arbiter(now))
     }
 
     /// The incarnation of a process in `slot` that has `asked` (0: for a new one), where a granted record knows `recorded`.

@@ -17,7 +17,7 @@ use super::runs::{Run, run_of};
 use crate::directory::Heard;
 
 /// How long one worker looks before another is told to.
-const LOOKS: Duration = Duration::from_secs(60);
+const LOOKS: Duration = Duration::from_mins(1);
 /// How long nobody looks after one could not find anything.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Bytes of an address of checkpoints.
@@ -152,7 +152,7 @@ fn take(heard: &mut Heard, progress: Option<Progress>, told: ReportRequest, now:
         heard.progress = Some((progress, now));
         new = true;
     }
-    heard.occurrences.extend(told.occurrences.into_iter().map(shortened));
+    heard.occurrences.extend(told.occurrences.iter().map(shortened));
     heard.kept.extend(told.kept.into_iter().filter(is_whole));
     let surplus = heard.kept.len().saturating_sub(MOST_KEPT.1);
     heard.kept.drain(..surplus);
@@ -161,7 +161,7 @@ fn take(heard: &mut Heard, progress: Option<Progress>, told: ReportRequest, now:
     new
 }
 
-fn shortened(occurrence: Occurrence) -> Occurrence {
+fn shortened(occurrence: &Occurrence) -> Occurrence {
     Occurrence {
         event: cut(&occurrence.event, MOST_NAME),
         worker: cut(&occurrence.worker, MOST_NAME),
@@ -200,7 +200,7 @@ mod tests {
         assert!(is_to_look(None, (2, 7), now));
         assert!(is_to_look(Some(&looking), (1, 7), now), "it asks again");
         assert!(!is_to_look(Some(&looking), (1, 8), now), "its process has started again, and the old one may still look");
-        assert!(!is_to_look(Some(&looking), (2, 7), now + LOOKS - PAUSE));
+        assert!(!is_to_look(Some(&looking), (2, 7), now + PAUSE));
         assert!(is_to_look(Some(&looking), (2, 7), now + LOOKS));
         let failed = Looking { by: None, until: now + PAUSE };
         assert!(!is_to_look(Some(&failed), (1, 7), now));

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::time::Instant;
 
 /// How far clocks may be apart.
-const LEEWAY: Duration = Duration::from_secs(60);
+const LEEWAY: Duration = Duration::from_mins(1);
 /// Keys are asked for no more often.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Keys that are older are asked for again, so that one that was withdrawn is forgotten.

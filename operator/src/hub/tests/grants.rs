@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use super::super::tests::Laboratory;
+use super::super::tests::{Laboratory, key};
 use super::*;
 
-const LIVENESS: Duration = Duration::from_secs(60);
+const LIVENESS: Duration = Duration::from_mins(1);
 
 fn worker(slot: u32) -> Member {
     Member { slot, worker: format!("w{slot}"), incarnation: 1, island: "local".into(), ..Member::default() }
@@ -108,16 +108,16 @@ async fn without_the_store_beats_are_answered_and_nothing_is_granted() {
 #[tokio::test(start_paused = true)]
 async fn what_somebody_else_wrote_is_told_once_and_never_overwritten() {
     let laboratory = laboratory();
-    let key = laboratory.key("kjv");
+    let run = key("kjv");
     let hub = Asks(laboratory.process("kjv"));
     assert_eq!(hub.term(0, 0).await, Ok(true));
-    laboratory.store.overwrite(&key, b"forged".to_vec());
+    laboratory.store.overwrite(&run, b"forged".to_vec());
     assert_eq!(hub.epoch(hub.next_epoch()).await, Err(Code::Unavailable), "a conflict");
     let writes = laboratory.store.writes();
     for _ in 0..3 {
         assert_eq!(hub.epoch(hub.next_epoch()).await, Err(Code::Unavailable));
     }
-    let told = laboratory.directory.take(&key).unwrap().occurrences;
+    let told = laboratory.directory.take(&run).unwrap().occurrences;
     assert_eq!(told.iter().map(|told| told.event.as_str()).collect::<Vec<_>>(), ["RecordNotOurs"]);
     assert_eq!(laboratory.store.writes(), writes);
 }
@@ -129,7 +129,7 @@ async fn a_record_that_is_removed_is_written_again() {
     assert_eq!(hub.term(0, 0).await, Ok(true));
     let found = Beginning { lineage: 4, ..Beginning::default() };
     assert_eq!(hub.0.grants.begin(found.clone()).await.ok(), Some(found.clone()));
-    laboratory.store.remove(&laboratory.key("kjv"));
+    laboratory.store.remove(&key("kjv"));
     let next = hub.next_epoch();
     assert_eq!(hub.epoch(next.clone()).await, Err(Code::Unavailable));
     assert_eq!(hub.epoch(next.clone()).await, Ok(true));
@@ -150,7 +150,7 @@ async fn the_next_attempt_begins_with_nothing_and_ends_the_one_before() {
         assert_eq!(first.epoch(first.next_epoch()).await, Err(Code::Unavailable));
     }
     assert_eq!(second.record().coordinator, Some(worker(1)));
-    assert_eq!(laboratory.directory.heard(&laboratory.key("kjv")).unwrap().record, second.record());
+    assert_eq!(laboratory.directory.heard(&key("kjv")).unwrap().record, second.record());
 }
 
 #[tokio::test(start_paused = true)]

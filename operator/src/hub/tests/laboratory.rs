@@ -100,10 +100,6 @@ impl Laboratory {
         Self { directory, store: Memory::default(), changes: Mutex::new(changes), signer, master }
     }
 
-    pub(in super::super) fn key(&self, name: &str) -> RunKey {
-        RunKey { namespace: "research".into(), name: name.into() }
-    }
-
     /// Serves a run with so many pods, `NAME-0` and so on.
     pub(in super::super) fn serve(&self, name: &str, pods: u32) -> RunKey {
         let pod = |slot| (format!("uid-of-{name}-{slot}"), Worker { slot, pod: format!("{name}-{slot}") });
@@ -115,12 +111,12 @@ impl Laboratory {
             pods: (0..pods).map(pod).collect::<BTreeMap<_, _>>(),
             keep_round: None,
         };
-        self.directory.serve(&self.key(name), served);
-        self.key(name)
+        self.directory.serve(&key(name), served);
+        key(name)
     }
 
     fn change(&self, name: &str, change: impl FnOnce(&mut Served)) {
-        let key = self.key(name);
+        let key = key(name);
         let mut served = self.directory.served(&key).unwrap();
         change(&mut served);
         self.directory.serve(&key, served);
@@ -174,13 +170,13 @@ impl Laboratory {
     /// The run as one process of an operator has it, without a listener.
     pub(in super::super) fn process(&self, name: &str) -> Arc<Run> {
         let runs = Runs::new(self.setup(), Metrics::new().unwrap());
-        let served = self.directory.served(&self.key(name)).unwrap();
+        let served = self.directory.served(&key(name)).unwrap();
         runs.named(&served.wire_name(name)).unwrap()
     }
 
     /// A worker of another island of a run that is served.
     pub(in super::super) fn abroad(&self, name: &str, island: &str, worker: &str) -> Identity {
-        let key = self.key(name);
+        let key = key(name);
         let served = self.directory.served(&key).unwrap();
         let (wire, attempt) = (served.wire_name(name), Attempt { key, uid: served.uid.clone(), attempt: 1 });
         let request = CertificateRequest::new().unwrap();
@@ -241,6 +237,10 @@ fn caller(channel: Channel, run: String, secret: &str) -> Caller {
         supervision: SupervisionClient::with_interceptor(channel.clone(), shows),
         enrolment: EnrolmentClient::new(channel),
     }
+}
+
+pub(in super::super) fn key(name: &str) -> RunKey {
+    RunKey { namespace: "research".into(), name: name.into() }
 }
 
 /// A channel over this one connection: when that is closed, its calls fail.

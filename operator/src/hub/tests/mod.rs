@@ -9,8 +9,8 @@ use atoll_proto::v1::{
     BeatRequest, BeginRequest, Beginning, EnrolReply, EnrolRequest, EpochRecord, EpochRequest, Member, Progress, ReportRequest,
     TermRequest,
 };
-use laboratory::{Caller, ISLAND};
-pub(super) use laboratory::{Laboratory, Serving};
+use laboratory::{Caller, ISLAND, Serving};
+pub(super) use laboratory::{Laboratory, key};
 use tokio::io::AsyncReadExt;
 use tonic::{Code, Request};
 
@@ -87,7 +87,7 @@ async fn a_worker_speaks_for_itself_alone() {
     let mut stranger = hub.call_with(&first, "another secret").await;
     assert_eq!(beat(&mut stranger, &zero).await, Err(Code::Unauthenticated));
     caller.run.clone_from(&first.reply.run);
-    laboratory.directory.forget(&laboratory.key("kjv"));
+    laboratory.directory.forget(&key("kjv"));
     assert_eq!(beat(&mut caller, &zero).await, Err(Code::NotFound), "the run is over");
 }
 

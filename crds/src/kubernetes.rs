@@ -28,7 +28,9 @@ pub(crate) fn resources(_: &mut SchemaGenerator) -> Schema {
                 "type": "array",
                 "description": "Resource claims of the pod that the container uses, as in any pod.",
                 "maxItems": 16,
-                "items": opaque_object(),
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+                "items": named_object(),
             },
         },
     })
@@ -74,12 +76,29 @@ pub(crate) fn opaque(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
-/// A list of such objects.
+/// A list of such objects, applied as a whole.
 #[cfg(feature = "kube")]
-pub(crate) fn opaque_list(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "array", "maxItems": 64, "items": opaque_object() })
+pub(crate) fn opaque_list(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic", "items": opaque(generator) })
 }
 
-fn opaque_object() -> Value {
-    json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+/// A list of such objects, each with a name of its own.
+#[cfg(feature = "kube")]
+pub(crate) fn named_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
+        "items": named_object(),
+    })
+}
+
+fn named_object() -> Value {
+    json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": { "name": { "type": "string", "description": "Its name.", "minLength": 1, "maxLength": 253 } },
+        "x-kubernetes-preserve-unknown-fields": true,
+    })
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::kubernetes::{LABEL_VALUE, QUANTITY, conditions, opaque, opaque_list, resources};
+use crate::kubernetes::{LABEL_VALUE, QUANTITY, conditions, named_list, opaque, opaque_list, resources};
 use crate::rule::{Structural, rule};
 use crate::spec::{FailurePolicy, RunPolicy};
 
@@ -99,7 +99,7 @@ pub struct Images {
     pub pull_policy: Option<PullPolicy>,
     /// Names of Secrets with credentials of image registries.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), inner(length(min = 1, max = 253)))]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "set"))]
     pub pull_secrets: Vec<String>,
 }
 
@@ -124,7 +124,7 @@ pub struct Container {
     pub resources: Option<serde_json::Value>,
     /// Environment variables, as in any pod.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "opaque_list")]
+    #[schemars(schema_with = "named_list")]
     pub env: Vec<serde_json::Value>,
 }
 

@@ -79,9 +79,10 @@ pub struct Schema {
     pub(crate) format: Option<String>,
     #[serde(default, rename = "x-kubernetes-int-or-string")]
     _integer_or_text: IgnoredAny,
-    /// Lists of objects whose items have a key are read as lists here.
+    /// How two appliers' lists become one; a file has one applier.
     #[serde(default, rename = "x-kubernetes-list-type")]
-    _list_type: IgnoredAny,
+    #[cfg_attr(not(test), expect(dead_code, reason = "only a server merges lists"))]
+    pub(crate) list_type: Option<String>,
     #[serde(default, rename = "x-kubernetes-list-map-keys")]
     _list_map_keys: IgnoredAny,
     /// A field without a value is absent, whether it is nullable or not.
@@ -271,7 +272,7 @@ mod tests {
             Kind::String => schema.max_length.is_some() || !schema.choices.is_empty() || schema.format.is_some(),
             Kind::IntegerOrText => schema.minimum.is_some() && schema.max_length.is_some(),
             Kind::Object => schema.additional_properties.is_none() || schema.max_properties.is_some(),
-            Kind::Array => schema.max_items.is_some(),
+            Kind::Array => schema.max_items.is_some() && schema.list_type.is_some(),
             Kind::Number | Kind::Boolean => true,
         }
     }

@@ -34,7 +34,7 @@ fn files(earlier: &str) -> Result<Vec<String>> {
     if Path::new(earlier).is_dir() {
         let entries = fs::read_dir(earlier).with_context(|| format!("cannot read {earlier}"))?;
         let mut names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<Result<Vec<_>>>()?;
-        names.retain(|name| name.ends_with(".yaml"));
+        names.retain(|name| Path::new(name).extension().is_some_and(|extension| extension == "yaml"));
         names.sort();
         return Ok(names);
     }

@@ -29,7 +29,7 @@ pub struct FailurePolicy {
     pub max_restarts_per_worker: u32,
     /// What other failures than a restart deserve; the first rule that fits counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
     pub rules: Vec<FailureRule>,
 }
 
@@ -50,7 +50,7 @@ impl Default for FailurePolicy {
 pub struct FailureRule {
     /// Exit codes of the trainer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32), inner(range(min = 1, max = 255)))]
+    #[schemars(length(min = 1, max = 32), inner(range(min = 1, max = 255)), extend("x-kubernetes-list-type" = "atomic"))]
     pub on_exit_codes: Option<Vec<i32>>,
     /// Reason that Kubernetes gives for the failed container or pod, such as OOMKilled or Evicted.
     #[serde(default, skip_serializing_if = "Option::is_none")]

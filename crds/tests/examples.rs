@@ -26,8 +26,28 @@ fn every_example_loads_and_every_field_of_it_is_used() {
     assert!(examples.len() >= 3, "{examples:?}");
     for file in examples {
         let run = load(&file, &std::fs::read_to_string(&file).unwrap(), &[]).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(run.unused, [""; 0], "{}", file.display());
+        if is_for_clusters(&file) {
+            assert_eq!(run.spec.runtime_ref.map(|runtime| runtime.name).as_deref(), Some("candle-cpu"), "{}", file.display());
+            assert_eq!(run.namespace.as_deref(), Some("research"), "{}", file.display());
+        } else {
+            assert_eq!(run.unused, [""; 0], "{}", file.display());
+        }
     }
+}
+
+/// Whether fields that only a cluster reads belong in it.
+fn is_for_clusters(file: &Path) -> bool {
+    file.parent().is_some_and(|folder| folder.ends_with("kubernetes"))
+}
+
+#[test]
+fn on_a_cluster_the_first_example_trains_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let [local, cluster] = ["kjv.yaml", "kubernetes/kjv.yaml"].map(|name| {
+        let file = folder.join(name);
+        load(&file, &std::fs::read_to_string(&file).unwrap(), &[]).unwrap().spec
+    });
+    assert_eq!(atoll_crds::spec::TrainingRunSpec { runtime_ref: None, ..cluster }, local);
 }
 
 #[test]

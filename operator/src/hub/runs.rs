@@ -170,7 +170,7 @@ pub(super) fn worker(slot: u32) -> String {
 /// knows `recorded` (0: none). One that renews keeps its own, unless a later one has been given.
 fn incarnation(asked: u64, given: Option<u64>, recorded: u64, now: u64) -> Option<u64> {
     if asked == 0 {
-        return Some(now.max(given.map_or(0, |given| given + 1)).max(recorded + 1));
+        return Some(now.max(given.map_or(0, |given| given.saturating_add(1))).max(recorded.saturating_add(1)));
     }
     // A hub that has started again does not know what was given, but that none was in the future.
     let last = given.map_or(asked >= recorded && asked <= now.max(recorded), |given| given == asked);
@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(incarnation(0, None, 0, 1_000), Some(1_000));
         assert_eq!(incarnation(0, Some(1_000), 0, 1_000), Some(1_001));
         assert_eq!(incarnation(0, Some(900), 2_000, 1_000), Some(2_001), "another operator's clock was ahead");
+        assert_eq!(incarnation(0, None, u64::MAX, 1_000), Some(u64::MAX), "a worker wrote what it liked into a record");
     }
 
     #[test]

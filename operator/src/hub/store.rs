@@ -144,11 +144,17 @@ pub(super) mod tests {
         objects: BTreeMap<RunKey, (Vec<u8>, u64)>,
         writes: u64,
         down: bool,
+        mute: bool,
     }
 
     impl Memory {
         pub(crate) fn set_down(&self, down: bool) {
             self.0.lock().unwrap().down = down;
+        }
+
+        /// Writes from now on, and does not say so.
+        pub(crate) fn set_mute(&self, mute: bool) {
+            self.0.lock().unwrap().mute = mute;
         }
 
         pub(crate) fn writes(&self) -> u64 {
@@ -190,6 +196,9 @@ pub(super) mod tests {
             stored.writes += 1;
             let version = stored.writes;
             stored.objects.insert(run.key.clone(), (bytes, version));
+            if stored.mute {
+                return Err(StoreError::Unavailable("no answer".into()));
+            }
             Ok(Version(version.to_string()))
         }
     }

@@ -106,6 +106,19 @@ async fn without_the_store_beats_are_answered_and_nothing_is_granted() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_write_whose_answer_was_lost_is_found_before_the_next_grant() {
+    let laboratory = laboratory();
+    let hub = Asks(laboratory.process("kjv"));
+    laboratory.store.set_mute(true);
+    assert_eq!(hub.term(0, 0).await, Err(Code::Unavailable));
+    assert_eq!(hub.record(), EpochRecord::default(), "it may not have been written");
+    laboratory.store.set_mute(false);
+    assert_eq!(hub.term(1, 0).await, Ok(false), "it was: the other has the term");
+    assert_eq!((hub.record().term, hub.record().coordinator), (1, Some(worker(0))));
+    assert_eq!(hub.epoch(hub.next_epoch()).await, Ok(true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_somebody_else_wrote_is_told_once_and_never_overwritten() {
     let laboratory = laboratory();
     let run = key("kjv");
@@ -181,12 +194,12 @@ async fn a_record_that_is_too_long_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_a_voter_it_remembers_its_promise_and_stores_nothing() {
+async fn a_voter_that_no_record_names_promises_and_stores_nothing() {
     let laboratory = laboratory();
     let hub = Asks(laboratory.process("kjv"));
     let ballot = atoll_proto::v1::Ballot { number: 1, slot: 0, incarnation: 1 };
     let record = EpochRecord::default();
     let request = TermRequest { candidate: Some(worker(0)), ballot: Some(ballot), after: Some(record), ..TermRequest::default() };
     let ruling = hub.by(0).request_term(request).await.unwrap();
-    assert_eq!((ruling.granted, laboratory.store.writes()), (false, 0), "no record names it as a voter");
+    assert_eq!((ruling.granted, laboratory.store.writes()), (false, 0));
 }

@@ -2,20 +2,17 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
+use atoll_checkpoint::beginning::{self, Opened, Search, SearchError, begin_lineage};
 use atoll_checkpoint::error::{Kind, StoreError};
-use atoll_checkpoint::folder::Found;
 use atoll_checkpoint::location::LocationError;
-use atoll_checkpoint::manifest::{ElementType, Manifest, Origin};
-use atoll_checkpoint::publish::Claim;
+use atoll_checkpoint::manifest::{ElementType, Manifest};
 use atoll_checkpoint::write::{Cut, ShardFile};
 use atoll_checkpoint::{Address, Folder, Location, Place};
-use atoll_collective::v1::CommitRecord;
 use atoll_crds::RunFile;
 use atoll_crds::spec::Checkpoint;
 use atoll_sidecar::Keeping;
-use atoll_trainer::process::{Resume, vectors};
-use prost::Message;
+use atoll_trainer::process::{Resume, check, vectors};
 
 use crate::checkpoint::bar::Bar;
 use crate::{Ending, say};
@@ -89,33 +86,15 @@ pub(crate) async fn prepare(file: &RunFile, base: &Path, resume: bool, own: &Own
     }
     let trouble = |error: StoreError| unusable(file, URI, &error);
     let newest = folder.newest().await.map_err(trouble)?;
-    let (found, from) = match (other, newest) {
-        (_, Some(newest)) if !resume => {
-            let message = format!("{} holds checkpoints of an earlier run, the newest of round {}", location.uri, newest.round);
-            return Err(Ending::bad_input(&file.problem(URI, message, "give --resume to go on from it, or another folder")));
-        }
-        (Some((other, location)), None) => {
-            let found = search(&other, silent).await.map_err(|error| unusable(file, RESUME_FROM, &error))?;
-            if found.manifest.is_none() {
-                let message = nothing_whole(&location.uri, &found);
-                return Err(Ending::bad_input(&file.problem(
-                    RESUME_FROM,
-                    message,
-                    "give a folder with a checkpoint that is whole",
-                )));
-            }
-            (found, location)
-        }
-        (None, None) => {
-            if resume {
-                say(&format!("no checkpoint in {} yet: the run begins", location.uri));
-            }
-            (Found { manifest: None, skipped: Vec::new() }, location.clone())
-        }
-        (_, Some(_)) => (search(&folder, silent).await.map_err(trouble)?, location.clone()),
-    };
-    if found.manifest.is_none() && !found.skipped.is_empty() {
-        return Err(Ending::Failed(nothing_whole(&location.uri, &found)));
+    if let (Some(newest), false) = (newest, resume) {
+        let message = format!("{} holds checkpoints of an earlier run, the newest of round {}", location.uri, newest.round);
+        return Err(Ending::bad_input(&file.problem(URI, message, "give --resume to go on from it, or another folder")));
+    }
+    let searched = search((&folder, &location), other.as_ref().map(|(other, location)| (other, location)), silent).await;
+    let Search { found, of_other } = searched.map_err(|error| not_found(file, error))?;
+    let from = other.filter(|_| of_other).map_or_else(|| location.clone(), |(_, location)| location);
+    if found.manifest.is_none() && resume {
+        say(&format!("no checkpoint in {} yet: the run begins", location.uri));
     }
     if let Some((_, newer)) = found.skipped.iter().find(|(_, why)| why.kind == Kind::Newer) {
         return Err(unusable(file, URI, newer));
@@ -158,18 +137,11 @@ pub(crate) async fn again(file: &RunFile, keeping: &Keeping, own: &Own) -> Resul
     let Some(spec) = &file.spec.checkpoint else { return Ok(Checkpoints::default()) };
     let location = keeping.location.clone();
     let folder = location.open()?;
-    let found = search(&folder, true).await?;
-    if found.manifest.is_none() && !found.skipped.is_empty() {
-        bail!(nothing_whole(&location.uri, &found));
-    }
-    let (found, from) = match &spec.resume_from {
-        // Nothing of its own yet: what it began from is all there is.
-        Some(other) if found.manifest.is_none() => {
-            let other = Location { uri: other.clone(), ..location.clone() };
-            (search(&other.open()?, true).await?, other)
-        }
-        _ => (found, location.clone()),
-    };
+    // Nothing of its own yet: what it began from is all there is.
+    let other = spec.resume_from.as_ref().map(|other| Location { uri: other.clone(), ..location.clone() });
+    let begun_from = other.as_ref().map(Location::open).transpose()?;
+    let Search { found, of_other } = search((&folder, &location), begun_from.as_ref().zip(other.as_ref()), true).await?;
+    let from = other.filter(|_| of_other).unwrap_or_else(|| location.clone());
     let resume = found.manifest.map(|manifest| resumed(file, manifest, from, &location, own));
     let resume = resume.transpose().map_err(failed)?;
     let keeping = self::keeping(file, spec, location, &folder, keeping.lineage, resume.as_ref()).await.map_err(failed)?;
@@ -188,15 +160,22 @@ fn unusable(file: &RunFile, field: &str, error: &StoreError) -> Ending {
     }
 }
 
-fn nothing_whole(uri: &str, found: &Found) -> String {
-    let problems = found.skipped.iter().map(|(place, why)| format!("\n  {place}: {why}"));
-    format!("no checkpoint in {uri} is whole{}", problems.collect::<String>())
+fn not_found(file: &RunFile, error: SearchError) -> Ending {
+    match error {
+        SearchError::Own(error) => unusable(file, URI, &error),
+        SearchError::Other(error) => unusable(file, RESUME_FROM, &error),
+        SearchError::NothingWhole { of_other: true, .. } => {
+            let help = "give a folder with a checkpoint that is whole";
+            Ending::bad_input(&file.problem(RESUME_FROM, error.to_string(), help))
+        }
+        SearchError::NothingWhole { .. } => Ending::Failed(error.to_string()),
+    }
 }
 
 /// The newest whole checkpoint; a bar shows how much of it was read.
-async fn search(folder: &Folder, silent: bool) -> Result<Found, StoreError> {
+async fn search(own: Opened<'_>, other: Option<Opened<'_>>, silent: bool) -> Result<Search, SearchError> {
     let bar = Bar::new("checking the checkpoint ", silent);
-    folder.newest_whole(|checked, total| bar.show(checked, total)).await
+    beginning::search(own, other, |checked, total| bar.show(checked, total)).await
 }
 
 /// Checks that the run can go on from a checkpoint.
@@ -209,15 +188,8 @@ fn resumed(file: &RunFile, manifest: Manifest, from: Location, folder: &Location
         let message = format!("the checkpoints in {} are of run {}", from.uri, manifest.run);
         return Err(refused(message, "give another folder, and this one as spec.checkpoint.resumeFrom to begin from it"));
     }
-    let bytes: Option<Vec<u8>> = (0..manifest.record.len() / 2)
-        .map(|index| manifest.record.get(2 * index..2 * index + 2).and_then(|digits| u8::from_str_radix(digits, 16).ok()))
-        .collect();
-    let committed = bytes.and_then(|bytes| CommitRecord::decode(&bytes[..]).ok()).filter(|record| record.round == place.round);
-    let Some(committed) = committed else {
-        return Err(refused(format!("checkpoint {place} has no record of its round"), "an older checkpoint may be whole"));
-    };
-    let resume = Resume { location: from, manifest, committed };
-    let checked = resume.check(&vectors(&file.spec), own.parameters);
+    let resume = Resume::of(from, manifest).map_err(|none| refused(none.to_string(), "an older checkpoint may be whole"))?;
+    let checked = check(&resume, &vectors(&file.spec), own.parameters);
     checked.map_err(|error| {
         refused(format!("checkpoint {place}: {error}"), "give the model, method, optimizer and codec that it was made with")
     })?;
@@ -238,9 +210,10 @@ async fn keeping(
     newest: u64,
     resume: Option<&Resume>,
 ) -> Result<Keeping, Ending> {
-    let from = resume.map(|resume| Origin { uri: resume.location.uri.clone(), place: resume.manifest.place });
+    let from = resume.map(Resume::origin);
     let nonce = crate::supervision::token().map_err(|error| Ending::failed(&error))?;
-    let claim = Claim { run: file.name.clone(), nonce, from: from.clone() };
-    let lineage = folder.claim(newest, &claim).await.map_err(|error| unusable(file, URI, &error))?;
-    Ok(Keeping { location, lineage, from, seed: file.spec.seed, keep: spec.keep as usize, keep_every: spec.keep_every })
+    let lineage = begin_lineage(folder, newest, &file.name, from.clone(), nonce).await;
+    let lineage = lineage.map_err(|error| unusable(file, URI, &error))?;
+    let (run, seed, keep) = (file.name.clone(), file.spec.seed, spec.keep as usize);
+    Ok(Keeping { run, location, lineage, from, seed, keep, keep_every: spec.keep_every })
 }

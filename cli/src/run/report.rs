@@ -125,7 +125,7 @@ impl Report {
             payload_bytes_per_worker: workers.iter().map(|worker| worker.payload_bytes).max().unwrap_or(0),
             wire_bytes_per_worker: workers.iter().map(|worker| worker.wire_bytes).max().unwrap_or(0),
             aborts: progress.aborts.clone(),
-            numerics: numerics(facts.threads),
+            numerics: atoll_trainer::numerics::class(facts.threads),
             workers,
             curve: progress.curve.values().cloned().collect(),
         }
@@ -203,19 +203,4 @@ fn put(path: &Path, content: &[u8]) -> Result<()> {
         Ok(())
     };
     write().with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// The class within which sums come out alike: processor features and threads.
-fn numerics(threads: usize) -> String {
-    #[cfg(target_arch = "x86_64")]
-    let features = if std::arch::is_x86_feature_detected!("avx512f") {
-        "x86-64 AVX-512"
-    } else if std::arch::is_x86_feature_detected!("avx2") {
-        "x86-64 AVX2"
-    } else {
-        "x86-64"
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let features = std::env::consts::ARCH;
-    format!("atoll {}, {features}, {threads} threads per trainer", env!("CARGO_PKG_VERSION"))
 }

@@ -71,6 +71,7 @@ fn kept() -> Kept {
         files: vec![tensor("config.json", ElementType::U8)],
         steps: 140,
         tokens_per_sample: 64,
+        steps_after: 0,
     }
 }
 

@@ -95,14 +95,9 @@ pub type Opened<'a> = (&'a Folder, &'a Location);
 ///
 /// # Errors
 /// [`SearchError`].
-pub async fn search(
-    own: Opened<'_>,
-    other: Option<Opened<'_>>,
-    progress: impl Fn(u64, u64),
-) -> Result<Search, SearchError> {
-    let nothing_whole = |(_, location): Opened<'_>, of_other, skipped| {
-        SearchError::NothingWhole { uri: location.uri.clone(), of_other, skipped }
-    };
+pub async fn search(own: Opened<'_>, other: Option<Opened<'_>>, progress: impl Fn(u64, u64)) -> Result<Search, SearchError> {
+    let nothing_whole =
+        |(_, location): Opened<'_>, of_other, skipped| SearchError::NothingWhole { uri: location.uri.clone(), of_other, skipped };
     let found = own.0.newest_whole(&progress).await.map_err(SearchError::Own)?;
     match other {
         _ if found.manifest.is_some() => Ok(Search { found, of_other: false }),
@@ -215,7 +210,10 @@ mod tests {
         let name = crate::folder::manifest_name(manifest(1, 3).place);
         std::fs::write(own.place.path().join(name), "{}").unwrap();
         let refused = own.search(Some(&other)).await.unwrap_err();
-        assert!(matches!(&refused, SearchError::NothingWhole { of_other: false, skipped, .. } if skipped.len() == 1), "{refused}");
+        assert!(
+            matches!(&refused, SearchError::NothingWhole { of_other: false, skipped, .. } if skipped.len() == 1),
+            "{refused}"
+        );
     }
 
     #[tokio::test]

@@ -186,7 +186,22 @@ impl Store {
         &self,
         name: &str,
         length: u64,
+        sink: S,
+        take: fn(&mut S, &[u8]),
+    ) -> Result<Option<S>, StoreError> {
+        self.stream(name, Some(length), sink, |_, _| (), take).await
+    }
+
+    /// The same of an object of whatever length, unless `expected` says which; `begin` is told it before the first part.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`Kind::Damaged`] where it has another length. Parts may have been taken by then.
+    pub async fn stream<S: Send + 'static>(
+        &self,
+        name: &str,
+        expected: Option<u64>,
         mut sink: S,
+        begin: fn(&mut S, u64),
         take: fn(&mut S, &[u8]),
     ) -> Result<Option<S>, StoreError> {
         self.count();
@@ -196,13 +211,14 @@ impl Store {
             Err(error) => return Err(self.failed("read", name, &error)),
         };
         let size = found.meta.size;
-        if size != length {
+        if let Some(length) = expected.filter(|length| *length != size) {
             return Err(self.problem("read", name, Kind::Damaged, format!("it has {size} bytes, and {length} were written")));
         }
+        begin(&mut sink, size);
         self.traffic.read.fetch_add(size, Ordering::Relaxed);
         let done = match found.payload {
             GetResultPayload::File(file, _) => {
-                let read = move || read_file(file, length, |part| take(&mut sink, part)).map(|()| sink);
+                let read = move || read_file(file, size, |part| take(&mut sink, part)).map(|()| sink);
                 let read = threads::aside(read).await.map_err(std::io::Error::other).flatten();
                 read.map_err(|source| Error::Generic { store: "LocalFileSystem", source: source.into() })
             }

@@ -4,9 +4,12 @@
 //! sidecar, a call ends with an [`Outcome`] or with [`SdkError::Again`]. After [`Outcome::Aborted`] and after that error the
 //! trainer begins the round anew, and is given the round's state where its own is not.
 
+pub mod assignment;
 pub mod events;
 mod operation;
 mod passing;
+#[cfg(feature = "process")]
+pub mod process;
 mod region;
 mod session;
 mod state;

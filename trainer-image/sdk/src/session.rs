@@ -346,6 +346,7 @@ impl Session {
             files: files.collect(),
             steps: kept.steps,
             tokens_per_sample: kept.tokens_per_sample,
+            steps_after: kept.steps_after,
         }
     }
 

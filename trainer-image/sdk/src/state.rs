@@ -25,6 +25,8 @@ pub struct Kept {
     pub steps: u64,
     /// Tokens of one sample.
     pub tokens_per_sample: u64,
+    /// Inner steps of each worker once the round that is asked for is committed; 0 where that is not said.
+    pub steps_after: u64,
 }
 
 impl State {

@@ -9,6 +9,7 @@ mod control;
 mod core;
 mod metrics;
 mod operation;
+pub mod pod;
 mod ranks;
 pub mod recording;
 mod recovery;
@@ -51,9 +52,10 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 pub use checkpoint::Keeping;
+use metrics::serve::Pages;
 pub use regions::{RegionRefused, Regions};
-use report::Reporter;
 pub use report::Tell;
+use report::{News, Reporter};
 
 /// Name of the arbiter in its certificate, in the island of those who ask it.
 pub const ARBITER: &str = "arbiter";
@@ -237,6 +239,34 @@ pub async fn serve_in<Trainer>(
 where
     Trainer: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
 {
+    serve_linked(surroundings, config, Link::default()).await
+}
+
+/// What ties a sidecar to an operator; nothing, unless it runs in a pod.
+#[derive(Default)]
+struct Link {
+    /// Takes what it is told beside the events.
+    news: Option<mpsc::UnboundedSender<News>>,
+    /// Rounds of which, or of later ones, a checkpoint is wanted.
+    wishes: Option<mpsc::Receiver<u64>>,
+    /// Where its metrics are shown.
+    pages: Pages,
+    /// How long a checkpoint that is being written is waited for once it is told to stop.
+    grace: Duration,
+}
+
+async fn serve_linked<Trainer>(
+    surroundings: Surroundings<
+        impl Stream<Item = io::Result<transport::Stream>>,
+        impl Stream<Item = io::Result<Trainer>>,
+        impl Future<Output = ()>,
+    >,
+    config: Config,
+    link: Link,
+) -> Result<(), SidecarError>
+where
+    Trainer: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let Surroundings { transport, incoming, address, trainers, regions, tell, rules, stop } = surroundings;
     let (mut bounds, secret) = (config.bounds, Secret::new(&config.token));
     if config.contributor {
@@ -282,28 +312,26 @@ where
         .add_service(RecoveryServer::new(recovery::HumanWord::new(inbox.clone())))
         .serve_with_incoming(trainers);
     let metrics = Arc::new(metrics::Metrics::new(&config.settings.run, &config.worker)?);
-    let report = Reporter::new(&config.worker, tell);
-    let watched = watched(&config, &report, Arc::clone(&metrics), lanes.clone()).await?;
+    let report = Reporter::new(&config.worker, tell).with_news(link.news);
+    link.pages.fill(Arc::clone(&metrics), lanes.clone());
+    let watched = watched(&config, &report, link.pages).await?;
+    let wished = wished(link.wishes, inbox.clone());
     let keeper = checkpoint::Keeper::of(&config, &report, &inbox)?;
-    let shared = core::Shared { metrics, operations, offer, regions, report, keeper, rules };
+    let shared = core::Shared { metrics, operations, offer, regions, report, keeper, rules, grace: link.grace };
     let core = core::Core::new(config, me, lanes, inbox, shared);
     tokio::select! {
         biased;
         ended = network => ended?,
         ended = seam => ended?,
         () = watched => {}
+        () = wished => {}
         () = core.run(events, stop) => {}
     }
     Ok(())
 }
 
 /// Serves the metrics, where that is asked for.
-async fn watched(
-    config: &Config,
-    report: &Reporter,
-    metrics: Arc<metrics::Metrics>,
-    lanes: Lanes,
-) -> Result<impl Future<Output = ()> + use<>, SidecarError> {
+async fn watched(config: &Config, report: &Reporter, pages: Pages) -> Result<impl Future<Output = ()> + use<>, SidecarError> {
     let listener = match config.metrics {
         Some(place) => Some(listen(place).await?),
         None => None,
@@ -313,10 +341,23 @@ async fn watched(
     }
     Ok(async move {
         match listener {
-            Some(listener) => metrics::serve::serve(listener, metrics, lanes).await,
+            Some(listener) => {
+                pages.start();
+                metrics::serve::serve(listener, pages).await;
+            }
             None => std::future::pending().await,
         }
     })
+}
+
+/// Brings wishes for checkpoints to the core.
+async fn wished(wishes: Option<mpsc::Receiver<u64>>, inbox: mpsc::Sender<core::Input>) {
+    if let Some(mut wishes) = wishes {
+        while let Some(round) = wishes.recv().await {
+            let _ending = inbox.send(core::Input::Keep(round)).await;
+        }
+    }
+    std::future::pending().await
 }
 
 async fn listen(place: SocketAddr) -> Result<TcpListener, SidecarError> {

@@ -9,22 +9,74 @@ use atoll_checkpoint::StoreError;
 use atoll_checkpoint::sweep::Swept;
 use atoll_collective::Notice;
 use atoll_collective::state::synchronise::Synchronisation;
-use atoll_collective::v1::{AbortReason, ArbiterKind, Member};
+use atoll_collective::v1::{AbortReason, ArbiterKind, CommitRecord, KeptCheckpoint, Member, Progress};
+use atoll_collective::{chain, ledger};
 use atoll_sdk::events::Event;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::checkpoint::Source;
 
 /// Takes the events of a sidecar.
 pub type Tell = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// What an operator is told beside the events.
+// A few at a time, moved once.
+#[allow(clippy::large_enum_variant)]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum News {
+    /// Something happened.
+    Happened(Event),
+    /// This sidecar coordinates, and the run is so far; steps and tokens are 0 where they are not known.
+    Advanced(Progress),
+    /// It coordinates no more.
+    CoordinatesNoMore,
+    /// A checkpoint was published; how long it took is told by the event of its round.
+    Published(KeptCheckpoint),
+}
 
 /// Tells what happens to one worker.
 #[derive(Clone)]
 pub(crate) struct Reporter {
     worker: String,
     tell: Tell,
+    news: Option<UnboundedSender<News>>,
 }
 
 impl Reporter {
     pub(crate) fn new(worker: &str, tell: Tell) -> Self {
-        Self { worker: worker.to_owned(), tell }
+        Self { worker: worker.to_owned(), tell, news: None }
+    }
+
+    /// The same, which also tells an operator.
+    pub(crate) fn with_news(self, news: Option<UnboundedSender<News>>) -> Self {
+        Self { news, ..self }
+    }
+
+    fn tell(&self, event: Event) {
+        (self.tell)(&event);
+        self.inform(News::Happened(event));
+    }
+
+    fn inform(&self, news: News) {
+        if let Some(operator) = &self.news {
+            let _ending = operator.send(news);
+        }
+    }
+
+    /// This worker's sidecar coordinates, and `record` is the newest round. `standing`: the round that its trainer asked for last, and
+    /// what checkpoints keep of it.
+    pub(crate) fn advanced(&self, record: &CommitRecord, standing: Option<(u64, &Source)>) {
+        self.inform(News::Advanced(progress(record, standing)));
+    }
+
+    /// It coordinates no more.
+    pub(crate) fn coordinates_no_more(&self) {
+        self.inform(News::CoordinatesNoMore);
+    }
+
+    /// It has published a checkpoint.
+    pub(crate) fn published(&self, kept: KeptCheckpoint) {
+        self.inform(News::Published(kept));
     }
 
     fn now(&self, event: &str) -> Event {
@@ -33,34 +85,34 @@ impl Reporter {
 
     /// This worker's sidecar has the coordinator's role.
     pub(crate) fn coordinator(&self, term: u64) {
-        (self.tell)(&self.now("Coordinator").with("term", term));
+        self.tell(self.now("Coordinator").with("term", term));
     }
 
     /// The trainer beside this sidecar is there.
     pub(crate) fn attached(&self) {
-        (self.tell)(&self.now("Attached"));
+        self.tell(self.now("Attached"));
     }
 
     /// The trainer beside this sidecar has ended, or is silent.
     pub(crate) fn detached(&self) {
-        (self.tell)(&self.now("Detached"));
+        self.tell(self.now("Detached"));
     }
 
     /// Where Prometheus finds this worker's sidecar.
     pub(crate) fn metrics(&self, address: SocketAddr) {
-        (self.tell)(&self.now("Metrics").with("url", format!("http://{address}/metrics")));
+        self.tell(self.now("Metrics").with("url", format!("http://{address}/metrics")));
     }
 
     /// Nothing of this sidecar is recorded from here on.
     pub(crate) fn recording_ended(&self, error: &io::Error) {
         tracing::warn!(%error, "the recording ends here");
-        (self.tell)(&self.now("RecordingEnded").with("reason", error.to_string()));
+        self.tell(self.now("RecordingEnded").with("reason", error.to_string()));
     }
 
     /// A human had this worker's sidecar ask for the term after `term`, with these voters alone.
     pub(crate) fn forced(&self, term: u64, survivors: &[Member]) {
         let survivors: Vec<_> = survivors.iter().map(|survivor| survivor.worker.clone()).collect();
-        (self.tell)(&self.now("TermForced").with("after", term).with("survivors", survivors));
+        self.tell(self.now("TermForced").with("after", term).with("survivors", survivors));
     }
 
     /// The worker's state is the round's, or its donors could not make it so.
@@ -73,24 +125,55 @@ impl Reporter {
         }
         let event = self.now("Repaired").round(round).seconds(took.as_secs_f64());
         let event = event.with("whole", done.outcome.is_ok()).with("bytes", done.moved.values().sum::<u64>());
-        (self.tell)(&event.with("donors", donors).with("blamed", blamed));
+        self.tell(event.with("donors", donors).with("blamed", blamed));
     }
 
     /// Checkpoints were removed, and shards that none names.
     pub(crate) fn swept(&self, round: u64, swept: &Swept) {
         let removed: Vec<_> = swept.checkpoints.iter().map(ToString::to_string).collect();
-        (self.tell)(&self.now("CheckpointsRemoved").round(round).with("checkpoints", removed).with("shards", swept.shards.len()));
+        self.tell(self.now("CheckpointsRemoved").round(round).with("checkpoints", removed).with("shards", swept.shards.len()));
     }
 
     /// What is kept no longer could not be removed.
     pub(crate) fn not_swept(&self, round: u64, error: &StoreError) {
         tracing::warn!(%error, "checkpoints that are kept no longer stay");
-        (self.tell)(&self.now("CheckpointsNotRemoved").round(round).with("reason", error.to_string()));
+        self.tell(self.now("CheckpointsNotRemoved").round(round).with("reason", error.to_string()));
     }
 
     /// A notice of this worker as coordinator.
     pub(crate) fn notice(&self, notice: &Notice) {
-        (self.tell)(&event(&self.worker, notice));
+        self.tell(event(&self.worker, notice));
+    }
+}
+
+/// Samples behind all committed rounds.
+pub(crate) fn samples(record: &CommitRecord) -> u64 {
+    let ledger = chain::ledger(Some(record));
+    ledger.next.saturating_sub(ledger::count(&ledger.holes))
+}
+
+/// Mean loss of the round, by weight; 0 where nothing of it counts.
+pub(crate) fn loss(record: &CommitRecord) -> f64 {
+    let weights: f64 = record.contributions.iter().map(|given| f64::from(given.weight)).sum();
+    let sum: f64 = record.contributions.iter().map(|given| given.loss * f64::from(given.weight)).sum();
+    if weights > 0.0 && (sum / weights).is_finite() { sum / weights } else { 0.0 }
+}
+
+fn progress(record: &CommitRecord, standing: Option<(u64, &Source)>) -> Progress {
+    let step = standing.and_then(|(asked, kept)| {
+        let (before, after) = kept.steps();
+        if asked == record.round { after } else { (asked == record.round + 1).then_some(before) }
+    });
+    let per_sample = standing.map_or(0, |(_, kept)| kept.tokens_per_sample());
+    Progress {
+        term: record.term,
+        epoch: record.epoch,
+        round: record.round,
+        step: step.unwrap_or(0),
+        tokens: samples(record).saturating_mul(per_sample),
+        loss: loss(record),
+        slots: record.contributions.iter().map(|given| given.slot).collect(),
+        holding: String::new(),
     }
 }
 

@@ -256,9 +256,8 @@ mod tests {
     #[test]
     fn one_that_is_wished_for_is_due_once_from_its_round_on_whatever_the_cadence() {
         for cadence in [Cadence::default(), Cadence { rounds: Some(100), time: None }] {
-            let due = |wish, last, rounds| {
-                Checkpoints { wish, ..Checkpoints::new(last, 1_000) }.is_due(cadence, rounds, false, 1_000)
-            };
+            let due =
+                |wish, last, rounds| Checkpoints { wish, ..Checkpoints::new(last, 1_000) }.is_due(cadence, rounds, false, 1_000);
             assert!(!due(Some(7), Some(4), 6) && due(Some(7), Some(4), 7) && due(Some(7), Some(4), 9));
             assert!(!due(Some(7), Some(7), 9), "one was begun");
             assert!(!due(Some(7), Some(8), 9), "a later one was begun");

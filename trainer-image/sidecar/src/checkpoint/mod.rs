@@ -25,6 +25,8 @@ pub(crate) use snapshot::{Snapshot, Source};
 /// Where and how a run keeps its checkpoints.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Keeping {
+    /// Name of the run in its checkpoints.
+    pub run: String,
     /// The folder.
     pub location: Location,
     /// Number of this history of the run in it.
@@ -70,12 +72,12 @@ impl Keeper {
     /// The folder cannot be opened.
     pub(crate) fn of(config: &Config, report: &Reporter, inbox: &mpsc::Sender<Input>) -> Result<Option<Self>, LocationError> {
         let Some(keeping) = &config.keeping else { return Ok(None) };
-        let (run, slot, folder) = (&config.settings.run, config.slot, keeping.location.open()?);
+        let (run, slot, folder) = (&keeping.run, config.slot, keeping.location.open()?);
         let name = format!("{run}-{}-{slot}", keeping.lineage);
         let (orders, taken) = mpsc::unbounded_channel();
         let store = folder.store().clone();
         tokio::spawn(writer::run(folder.clone(), name.clone(), slot, taken, inbox.clone()));
-        let publisher = Publisher::new(run, &name, keeping.clone(), folder, report.clone());
+        let publisher = Publisher::new(&name, keeping.clone(), folder, report.clone());
         let orders = Orders { writer: orders, room: Arc::default() };
         Ok(Some(Self { store, orders, publisher: Arc::new(AsyncMutex::new(publisher)), inbox: inbox.clone() }))
     }

@@ -8,15 +8,13 @@ use atoll_checkpoint::share::{Share, assemble};
 use atoll_checkpoint::sweep::Sweeper;
 use atoll_checkpoint::{Folder, Place};
 use atoll_collective::coordinator::Complete;
-use atoll_collective::v1::CommitRecord;
-use atoll_collective::{chain, ledger};
+use atoll_collective::v1::KeptCheckpoint;
 use prost::Message;
 
 use super::Keeping;
-use crate::report::Reporter;
+use crate::report::{Reporter, loss, samples};
 
 pub(super) struct Publisher {
-    run: String,
     keeping: Keeping,
     folder: Folder,
     sweeper: Sweeper,
@@ -26,15 +24,16 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn new(run: &str, name: &str, keeping: Keeping, folder: Folder, report: Reporter) -> Self {
+    pub(super) fn new(name: &str, keeping: Keeping, folder: Folder, report: Reporter) -> Self {
         let sweeper = Sweeper::new(folder.clone(), name);
-        Self { run: run.to_owned(), keeping, folder, sweeper, last: None, report }
+        Self { keeping, folder, sweeper, last: None, report }
     }
 
     /// Publishes, then removes what is kept no longer; what cannot be removed is no fault of the checkpoint.
     pub(super) async fn publish(&mut self, complete: Complete) -> Result<(), String> {
         let manifest = self.manifest(&complete)?;
         self.folder.publish(&manifest).await.map_err(|error| error.to_string())?;
+        self.report.published(kept(&manifest)?);
         self.last = Some(manifest);
         match self.sweeper.sweep(&self.keeping.retention()).await {
             Ok(swept) if swept.checkpoints.is_empty() && swept.shards.is_empty() => {}
@@ -59,7 +58,7 @@ impl Publisher {
         Ok(Manifest {
             version: VERSION,
             written_by: concat!("atoll ", env!("CARGO_PKG_VERSION")).to_owned(),
-            run: self.run.clone(),
+            run: self.keeping.run.clone(),
             place,
             from: self.keeping.from.clone(),
             step: whole.steps,
@@ -72,6 +71,21 @@ impl Publisher {
             files: whole.files,
         })
     }
+}
+
+/// What an operator is told of a checkpoint.
+fn kept(manifest: &Manifest) -> Result<KeptCheckpoint, String> {
+    let content = manifest.to_json().map_err(|error| error.to_string())?;
+    Ok(KeptCheckpoint {
+        place: manifest.place.to_string(),
+        round: manifest.place.round,
+        step: manifest.step,
+        tokens: manifest.tokens,
+        loss: manifest.loss,
+        digest: blake3::hash(&content).to_string(),
+        bytes: manifest.bytes().saturating_add(content.len() as u64),
+        seconds: 0.0,
+    })
 }
 
 fn digits(bytes: &[u8]) -> String {
@@ -94,17 +108,4 @@ fn with_late(private: Vec<PrivateState>, last: Option<&Manifest>, members: impl 
         }
     }
     by_slot.into_values().collect()
-}
-
-/// Samples behind all committed rounds.
-fn samples(record: &CommitRecord) -> u64 {
-    let ledger = chain::ledger(Some(record));
-    ledger.next.saturating_sub(ledger::count(&ledger.holes))
-}
-
-/// Mean loss of the round, by weight; 0 where nothing of it counts.
-fn loss(record: &CommitRecord) -> f64 {
-    let weights: f64 = record.contributions.iter().map(|given| f64::from(given.weight)).sum();
-    let sum: f64 = record.contributions.iter().map(|given| given.loss * f64::from(given.weight)).sum();
-    if weights > 0.0 && (sum / weights).is_finite() { sum / weights } else { 0.0 }
 }

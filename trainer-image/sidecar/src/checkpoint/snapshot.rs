@@ -17,6 +17,7 @@ pub(crate) struct Source {
     private_steps: u64,
     steps: u64,
     tokens_per_sample: u64,
+    steps_after: u64,
 }
 
 /// The copy.
@@ -47,7 +48,18 @@ impl Source {
             private_steps: kept.private_steps,
             steps: kept.steps,
             tokens_per_sample: kept.tokens_per_sample,
+            steps_after: kept.steps_after,
         })
+    }
+
+    /// Tokens of one sample.
+    pub(crate) fn tokens_per_sample(&self) -> u64 {
+        self.tokens_per_sample
+    }
+
+    /// Inner steps of each worker before the round that its trainer asked for, and after it where the trainer has said.
+    pub(crate) fn steps(&self) -> (u64, Option<u64>) {
+        (self.steps, Some(self.steps_after).filter(|after| *after > 0))
     }
 
     /// Bytes to copy.

@@ -88,6 +88,7 @@ impl Core {
                 self.observation.coordinates(Some(&coordinator));
                 self.coordinator = Some(coordinator);
                 self.shared.report.coordinator(record.term);
+                self.report_progress();
                 if let Some((hub, _)) = self.hub.clone() {
                     self.coordinator_event(coordinator::Event::Hub(hub));
                 }

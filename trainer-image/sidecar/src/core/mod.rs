@@ -43,6 +43,7 @@ use crate::turn::Ended;
 use crate::votes::Vote;
 pub(crate) use calls::Given;
 use calls::{Attempt, Call};
+use keeping::OwnShare;
 use observation::Observation;
 use sessions::{Local, Served, Session};
 pub(crate) use trainer::MOST_RANKS;
@@ -148,6 +149,8 @@ pub(crate) enum Input {
     Uploaded(Uploaded),
     /// The checkpoint of so many rounds, which this sidecar was to publish.
     Published(u64, Result<(), String>),
+    /// A checkpoint of this or a later round is wanted.
+    Keep(u64),
 }
 
 /// What the core shares with the lanes' service and the region socket.
@@ -161,6 +164,8 @@ pub(crate) struct Shared {
     pub(crate) keeper: Option<Keeper>,
     /// All of them, but in a simulation.
     pub(crate) rules: Rules,
+    /// How long a checkpoint that is being written is waited for once the sidecar is told to stop.
+    pub(crate) grace: Duration,
 }
 
 pub(crate) struct Core {
@@ -199,6 +204,8 @@ pub(crate) struct Core {
     /// The trainer's state is being hashed: the peer does not know yet that it begins a round.
     hashing: bool,
     fetching: Option<JoinHandle<()>>,
+    /// What this worker writes of a checkpoint.
+    share: OwnShare,
     /// Held by who copies rank 0's state to the other ranks: those are hashed when it is done.
     copying: Arc<Mutex<()>>,
     /// The newest granted record that it was told, for those who wait for its members.
@@ -242,6 +249,7 @@ impl Core {
             hashes: 0,
             hashing: false,
             fetching: None,
+            share: OwnShare::default(),
             copying: Arc::default(),
             record: watch::channel(EpochRecord::default()).0,
             observation,
@@ -263,6 +271,7 @@ impl Core {
             }
             self.talk_to_itself();
         }
+        self.finish_checkpoint(&mut inputs, &mut ticks).await;
         self.petition.leave(self.now());
         self.peer_event(peer::Event::Stopping);
         self.talk_to_itself();
@@ -332,8 +341,9 @@ impl Core {
             Input::Moved(key, attempt, result) => self.peer_event(peer::Event::Moved(key, attempt, result)),
             Input::Hashed(number, manifests) => self.hashed(number, manifests),
             Input::Fetched(number, result) => self.fetched(number, result),
-            Input::Uploaded(uploaded) => self.peer_event(peer::Event::Uploaded(uploaded)),
+            Input::Uploaded(uploaded) => self.uploaded(uploaded),
             Input::Published(rounds, result) => self.coordinator_event(coordinator::Event::Published(rounds, result)),
+            Input::Keep(round) => self.coordinator_event(coordinator::Event::Keep(round)),
         }
     }
 
@@ -374,7 +384,7 @@ impl Core {
                 coordinator::Action::Send { slot, message } => self.send_to_peer(slot, *message),
                 coordinator::Action::Propose(record) => proposals.push(record),
                 coordinator::Action::Close { slot } => self.close_served(slot),
-                coordinator::Action::Report(notice) => self.shared.report.notice(&notice),
+                coordinator::Action::Report(notice) => self.report(&notice),
                 coordinator::Action::Publish(complete) => self.publish(*complete),
                 coordinator::Action::StepDown => {
                     self.step_down();

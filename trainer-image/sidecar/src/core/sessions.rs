@@ -166,6 +166,7 @@ impl Core {
         }
         if self.coordinator.take().is_some() {
             self.observation.coordinates(None);
+            self.shared.report.coordinates_no_more();
         }
     }
 
@@ -331,6 +332,7 @@ pub(super) mod tests {
             report: Reporter::new("w0", Arc::new(|_| {})),
             keeper: None,
             rules: Rules::default(),
+            grace: Duration::ZERO,
         };
         let lanes = Lanes::new("kjv", 0, Secret::new("secret"), Transport::new(None, Arc::new(Meter::default())));
         let (inbox, inputs) = mpsc::channel(64);

@@ -52,6 +52,8 @@ pub(super) struct Trainer {
     pub(super) incarnation: u64,
     ranks: Vec<Rank>,
     lost: bool,
+    /// The round that was asked for last.
+    round: Option<u64>,
     asked: Option<Asked>,
     /// What becomes of its state where another is elected.
     pub(super) strategy: StateStrategy,
@@ -65,7 +67,7 @@ impl Trainer {
     fn new(incarnation: u64, ranks: u32) -> Self {
         let ranks = (0..ranks).map(|_| Rank::default()).collect();
         let strategy = StateStrategy::Unspecified;
-        Self { incarnation, ranks, lost: false, asked: None, strategy, manifest: None, mixture: false }
+        Self { incarnation, ranks, lost: false, round: None, asked: None, strategy, manifest: None, mixture: false }
     }
 
     /// Number of its processes.
@@ -104,6 +106,16 @@ impl Trainer {
         for (rank, before) in self.ranks.iter_mut().zip(&before.ranks) {
             (rank.stream, rank.before) = (before.stream, before.before);
         }
+    }
+
+    /// All ranks have done their last round.
+    fn has_finished(&self) -> bool {
+        self.ranks.iter().all(|rank| rank.finished)
+    }
+
+    /// The round that was asked for last.
+    pub(super) fn round(&self) -> Option<u64> {
+        self.round
     }
 
     /// A rank is there; its heartbeats come on another stream than those before.
@@ -243,6 +255,7 @@ impl Core {
                 self.shared.report.attached();
             }
         }
+        self.share.has_trainer();
         let _gone = answer.send(Ok(AttachReply { protocol, slot: self.me.slot }));
     }
 
@@ -260,7 +273,10 @@ impl Core {
         self.shared.offer.send_replace(None);
         self.stop_hashing();
         self.stop_fetching();
-        self.peer_event(peer::Event::TrainerLost);
+        // One that has finished may end before its share of the last checkpoint is written: its worker stays until then.
+        if !self.trainer.as_ref().is_some_and(Trainer::has_finished) || !self.share.outlives_trainer() {
+            self.peer_event(peer::Event::TrainerLost);
+        }
         self.forget(given_up);
     }
 
@@ -286,6 +302,7 @@ impl Core {
         trainer.pulse(request.rank);
         if rank == 0 || trainer.asked.is_none() {
             let BeginRoundRequest { round, samples_wanted, committed, last, .. } = request;
+            trainer.round = Some(round);
             trainer.asked = Some(Asked { round, samples_wanted, committed, strategy, last });
         }
         trainer.ranks[rank].state = Some(state);

@@ -1,8 +1,10 @@
-//! One plain page for Prometheus, and one for whoever asks whether this process lives: HTTP/1.1, without TLS, nothing secret.
+//! One plain page for Prometheus, and two for whoever asks whether this process lives and has started: HTTP/1.1, without TLS, nothing
+//! secret.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use atoll_collective::lane::Lanes;
@@ -30,15 +32,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Media type of all other answers.
 const PLAIN: &str = "text/plain; charset=utf-8";
 
+/// What the pages are made of: nothing, before the sidecar knows who it is.
+#[derive(Clone, Default)]
+pub(crate) struct Pages {
+    sources: Arc<OnceLock<(Arc<Metrics>, Lanes)>>,
+    started: Arc<AtomicBool>,
+}
+
+impl Pages {
+    /// It knows who it is. Only the first time counts.
+    pub(crate) fn fill(&self, metrics: Arc<Metrics>, lanes: Lanes) {
+        let _filled_already = self.sources.set((metrics, lanes));
+    }
+
+    /// Its trainer may be started.
+    pub(crate) fn start(&self) {
+        self.started.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Serves until the sidecar ends.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, lanes: Lanes) {
+pub(crate) async fn serve(listener: TcpListener, pages: Pages) {
     let mut open = VecDeque::<AbortHandle>::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (metrics, lanes) = (Arc::clone(&metrics), lanes.clone());
+        let pages = pages.clone();
         open.retain(|connection| !connection.is_finished());
         if open.len() >= CONNECTIONS
             && let Some(oldest) = open.pop_front()
@@ -46,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, lanes: L
             oldest.abort();
         }
         let serving = tokio::spawn(async move {
-            let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &metrics, &lanes))));
+            let answer = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(answer(&request, &pages))));
             let mut connection = http1::Builder::new();
             connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(HEAD);
             // Whoever speaks something else is hung up on.
@@ -56,7 +77,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>, lanes: L
     }
 }
 
-fn answer<B>(request: &Request<B>, metrics: &Metrics, lanes: &Lanes) -> Response<Full<Bytes>> {
+fn answer<B>(request: &Request<B>, pages: &Pages) -> Response<Full<Bytes>> {
     let page = |status, kind: &'static str, text: String| {
         let mut response = Response::new(Full::from(text));
         *response.status_mut() = status;
@@ -69,12 +90,15 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics, lanes: &Lanes) -> Response
         return refused;
     }
     match request.uri().path() {
-        "/metrics" => match metrics.text(lanes) {
-            Ok(text) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
-            Err(error) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+        "/metrics" => match pages.sources.get().map(|(metrics, lanes)| metrics.text(lanes)) {
+            Some(Ok(text)) => page(StatusCode::OK, prometheus::TEXT_FORMAT, text),
+            Some(Err(error)) => page(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, format!("{error}\n")),
+            None => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "it does not know yet who it is\n".into()),
         },
         "/healthz" => page(StatusCode::OK, PLAIN, "ok\n".into()),
-        _ => page(StatusCode::NOT_FOUND, PLAIN, "there are /metrics and /healthz\n".into()),
+        "/started" if pages.started.load(Ordering::Relaxed) => page(StatusCode::OK, PLAIN, "ok\n".into()),
+        "/started" => page(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "the trainer has to wait\n".into()),
+        _ => page(StatusCode::NOT_FOUND, PLAIN, "there are /metrics, /healthz and /started\n".into()),
     }
 }
 
@@ -96,7 +120,9 @@ mod tests {
         let lanes = Lanes::new("kjv", 0, Secret::new("secret"), transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let serving = tokio::spawn(serve(listener, Arc::new(Metrics::new("kjv", "w0").unwrap()), lanes));
+        let pages = Pages::default();
+        pages.fill(Arc::new(Metrics::new("kjv", "w0").unwrap()), lanes);
+        let serving = tokio::spawn(serve(listener, pages));
         (address, serving.abort_handle())
     }
 
@@ -126,6 +152,18 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
         assert!(answer.contains("content-type: text/plain; version=0.0.4"), "{answer}");
         assert!(answer.contains("\natoll_wire_bytes_total{direction=\"sent\"} 0\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn before_it_knows_who_it_is_it_lives_and_has_not_started() {
+        let (listener, pages) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Pages::default());
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(serve(listener, pages.clone()));
+        let status = async |path| ask_at(address, &get(path)).await[9..12].to_owned();
+        assert_eq!([status("/healthz").await, status("/started").await, status("/metrics").await], ["200", "503", "503"]);
+        pages.start();
+        assert_eq!(status("/started").await, "200");
+        serving.abort();
     }
 
     #[tokio::test]

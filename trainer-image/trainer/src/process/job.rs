@@ -63,6 +63,14 @@ pub struct Prepared {
 /// # Errors
 /// [`TrainerError`] naming the file or the field.
 pub fn prepare(spec: &TrainingRunSpec, base: &Path, folder: &Path) -> Result<Prepared, TrainerError> {
+    prepare_for(spec, spec.workers.target, base, folder)
+}
+
+/// The same on a machine of so many of its workers.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_for(spec: &TrainingRunSpec, workers: u32, base: &Path, folder: &Path) -> Result<Prepared, TrainerError> {
     let source = Source::locate(&spec.dataset.source.uri, base, &spec.dataset.source.text_field)?;
     let tokenizer = match &spec.dataset.tokenizer {
         TokenizerSpec::Characters {} => Tokenizer::Characters,
@@ -75,7 +83,7 @@ pub fn prepare(spec: &TrainingRunSpec, base: &Path, folder: &Path) -> Result<Pre
         };
         File::open(path).map_err(|error| TrainerError::Tokenizer(unreadable(error)))?;
     }
-    open(spec, base, TokenStore::prepare(&source, &tokenizer, folder)?)
+    open(spec, workers, base, TokenStore::prepare(&source, &tokenizer, folder)?)
 }
 
 /// Vectors as long as the model that a worker holds at least: weights, gradient, the replicated state, and what it gives
@@ -95,9 +103,9 @@ fn check_memory(workers: u32, config: &Config) -> Result<(), TrainerError> {
     Ok(())
 }
 
-fn open(spec: &TrainingRunSpec, base: &Path, store: TokenStore) -> Result<Prepared, TrainerError> {
+fn open(spec: &TrainingRunSpec, workers: u32, base: &Path, store: TokenStore) -> Result<Prepared, TrainerError> {
     let vocabulary = store.padded_vocabulary();
-    let model = model(spec, base, vocabulary)?;
+    let model = model(spec, workers, base, vocabulary)?;
     let known = model.config().vocabulary_size;
     if known < store.vocabulary() as usize {
         return Err(TrainerError::Vocabulary { model: known, tokenizer: store.vocabulary() });
@@ -108,7 +116,7 @@ fn open(spec: &TrainingRunSpec, base: &Path, store: TokenStore) -> Result<Prepar
     Ok(Prepared { model, corpus })
 }
 
-fn model(spec: &TrainingRunSpec, base: &Path, vocabulary: u32) -> Result<Llama, TrainerError> {
+fn model(spec: &TrainingRunSpec, workers: u32, base: &Path, vocabulary: u32) -> Result<Llama, TrainerError> {
     match &spec.model {
         ModelSpec::Source { uri, .. } => {
             let folder = base.join(uri.strip_prefix("file://").unwrap_or(uri));
@@ -125,7 +133,7 @@ fn model(spec: &TrainingRunSpec, base: &Path, vocabulary: u32) -> Result<Llama, 
                 rms_epsilon: Config::RMS_EPSILON,
                 rope_theta: Config::ROPE_THETA,
             };
-            check_memory(spec.workers.target, &config)?;
+            check_memory(workers, &config)?;
             Ok(Llama::new(config, &Device::Cpu, seed(&run_id(spec), Purpose::InitialWeights, 0))?)
         }
     }
@@ -138,7 +146,7 @@ fn run_id(spec: &TrainingRunSpec) -> String {
 
 impl Job {
     pub(super) fn open(&self) -> Result<Prepared, TrainerError> {
-        open(&self.spec, &self.base, TokenStore::open(&self.tokens)?)
+        open(&self.spec, self.spec.workers.target, &self.base, TokenStore::open(&self.tokens)?)
     }
 
     pub(super) fn order(&self, samples: NonZeroU64) -> SampleOrder {

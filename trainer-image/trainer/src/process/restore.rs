@@ -1,27 +1,15 @@
 //! A worker's state out of a checkpoint.
 
-use atoll_checkpoint::manifest::{ElementType, Manifest, Piece, PrivateState, Vector};
-use atoll_checkpoint::{Folder, Location};
-use atoll_sdk::{CommitRecord, Region};
+use atoll_checkpoint::manifest::{ElementType, Piece, PrivateState, Vector};
+use atoll_checkpoint::{Folder, Resume};
+use atoll_sdk::Region;
 use futures::{StreamExt, TryStreamExt};
-use serde::{Deserialize, Serialize};
 
 use super::state::{State, Vectors};
 use super::{RestoreError, TrainerError};
 
 /// Shards that are read at once.
 const AT_ONCE: usize = 2;
-
-/// The checkpoint that a run goes on from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Resume {
-    /// Where it is.
-    pub location: Location,
-    /// What is in it.
-    pub manifest: Manifest,
-    /// The newest round in it.
-    pub committed: CommitRecord,
-}
 
 /// Whose private state a worker goes on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,21 +30,19 @@ pub(super) enum Private {
     },
 }
 
-impl Resume {
-    /// Whether a run with these vectors, each of so many elements, can go on from it.
-    ///
-    /// # Errors
-    /// [`RestoreError`]: in what it differs.
-    pub fn check(&self, vectors: &Vectors, parameters: u64) -> Result<(), RestoreError> {
-        check("replicated", &self.manifest.replicated, &vectors.replicated, parameters)?;
-        for state in &self.manifest.private {
-            check("private", &state.vectors, &vectors.private, parameters)?;
-        }
-        Ok(())
+/// Whether a run with these vectors, each of so many elements, can go on from a checkpoint.
+///
+/// # Errors
+/// [`RestoreError`]: in what it differs.
+pub fn check(resume: &Resume, vectors: &Vectors, parameters: u64) -> Result<(), RestoreError> {
+    check_part("replicated", &resume.manifest.replicated, &vectors.replicated, parameters)?;
+    for state in &resume.manifest.private {
+        check_part("private", &state.vectors, &vectors.private, parameters)?;
     }
+    Ok(())
 }
 
-fn check(field: &'static str, kept: &[Vector], wanted: &[&'static str], parameters: u64) -> Result<(), RestoreError> {
+fn check_part(field: &'static str, kept: &[Vector], wanted: &[&'static str], parameters: u64) -> Result<(), RestoreError> {
     if let Some(name) = wanted.iter().find(|name| !kept.iter().any(|vector| vector.name == **name)) {
         return Err(RestoreError::Missing { field, name: (*name).to_owned() });
     }
@@ -109,8 +95,9 @@ async fn fill(folder: &Folder, vector: &Vector, place: Option<(&Region, usize)>)
 
 #[cfg(test)]
 mod tests {
-    use atoll_checkpoint::Place;
-    use atoll_checkpoint::manifest::VERSION;
+    use atoll_checkpoint::manifest::{Manifest, VERSION};
+    use atoll_checkpoint::{Location, Place};
+    use atoll_sdk::CommitRecord;
 
     use super::*;
 
@@ -137,7 +124,7 @@ mod tests {
         let location = Location::at("nowhere", "/".into());
         let resume = Resume { location, manifest, committed: CommitRecord::default() };
         let vectors = Vectors { replicated: vec!["parameters"], private: vec!["firstMoment", "secondMoment"] };
-        resume.check(&vectors, 100).map_or_else(|error| error.to_string(), |()| "taken".to_owned())
+        check(&resume, &vectors, 100).map_or_else(|error| error.to_string(), |()| "taken".to_owned())
     }
 
     #[test]

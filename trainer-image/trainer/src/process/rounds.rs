@@ -10,7 +10,7 @@ use atoll_sdk::{Coding, CommitRecord, Contribution, Outcome, Round, SampleRange,
 use super::divergence::{Sighting, Watch};
 use super::job::vectors;
 use super::restore::{Private, restore};
-use super::state::State;
+use super::state::{State, Steps};
 use super::steps::Gradients;
 use super::{Job, Prepared, Resume, TrainerError, held_out_loss};
 use crate::data::{Corpus, SampleOrder};
@@ -34,6 +34,8 @@ pub(super) struct Rounds<'a> {
     joined: bool,
     /// Committed rounds in the state.
     committed: u64,
+    /// Slot of the first who gave to the last of them, where it is known.
+    first: Option<u32>,
     /// Steps that the private moments have seen.
     moments_seen: u64,
     /// They are not its own yet.
@@ -79,6 +81,7 @@ impl<'a> Rounds<'a> {
             state,
             joined: false,
             committed: 0,
+            first: None,
             moments_seen: 0,
             new: true,
             watch: job.spec.divergence.clone().map(Watch::new),
@@ -96,6 +99,7 @@ impl<'a> Rounds<'a> {
         let since = Instant::now();
         let private = restore(resume, &self.state, self.job.slot)?;
         self.committed = resume.committed.round;
+        self.first = first_of(&resume.committed);
         self.session.resume(resume.committed.clone());
         self.model.load_from(self.state.start()?)?;
         let restored = self.event("Restored", self.committed, self.steps(), since.elapsed().as_secs_f64());
@@ -125,6 +129,11 @@ impl<'a> Rounds<'a> {
 
     pub(super) fn held_out_loss(&self) -> Result<f64, TrainerError> {
         held_out_loss(&self.model, &self.corpus)
+    }
+
+    /// It is the first who gave to the last round: one does what all could do alike.
+    pub(super) fn is_first(&self) -> bool {
+        self.first == Some(self.job.slot)
     }
 
     /// Inner steps in all committed rounds.
@@ -170,7 +179,8 @@ impl<'a> Rounds<'a> {
     fn tensors(&self) -> atoll_sdk::State {
         let context = u64::from(self.corpus.split().context_length().get());
         // Moments that are not its own yet are nobody's to go on with.
-        self.state.tensors((!self.new).then_some(self.moments_seen), self.steps(), context)
+        let steps = Steps { done: self.steps(), after: self.steps() + self.next_steps() };
+        self.state.tensors((!self.new).then_some(self.moments_seen), steps, context)
     }
 
     pub(super) fn finish(&mut self) -> Finished {
@@ -187,6 +197,7 @@ impl<'a> Rounds<'a> {
         let round = self.session.begin_round(self.committed + 1, &self.tensors(), wanted)?;
         if round.synchronised {
             self.committed = round.round - 1;
+            self.first = None;
             self.model.load_from(self.state.start()?)?;
         }
         let mut sync = waiting.elapsed();
@@ -344,6 +355,7 @@ impl<'a> Rounds<'a> {
         };
         self.take_mean()?;
         self.committed = record.round;
+        self.first = first_of(&record);
         self.new = false;
         let delivered = |range: &SampleRange| [range.start, range.end];
         let committed: Vec<[u64; 2]> = record
@@ -393,8 +405,7 @@ impl<'a> Rounds<'a> {
     fn evaluate_if_due(&self, record: &CommitRecord, before: u64) -> Result<(), TrainerError> {
         let now = self.steps();
         let due = self.job.spec.evaluation.every_steps.is_some_and(|every| now / every > before / every);
-        let first = record.contributions.first().is_some_and(|given| given.slot == self.job.slot);
-        if due && first && now < self.job.spec.stop.steps {
+        if due && first_of(record) == Some(self.job.slot) && now < self.job.spec.stop.steps {
             let loss = self.held_out_loss()?;
             Event::now(&self.job.worker, "Evaluated").round(self.committed).step(now).with("heldOutLoss", loss).emit();
         }
@@ -405,6 +416,11 @@ impl<'a> Rounds<'a> {
 /// What a contribution counts: nothing where it comes of no samples, or of moments that are `new`.
 fn weight(new: bool, samples: &[SampleRange]) -> u32 {
     u32::from(!new && !samples.is_empty())
+}
+
+/// Slot of the first who gave to a round.
+fn first_of(record: &CommitRecord) -> Option<u32> {
+    record.contributions.first().map(|given| given.slot)
 }
 
 /// The first `count` positions of `ranges`.

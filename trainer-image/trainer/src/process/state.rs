@@ -54,6 +54,15 @@ pub(super) struct State {
     parts: Vec<(String, Range<usize>)>,
 }
 
+/// Inner steps of each worker.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steps {
+    /// In all committed rounds.
+    pub(super) done: u64,
+    /// Once the next is committed.
+    pub(super) after: u64,
+}
+
 impl State {
     /// State of a worker with these vectors, and files that say what it is of.
     pub(super) fn new(
@@ -90,7 +99,7 @@ impl State {
 
     /// The replicated state, as the session knows it, and what checkpoints keep beside it.
     /// Without `private_steps` nothing of its own is kept.
-    pub(super) fn tensors(&self, private_steps: Option<u64>, steps: u64, tokens_per_sample: u64) -> atoll_sdk::State {
+    pub(super) fn tensors(&self, private_steps: Option<u64>, steps: Steps, tokens_per_sample: u64) -> atoll_sdk::State {
         let replicated = self.vectors.replicated.iter().enumerate();
         let state = replicated.fold(atoll_sdk::State::default(), |state, (index, name)| {
             state.with(name, ElementType::F32, self.part(STATE, index))
@@ -101,8 +110,9 @@ impl State {
             private: private.map(|(index, name)| ((*name).to_owned(), ElementType::F32, self.part(PRIVATE, index))).collect(),
             private_steps: private_steps.unwrap_or(0),
             files: files.map(|(name, range)| (name.clone(), Part { region: FILES.into(), range: range.clone() })).collect(),
-            steps,
+            steps: steps.done,
             tokens_per_sample,
+            steps_after: steps.after,
         })
     }
 

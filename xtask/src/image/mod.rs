@@ -10,6 +10,7 @@ mod program;
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
@@ -139,7 +140,8 @@ fn write(file: &Path, layout: &Layout) -> Result<()> {
     let context = || format!("cannot write {}", file.display());
     let folder = file.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).with_context(context)?;
-    let temporary = tempfile::NamedTempFile::new_in(folder).with_context(context)?;
+    let permissions = fs::Permissions::from_mode(0o644);
+    let temporary = tempfile::Builder::new().permissions(permissions).tempfile_in(folder).with_context(context)?;
     fs::write(temporary.path(), &layout.tar).with_context(context)?;
     temporary.persist(file).with_context(context)?;
     Ok(())

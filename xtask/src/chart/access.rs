@@ -60,9 +60,8 @@ fn wanted(watched: &[&str]) -> BTreeSet<Grant> {
     let mut wanted = BTreeSet::new();
     for rule in RULES {
         let places = match rule.scope {
-            Scope::Watched if watched.is_empty() => vec![""],
+            Scope::Watched | Scope::Cluster if watched.is_empty() => vec![""],
             Scope::Watched => watched.to_vec(),
-            Scope::Cluster if watched.is_empty() => vec![""],
             Scope::Cluster => Vec::new(),
             Scope::Own => vec![NAMESPACE],
         };
@@ -78,7 +77,7 @@ fn grant(namespace: &str, group: &str, resource: &str, verb: &str) -> Grant {
     Grant { namespace, group, resource, verb }
 }
 
-/// What bindings give to a ServiceAccount of the chart's namespace, and what is wrong with them by themselves.
+/// What bindings give to a service account of the chart's namespace, and what is wrong with them by themselves.
 fn granted(documents: &[Value], account: &str) -> (BTreeSet<Grant>, Vec<String>) {
     let (mut granted, mut faults) = (BTreeSet::new(), Vec::new());
     for binding in documents.iter().filter(|document| yaml::text(document, "/kind").ends_with("RoleBinding")) {

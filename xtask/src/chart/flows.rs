@@ -15,12 +15,14 @@ use super::{
 #[expect(unreachable_pub, reason = "the operator's own file: its table is read here without building the operator")]
 mod ports;
 
-use ports::FLOWS;
+use ports::{FLOWS, Flow};
 pub(super) use ports::{HUB, OPERATOR_METRICS, Party};
 
 /// Ports that nothing of the table has.
 const OTHERS: [u16; 4] = [22, 80, 2379, 10250];
 const DNS: u16 = 53;
+/// Its policies are never among those that are judged.
+const OTHER_RUN: &str = "worker of another run";
 const RUN: &str = "atoll.dev/run";
 const COMPONENT: &str = "app.kubernetes.io/component";
 
@@ -38,8 +40,8 @@ pub(super) struct World {
     all: Vec<Somebody>,
     /// Nobody said who scrapes, so that anybody may.
     scraped_by_all: bool,
-    /// Nobody said where the API server is, so that its ports are open to every address.
-    api_server_unknown: bool,
+    /// Parties of which nobody said where they are, so that their ports are open at every address.
+    anywhere: Vec<Party>,
 }
 
 impl World {
@@ -57,7 +59,7 @@ impl World {
             pod("operator", Some(Party::Operator), NAMESPACE, operator),
             worker("worker", Some(Party::Worker), home, "kjv"),
             worker("second worker", Some(Party::Worker), home, "kjv"),
-            worker("worker of another run", Some(Party::Worker), home, "other"),
+            worker(OTHER_RUN, Some(Party::Worker), home, "other"),
             pod("DNS", Some(Party::Dns), "kube-system", labels([("k8s-app", "kube-dns")])),
             pod("monitoring", Some(Party::Monitoring), scraper.unwrap_or("monitoring"), BTreeMap::new()),
             outside("API server", Some(Party::ApiServer), address)?,
@@ -69,14 +71,22 @@ impl World {
         if !watched.is_empty() {
             all.push(worker("worker of another operator", None, "unwatched", "kjv"));
         }
-        Ok(Self { all, scraped_by_all: scraper.is_none(), api_server_unknown: cidr.is_none() })
+        let anywhere = if cidr.is_none() { vec![Party::ApiServer] } else { Vec::new() };
+        Ok(Self { all, scraped_by_all: scraper.is_none(), anywhere })
+    }
+
+    /// The same, as the operator knows it when it makes the policy of a run: it was not told where DNS and stores are.
+    pub(super) fn for_runs(mut self) -> Self {
+        self.anywhere.extend([Party::Dns, Party::Store]);
+        self
     }
 
     /// Where policies and table differ, among the connections that one of `parties` has a part in.
     ///
-    /// `policies` are the chart's, or those that the operator makes for a run, or both.
+    /// `policies` are the chart's, and those that the operator makes for run `kjv` where [`Party::Worker`] is asked for.
     pub(super) fn faults(&self, policies: &[Value], parties: &[Party]) -> Result<(usize, Vec<String>)> {
-        let concerned = |somebody: &Somebody| somebody.party.is_some_and(|party| parties.contains(&party));
+        let concerned =
+            |somebody: &Somebody| somebody.name != OTHER_RUN && somebody.party.is_some_and(|party| parties.contains(&party));
         let (mut asked, mut faults) = (0, Vec::new());
         for from in &self.all {
             for to in self.all.iter().filter(|to| to.name != from.name && (concerned(from) || concerned(to))) {
@@ -97,27 +107,27 @@ impl World {
         Ok((asked, faults))
     }
 
-    /// Whether it may be open because a party's addresses are not known: of whoever scrapes, the API server, and stores.
+    /// Whether it may be open because nobody said where its other end is.
     fn tolerated(&self, from: &Somebody, to: &Somebody, port: Port) -> bool {
-        port.protocol == "TCP"
-            && FLOWS.iter().any(|flow| {
-                let scraped = flow.from == Party::Monitoring && self.scraped_by_all && Some(flow.to) == to.party;
-                let unknown = match flow.to {
-                    Party::ApiServer => self.api_server_unknown,
-                    Party::Store => true,
-                    _ => false,
-                };
-                (flow.port == port.number || flow.port == 0) && (scraped || unknown && Some(flow.from) == from.party)
-            })
+        FLOWS.iter().any(|flow| {
+            let scraped = flow.from == Party::Monitoring && self.scraped_by_all && Some(flow.to) == to.party;
+            let somewhere = self.anywhere.contains(&flow.to) && Some(flow.from) == from.party;
+            carries(flow, port) && (scraped || somewhere)
+        })
     }
+}
+
+/// Whether a flow is at this port. Names are asked for by both protocols, and a flow of any port is of any protocol.
+fn carries(flow: &Flow, port: Port) -> bool {
+    flow.port == 0 || flow.port == port.number && (port.protocol == "TCP" || flow.to == Party::Dns)
 }
 
 /// What the table has this connection for. Workers dial those of their own run.
 fn required(from: &Somebody, to: &Somebody, port: Port) -> Option<&'static str> {
     let run = |somebody: &Somebody| somebody.end.pod.as_ref().and_then(|pod| pod.labels.get(RUN).cloned());
     let flow = FLOWS.iter().find(|flow| {
-        (port.protocol == "TCP" || flow.to == Party::Dns)
-            && (flow.port == port.number || flow.port == 0)
+        carries(flow, port)
+            && (port.protocol == "TCP" || flow.to == Party::Dns)
             && Some(flow.from) == from.party
             && Some(flow.to) == to.party
             && (flow.from != flow.to || run(from) == run(to))
@@ -168,6 +178,18 @@ mod tests {
         assert!(faults.iter().all(|fault| fault.ends_with("open, and not in the table")), "{faults:?}");
         assert!(faults.contains(&"stranger to operator at TCP/7470 is open, and not in the table".to_owned()), "{faults:?}");
         assert!(!faults.iter().any(|fault| fault.starts_with("worker to operator at TCP/7470")), "{faults:?}");
+    }
+
+    #[test]
+    fn what_nobody_said_where_it_is_may_be_open_to_all() {
+        let open = "metadata: {namespace: research}\nspec: {podSelector: {}, policyTypes: [Ingress, Egress], \
+                    ingress: [{ports: [{port: 7472}]}, {from: [{podSelector: {}}], ports: [{port: 7471}]}], egress: [{}]}";
+        let mut world = world();
+        world.all.retain(|somebody| somebody.name != OTHER_RUN);
+        let (_, faults) = world.clone().for_runs().faults(&yaml::documents(open).unwrap(), &[Party::Worker]).unwrap();
+        assert!(faults.iter().all(|fault| fault.contains("at TCP/7472") || fault.contains("second worker")), "{faults:?}");
+        let (_, strict) = world.faults(&yaml::documents(open).unwrap(), &[Party::Worker]).unwrap();
+        assert!(strict.contains(&"worker to stranger at UDP/53 is open, and not in the table".to_owned()), "{strict:?}");
     }
 
     #[test]

@@ -9,8 +9,7 @@ pub(super) fn kept(text: &str) -> String {
     let documents = text.trim_start_matches("---\n").split("\n---\n");
     let documents = documents.filter(|document| !document.contains("\nkind: CustomResourceDefinition\n"));
     let documents: Vec<&str> = documents.map(str::trim).filter(|document| !document.is_empty()).collect();
-    let lines = documents.join("\n---\n").lines().map(|line| line.trim_end().to_owned() + "\n").collect::<String>();
-    lines.replace("---\n# Source", "---\n\n# Source").replace("\n\n# Source", "\n# Source")
+    documents.join("\n---\n").lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 /// Whether `file` holds `text`; with `write` it does afterwards, and did not is no fault.

@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     /// Have the API server of this kubeconfig try each installation, without making anything
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Judge the network policy of a run too: YAML of the one of run kjv in namespace research, as the operator makes it
+    /// Judge the network policy of a run too: YAML of the one of run kjv in namespace research with remote stores
     #[arg(long, value_name = "FILE")]
     policies: Option<PathBuf>,
 }
@@ -80,6 +80,7 @@ pub(crate) fn perform(arguments: &Arguments) -> Result<Tally> {
     let mut figures = Figures(vec![
         Figure::none(format!("{definitions} CRDs that are not those of the types"), &stale),
         Figure::none(format!("pages that differ from {} values", values.len()), &drifted),
+        Figure::none("what the chart says of itself wrongly", &pages::misdescribed()?),
         Figure::none("values that the schema does not bound", &schema::faults(&schema, &values)),
         Figure::none(format!("of {refused} bad values those that are not refused well"), &taken),
     ]);
@@ -111,6 +112,7 @@ fn of_installations(helm: &Helm, installations: &[Installation], write: bool) ->
         if !golden::holds(&golden, &kept, write)? {
             changed.push(of_this(golden::first_difference(&before, &kept)));
         }
+        changed.extend(pages::changed_definitions(rendered, *name != "everything-on")?.into_iter().map(of_this));
         let said = helm.notes(file)?;
         if !(said.contains("kubectl --namespace") && said.contains("kind: TrainingRun") && said.contains("--watch")) {
             notes.push(of_this("the notes do not tell how to train and watch".to_owned()));
@@ -121,7 +123,7 @@ fn of_installations(helm: &Helm, installations: &[Installation], write: bool) ->
     }
     Ok(vec![
         Figure::none(format!("lint of {} values files", installations.len()), &lint),
-        Figure::none("manifests that differ from the golden ones", &changed),
+        Figure::none("manifests that differ from the golden ones, CRDs from those of the types", &changed),
         Figure::none("notes without the next command", &notes),
         Figure::none(format!("what {containers} containers lack for restricted pod security"), &pods),
     ])
@@ -157,7 +159,7 @@ fn of_run(file: &Path, installations: &[Installation]) -> Result<Figure> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut policies: Vec<Value> = rendered.of("NetworkPolicy").cloned().collect();
     policies.extend(yaml::documents(&text)?);
-    let world = World::of(rendered, &yaml::document(&read(&format!("{CHART}/values.yaml"))?)?)?;
+    let world = World::of(rendered, &yaml::document(&read(&format!("{CHART}/values.yaml"))?)?)?.for_runs();
     let (asked, faults) = world.faults(&policies, &[Party::Operator, Party::Worker])?;
     Ok(Figure::none(format!("of {asked} connections with workers those that policies and table judge otherwise"), &faults))
 }

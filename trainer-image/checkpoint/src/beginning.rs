@@ -83,7 +83,8 @@ pub enum SearchError {
 }
 
 fn problems(skipped: &[(Place, StoreError)]) -> String {
-    skipped.iter().map(|(place, why)| format!("\n  {place}: {why}")).collect()
+    let problems = skipped.iter().map(|(place, why)| format!("\n  {place}: {why}"));
+    problems.collect()
 }
 
 /// A folder that is open, and where it is.

@@ -277,14 +277,7 @@ where
     let (inbox, events) = mpsc::channel(1024);
     let operations = Operations::default();
     let (offer, offers) = watch::channel(None);
-    let me = Member {
-        slot: config.slot,
-        worker: config.worker.clone(),
-        incarnation: config.incarnation,
-        address: config.announce.clone().unwrap_or(address),
-        contributor: config.contributor,
-        island: config.island.clone(),
-    };
+    let me = member(&config, address);
     let lane_service = LaneService {
         me: (config.slot, config.incarnation),
         operations: operations.clone(),
@@ -330,6 +323,18 @@ where
     Ok(())
 }
 
+/// The sidecar as the others see it: at `address`, unless it announces another.
+fn member(config: &Config, address: String) -> Member {
+    Member {
+        slot: config.slot,
+        worker: config.worker.clone(),
+        incarnation: config.incarnation,
+        address: config.announce.clone().unwrap_or(address),
+        contributor: config.contributor,
+        island: config.island.clone(),
+    }
+}
+
 /// Serves the metrics, where that is asked for.
 async fn watched(config: &Config, report: &Reporter, pages: Pages) -> Result<impl Future<Output = ()> + use<>, SidecarError> {
     let listener = match config.metrics {
@@ -357,7 +362,7 @@ async fn wished(wishes: Option<mpsc::Receiver<u64>>, inbox: mpsc::Sender<core::I
             let _ending = inbox.send(core::Input::Keep(round)).await;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 async fn listen(place: SocketAddr) -> Result<TcpListener, SidecarError> {

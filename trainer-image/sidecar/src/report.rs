@@ -14,8 +14,6 @@ use atoll_collective::{chain, ledger};
 use atoll_sdk::events::Event;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::checkpoint::Source;
-
 /// Takes the events of a sidecar.
 pub type Tell = Arc<dyn Fn(&Event) + Send + Sync>;
 
@@ -32,6 +30,17 @@ pub(crate) enum News {
     CoordinatesNoMore,
     /// A checkpoint was published; how long it took is told by the event of its round.
     Published(KeptCheckpoint),
+}
+
+/// Where a trainer stood when it asked for a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stage {
+    /// The round.
+    pub(crate) asked: u64,
+    /// Inner steps of each worker before it, and after it; 0 where the trainer has not said.
+    pub(crate) steps: u64,
+    pub(crate) steps_after: u64,
+    pub(crate) tokens_per_sample: u64,
 }
 
 /// Tells what happens to one worker.
@@ -63,10 +72,9 @@ impl Reporter {
         }
     }
 
-    /// This worker's sidecar coordinates, and `record` is the newest round. `standing`: the round that its trainer asked for last, and
-    /// what checkpoints keep of it.
-    pub(crate) fn advanced(&self, record: &CommitRecord, standing: Option<(u64, &Source)>) {
-        self.inform(News::Advanced(progress(record, standing)));
+    /// This worker's sidecar coordinates, and `record` is the newest round.
+    pub(crate) fn advanced(&self, record: &CommitRecord, stage: Option<Stage>) {
+        self.inform(News::Advanced(progress(record, stage)));
     }
 
     /// It coordinates no more.
@@ -159,17 +167,18 @@ pub(crate) fn loss(record: &CommitRecord) -> f64 {
     if weights > 0.0 && (sum / weights).is_finite() { sum / weights } else { 0.0 }
 }
 
-fn progress(record: &CommitRecord, standing: Option<(u64, &Source)>) -> Progress {
-    let step = standing.and_then(|(asked, kept)| {
-        let (before, after) = kept.steps();
-        if asked == record.round { after } else { (asked == record.round + 1).then_some(before) }
+fn progress(record: &CommitRecord, stage: Option<Stage>) -> Progress {
+    let step = stage.map_or(0, |stage| match stage.asked {
+        asked if asked == record.round => stage.steps_after,
+        asked if asked == record.round + 1 => stage.steps,
+        _ => 0,
     });
-    let per_sample = standing.map_or(0, |(_, kept)| kept.tokens_per_sample());
+    let per_sample = stage.map_or(0, |stage| stage.tokens_per_sample);
     Progress {
         term: record.term,
         epoch: record.epoch,
         round: record.round,
-        step: step.unwrap_or(0),
+        step,
         tokens: samples(record).saturating_mul(per_sample),
         loss: loss(record),
         slots: record.contributions.iter().map(|given| given.slot).collect(),
@@ -246,6 +255,17 @@ mod tests {
     use atoll_collective::v1::OperationKey;
 
     use super::*;
+
+    #[test]
+    fn progress_is_counted_in_the_steps_that_the_trainer_has_said() {
+        let record = CommitRecord { round: 7, ..CommitRecord::default() };
+        let step = |asked| {
+            let stage = Stage { asked, steps: 60, steps_after: 70, tokens_per_sample: 16 };
+            progress(&record, Some(stage)).step
+        };
+        assert_eq!([step(7), step(8), step(3)], [70, 60, 0]);
+        assert_eq!(progress(&record, None).step, 0);
+    }
 
     #[test]
     fn reasons_are_written_as_in_the_api() {

@@ -6,6 +6,7 @@ use atoll_collective::v1::{self, Kept};
 use bytes::BytesMut;
 
 use crate::regions::{Part, Regions};
+use crate::report::Stage;
 use crate::state::State;
 
 /// What is to be copied.
@@ -52,14 +53,10 @@ impl Source {
         })
     }
 
-    /// Tokens of one sample.
-    pub(crate) fn tokens_per_sample(&self) -> u64 {
-        self.tokens_per_sample
-    }
-
-    /// Inner steps of each worker before the round that its trainer asked for, and after it where the trainer has said.
-    pub(crate) fn steps(&self) -> (u64, Option<u64>) {
-        (self.steps, Some(self.steps_after).filter(|after| *after > 0))
+    /// Where its trainer stands, which asks for the round `asked`.
+    pub(crate) fn stage(&self, asked: u64) -> Stage {
+        let Self { steps, steps_after, tokens_per_sample, .. } = *self;
+        Stage { asked, steps, steps_after, tokens_per_sample }
     }
 
     /// Bytes to copy.

@@ -119,16 +119,16 @@ impl Core {
     pub(super) fn report(&mut self, notice: &Notice) {
         self.shared.report.notice(notice);
         if let Notice::Committed(record) = notice {
-            let standing = self.trainer.as_ref().and_then(|trainer| Some((trainer.round()?, trainer.kept()?)));
-            self.shared.report.advanced(record, standing);
+            self.shared.report.advanced(record, self.stage);
         }
     }
 
-    /// Tells how far the run was when this sidecar became its coordinator.
+    /// Tells how far the run was when this sidecar became its coordinator, where its trainer has said what that means.
     pub(super) fn report_progress(&mut self) {
-        let Some(record) = self.peer.committed().filter(|record| chain::rounds(Some(record)) > 0) else { return };
-        let standing = self.trainer.as_ref().and_then(|trainer| Some((trainer.round()?, trainer.kept()?)));
-        self.shared.report.advanced(record, standing);
+        let record = self.peer.committed().filter(|record| chain::rounds(Some(record)) > 0);
+        if let (Some(record), Some(stage)) = (record, self.stage) {
+            self.shared.report.advanced(record, Some(stage));
+        }
     }
 
     pub(super) fn publish(&mut self, complete: Complete) {

@@ -37,7 +37,7 @@ use crate::control::ToPeer;
 use crate::metrics::Metrics;
 use crate::recording::Recorder;
 use crate::regions::Regions;
-use crate::report::Reporter;
+use crate::report::{Reporter, Stage};
 use crate::trainer::{Answer, Pulse};
 use crate::turn::Ended;
 use crate::votes::Vote;
@@ -204,6 +204,8 @@ pub(crate) struct Core {
     /// The trainer's state is being hashed: the peer does not know yet that it begins a round.
     hashing: bool,
     fetching: Option<JoinHandle<()>>,
+    /// Where its trainer stood when it asked for a round last, also of one that is gone.
+    stage: Option<Stage>,
     /// What this worker writes of a checkpoint.
     share: OwnShare,
     /// Held by who copies rank 0's state to the other ranks: those are hashed when it is done.
@@ -249,6 +251,7 @@ impl Core {
             hashes: 0,
             hashing: false,
             fetching: None,
+            stage: None,
             share: OwnShare::default(),
             copying: Arc::default(),
             record: watch::channel(EpochRecord::default()).0,

@@ -52,8 +52,6 @@ pub(super) struct Trainer {
     pub(super) incarnation: u64,
     ranks: Vec<Rank>,
     lost: bool,
-    /// The round that was asked for last.
-    round: Option<u64>,
     asked: Option<Asked>,
     /// What becomes of its state where another is elected.
     pub(super) strategy: StateStrategy,
@@ -67,7 +65,7 @@ impl Trainer {
     fn new(incarnation: u64, ranks: u32) -> Self {
         let ranks = (0..ranks).map(|_| Rank::default()).collect();
         let strategy = StateStrategy::Unspecified;
-        Self { incarnation, ranks, lost: false, round: None, asked: None, strategy, manifest: None, mixture: false }
+        Self { incarnation, ranks, lost: false, asked: None, strategy, manifest: None, mixture: false }
     }
 
     /// Number of its processes.
@@ -111,11 +109,6 @@ impl Trainer {
     /// All ranks have done their last round.
     fn has_finished(&self) -> bool {
         self.ranks.iter().all(|rank| rank.finished)
-    }
-
-    /// The round that was asked for last.
-    pub(super) fn round(&self) -> Option<u64> {
-        self.round
     }
 
     /// A rank is there; its heartbeats come on another stream than those before.
@@ -302,7 +295,7 @@ impl Core {
         trainer.pulse(request.rank);
         if rank == 0 || trainer.asked.is_none() {
             let BeginRoundRequest { round, samples_wanted, committed, last, .. } = request;
-            trainer.round = Some(round);
+            self.stage = Some(kept.stage(round));
             trainer.asked = Some(Asked { round, samples_wanted, committed, strategy, last });
         }
         trainer.ranks[rank].state = Some(state);

@@ -201,7 +201,7 @@ impl Ready {
             incoming,
             address,
             trainers: UnixListenerStream::new(sockets.trainer),
-            regions: Regions::listen(sockets.regions).map_err(SidecarError::from)?,
+            regions: Regions::listen(sockets.regions)?,
             tell: Arc::new(Event::emit),
             rules: Rules::default(),
             stop: async move { signals.told().await },

@@ -68,8 +68,9 @@ impl Untold {
             }
             News::CoordinatesNoMore => {
                 (self.progress, self.members) = (None, None);
-                let published = std::mem::take(&mut self.published);
-                published.into_iter().for_each(|kept| self.keep(kept));
+                for kept in std::mem::take(&mut self.published) {
+                    self.keep(kept);
+                }
             }
             News::Published(kept) => self.published.push(kept),
             News::Happened(event) => self.happened(&event),
@@ -220,7 +221,9 @@ mod tests {
         let epoch = |epoch: u64, members: &[&str]| Event::now("", "Epoch").with("epoch", epoch).with("members", members.to_vec());
         let joined = |events: Vec<Event>| {
             let mut untold = Untold::default();
-            events.into_iter().for_each(|event| happened(&mut untold, event));
+            for event in events {
+                happened(&mut untold, event);
+            }
             report(&untold).occurrences.into_iter().map(|occurrence| occurrence.worker).collect::<Vec<_>>()
         };
         assert_eq!(joined(vec![epoch(1, &["w0", "w1"]), epoch(2, &["w0", "w1", "w2"])]), ["w0", "w1", "w2"]);

@@ -133,7 +133,7 @@ mod tests {
 
     fn manifest(lineage: u64, round: u64) -> Manifest {
         let record = CommitRecord { round, ..CommitRecord::default() };
-        let digits = record.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits: Vec<String> = record.encode_to_vec().iter().map(|byte| format!("{byte:02x}")).collect();
         Manifest {
             version: VERSION,
             written_by: String::new(),
@@ -144,7 +144,7 @@ mod tests {
             tokens: 0,
             loss: 0.0,
             seed: 0,
-            record: digits,
+            record: digits.concat(),
             replicated: Vec::new(),
             private: Vec::new(),
             files: Vec::new(),

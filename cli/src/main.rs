@@ -2,6 +2,7 @@
 
 mod bench;
 mod checkpoint;
+mod cluster;
 mod commands;
 mod logging;
 mod process;
@@ -14,10 +15,10 @@ mod supervision;
 mod units;
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 #[global_allocator]
@@ -43,11 +44,16 @@ enum Command {
     Validate(commands::Validate),
     /// Feed what a sidecar recorded to the protocol again, and say what happened and whether anything differs
     Replay(replay::Arguments),
-    /// List, show, verify, compare, remove and export the checkpoints of a run
+    /// Have a run of a cluster make a checkpoint; list, show, verify, compare, remove and export those of a folder
+    #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
     Checkpoint {
         #[command(subcommand)]
-        what: checkpoint::Checkpoint,
+        what: Option<checkpoint::Checkpoint>,
+        #[command(flatten)]
+        make: cluster::Checkpoint,
     },
+    #[command(flatten)]
+    Cluster(cluster::Cluster),
     /// Print the version
     Version,
     /// Print the completions of a shell
@@ -118,13 +124,15 @@ impl Ending {
 }
 
 fn main() -> ExitCode {
-    let ending = match Arguments::parse().command {
+    let ending = match arguments().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Sidecars(arguments) => sidecars::sidecars(&arguments),
         Command::Recover(arguments) => recover::recover(&arguments),
         Command::Validate(arguments) => commands::validate(&arguments),
         Command::Replay(arguments) => replay::replay(&arguments),
-        Command::Checkpoint { what } => checkpoint::checkpoint(&what),
+        Command::Checkpoint { what: Some(what), .. } => checkpoint::checkpoint(&what),
+        Command::Checkpoint { what: None, make } => cluster::checkpoint(&make),
+        Command::Cluster(command) => cluster::cluster(&command),
         Command::Version => commands::version(),
         Command::Completions { shell } => commands::completions::<Arguments>(shell),
         Command::Bench { what } => bench::bench(&what),
@@ -134,6 +142,15 @@ fn main() -> ExitCode {
         Command::Rank => bench::rank(),
     };
     ending.report()
+}
+
+/// What was typed; its usage calls the program as it was called.
+fn arguments() -> Arguments {
+    let mut command = Arguments::command();
+    if std::env::args_os().next().is_some_and(|program| cluster::called_by_kubectl(Path::new(&program))) {
+        command = command.bin_name("kubectl atoll");
+    }
+    Arguments::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 /// Longest run file that is read, in bytes; the check of its content says what is too long.

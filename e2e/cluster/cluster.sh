@@ -8,6 +8,8 @@
 #   cluster.sh in C CMD...      runs CMD in the network of C's control plane, with KUBECONFIG and PATH set
 #   cluster.sh load TAR         takes an OCI image to every node, also to those that are started later
 #   cluster.sh kill|start NODE  power loss and return of a node, such as c1-n2
+#   cluster.sh kill-container NODE POD CONTAINER
+#                               kills the process of one container, and nothing else
 #   cluster.sh cut|heal HOST    takes down the link of a node or of a control plane, such as c1, and brings it back
 #   cluster.sh shape HOST RATE  bounds what is sent to a host, such as 50mbit; none ends it
 #   cluster.sh stop-api|start-api C
@@ -116,6 +118,7 @@ case $mode/$# in
   kubeconfig/1) is_there "$1"; echo "$LAB/c$1/pki/admin.kubeconfig" ;;
   load/1) load "$1" ;;
   kill/1) is_node "$1"; alive "$LAB/$1/pid" || fail "$1 is off already"; node_kill "$1" ;;
+  kill-container/3) is_node "$1"; alive "$LAB/$1/pid" || fail "$1 is off"; kill_container "$@" ;;
   start/1) is_node "$1"; ! alive "$LAB/$1/pid" || fail "$1 runs already"; node_start "$1" ;;
   cut/1) is_host "$1"; ip -n fabric link set "e-$1" down ;;
   heal/1) is_host "$1"; ip -n fabric link set "e-$1" up ;;

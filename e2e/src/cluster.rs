@@ -16,7 +16,7 @@ use crate::wait::{Look, wait};
 /// Lines of a log that a failure shows.
 const SHOWN: i64 = 15;
 /// How long a namespace may take to go.
-const GOING: Duration = Duration::from_secs(120);
+const GOING: Duration = Duration::from_mins(2);
 
 /// A cluster.
 #[derive(Clone)]
@@ -103,27 +103,27 @@ impl Cluster {
 
     /// What a person would look at after a failure: events, and the ends of logs.
     pub(crate) async fn show(&self, namespace: &str) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         let events: Api<Event> = self.api(namespace);
         if let Ok(events) = events.list(&ListParams::default()).await {
             for event in events.items.iter().rev().take(40) {
                 let object = event.involved_object.name.clone().unwrap_or_default();
                 let (reason, message) = (event.reason.clone().unwrap_or_default(), event.message.clone().unwrap_or_default());
-                text += &format!("  event {object}: {reason}: {message}\n");
+                lines.push(format!("  event {object}: {reason}: {message}"));
             }
         }
         let pods: Api<Pod> = self.api(namespace);
         for pod in pods.list(&ListParams::default()).await.map(|pods| pods.items).unwrap_or_default() {
             let name = pod.name_any();
-            text +=
-                &format!("  pod {name}: {}\n", pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default());
+            let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+            lines.push(format!("  pod {name}: {phase}"));
             for container in ["sidecar", "trainer"] {
                 let wanted = LogParams { container: Some(container.to_owned()), tail_lines: Some(SHOWN), ..LogParams::default() };
                 let log = pods.logs(&name, &wanted).await.unwrap_or_else(|error| format!("no log: {error}"));
-                log.lines()
-                    .for_each(|line| text += &format!("    {container}| {}\n", line.chars().take(300).collect::<String>()));
+                let shortened = |line: &str| format!("    {container}| {}", line.chars().take(300).collect::<String>());
+                lines.extend(log.lines().map(shortened));
             }
         }
-        text
+        lines.join("\n")
     }
 }

@@ -39,21 +39,17 @@ pub mod reasons {
     pub const RUNTIME_NOT_FOUND: &str = "RuntimeNotFound";
     /// No pod can be made from the runtime.
     pub const RUNTIME_INVALID: &str = "RuntimeInvalid";
-    /// The run asks for what a cluster cannot do.
-    pub const SPEC_INVALID: &str = "SpecInvalid";
     /// The API server has taken all objects.
     pub const APPLIED: &str = "Applied";
     /// It has refused one; the message says why.
     pub const REFUSED: &str = "Refused";
-    /// It could not be asked.
-    pub const API_UNAVAILABLE: &str = "ApiUnavailable";
     /// Nothing was made yet.
     pub const PENDING: &str = "Pending";
     /// Pods are starting, or wait for a place.
     pub const WAITING_FOR_WORKERS: &str = "WaitingForWorkers";
     /// A pod waits for its image.
     pub const IMAGE_UNAVAILABLE: &str = "ImageUnavailable";
-    /// A Secret, ConfigMap or volume that a pod needs is not there.
+    /// A Secret, `ConfigMap` or volume that a pod needs is not there.
     pub const VOLUME_UNAVAILABLE: &str = "VolumeUnavailable";
     /// No node has room for a pod.
     pub const UNSCHEDULABLE: &str = "Unschedulable";
@@ -71,6 +67,8 @@ pub mod reasons {
     pub const SUSPENDED: &str = "Suspended";
     /// A checkpoint is made before it is.
     pub const SUSPENDING: &str = "Suspending";
+    /// Who grants terms is stored otherwise than the operator left it.
+    pub const RECORD_NOT_OURS: &str = "RecordNotOurs";
     /// It is not.
     pub const RESUMED: &str = "Resumed";
     /// All workers take part.

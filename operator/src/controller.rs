@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 
 use crate::apply::Writer;
 use crate::build::{Snapshot, Surroundings};
@@ -24,7 +24,7 @@ use crate::run_settings::run_settings;
 use crate::watched::{IslandJob, WorkerPod};
 
 /// First and longest pause after an error.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 
 /// What all reconciliations share.
 pub(crate) struct Context {
@@ -127,7 +127,7 @@ async fn reconcile_run(key: &RunKey, run: &Arc<TrainingRun>, context: &Arc<Conte
     }
     let written = apply(key, run, &plan, context).await;
     if let Err(error) = &written {
-        refused(run, &plan, error, key, context).await?;
+        refused(run, error, key, context).await?;
     }
     written?;
     Ok(plan.again.map_or_else(Action::await_change, Action::requeue))
@@ -152,7 +152,7 @@ fn writer(key: &RunKey, context: &Context) -> Writer {
 }
 
 /// What the API server refuses is a condition of the run, for whoever looks at it.
-async fn refused(run: &TrainingRun, plan: &Plan, error: &kube::Error, key: &RunKey, context: &Context) -> kube::Result<()> {
+async fn refused(run: &TrainingRun, error: &kube::Error, key: &RunKey, context: &Context) -> kube::Result<()> {
     let (reason, message) = match error {
         // Whoever changed it has it reconciled again.
         kube::Error::Api(status) if status.is_conflict() || status.is_not_found() => return Ok(()),
@@ -164,7 +164,7 @@ async fn refused(run: &TrainingRun, plan: &Plan, error: &kube::Error, key: &RunK
     conditions.set(types::PLACED, false, reason, message.clone());
     refused.status.conditions = conditions.into_list();
     if refused.status.phase.is_empty() {
-        refused.status.phase = "Pending".to_owned();
+        "Pending".clone_into(&mut refused.status.phase);
     }
     let writer = writer(key, context);
     let before =
@@ -172,7 +172,6 @@ async fn refused(run: &TrainingRun, plan: &Plan, error: &kube::Error, key: &RunK
     if before.is_none_or(|condition| condition.message != message) {
         writer.tell(run, &[plan::Note { warning: true, reason: reason.to_owned(), message }]).await;
     }
-    let _ = plan;
     if let Some(written) = writer.status(run, &refused).await?
         && let Some(known) = context.known().get_mut(key)
     {
@@ -256,6 +255,7 @@ fn found(snapshot: Result<Snapshot, crate::build::SnapshotError>) -> RuntimeFoun
 }
 
 /// When to try again: later after each failure of the same run.
+#[expect(clippy::needless_pass_by_value, reason = "as the controller calls it")]
 pub(crate) fn error_policy(run: Arc<TrainingRun>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let mut known = context.known();
     let entry = known.entry(key_of(&run)).or_default();
@@ -273,6 +273,5 @@ pub(crate) fn forget(key: &RunKey, context: &Context) {
 
 /// Kind of a run, for references.
 pub(crate) fn reference(key: &RunKey) -> kube::runtime::reflector::ObjectRef<TrainingRun> {
-    let _ = TrainingRun::kind(&());
     kube::runtime::reflector::ObjectRef::new(&key.name).within(&key.namespace)
 }

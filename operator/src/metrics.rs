@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     seconds: Histogram,
     leader: IntGauge,
     runs: IntGaugeVec,
+    stale: IntGauge,
 }
 
 impl Metrics {
@@ -33,12 +34,17 @@ impl Metrics {
             )?,
             leader: IntGauge::new("atoll_operator_leader", "1 where this operator leads")?,
             runs: IntGaugeVec::new(Opts::new("atoll_operator_runs", "Runs, by phase"), &["phase"])?,
+            stale: IntGauge::new(
+                "atoll_operator_runs_checkpoint_stale",
+                "Runs that go on and whose newest checkpoint is not as new as it is to be",
+            )?,
             registry,
         };
         metrics.registry.register(Box::new(metrics.reconciles.clone()))?;
         metrics.registry.register(Box::new(metrics.seconds.clone()))?;
         metrics.registry.register(Box::new(metrics.leader.clone()))?;
         metrics.registry.register(Box::new(metrics.runs.clone()))?;
+        metrics.registry.register(Box::new(metrics.stale.clone()))?;
         Ok(metrics)
     }
 
@@ -68,6 +74,11 @@ impl Metrics {
     pub(crate) fn phases<'a>(&self, phases: impl Iterator<Item = &'a str>) {
         self.runs.reset();
         phases.for_each(|phase| self.runs.with_label_values(&[phase]).inc());
+    }
+
+    /// How many runs have checkpoints that are too old.
+    pub(crate) fn stale(&self, count: usize) {
+        self.stale.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// All of them as text.

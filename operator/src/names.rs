@@ -39,7 +39,7 @@ pub fn job(run: &str) -> String {
     format!("{run}-{LOCAL_ISLAND}")
 }
 
-/// Name of the ConfigMap with the runtime as it was when the run was admitted, and all that pods read.
+/// Name of the `ConfigMap` with the runtime as it was when the run was admitted, and all that pods read.
 #[must_use]
 pub fn snapshot(run: &str) -> String {
     format!("{run}-run")

@@ -28,6 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::Admin;
 use crate::build::Surroundings;
+use crate::conditions::types;
 use crate::controller::{Context, error_policy, forget, reconcile, reference};
 use crate::directory::{Directory, RunKey};
 use crate::hub::{ConfigMaps, Hub, MasterKey, Setup};
@@ -116,25 +117,28 @@ fn time_of_day() -> SystemTime {
 async fn master_key(client: &Client, settings: &Settings) -> Result<MasterKey> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &settings.namespace);
     let name = &settings.authority_secret;
-    let found = match secrets.get_opt(name).await.with_context(|| format!("Secret {name} cannot be read"))? {
+    let found = secrets.get_opt(name).await.with_context(|| format!("Secret {name} cannot be read"))?;
+    let found = match found {
         Some(found) => found,
-        None => {
-            let made = Secret {
-                metadata: ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
-                data: Some([(KEY.to_owned(), ByteString(MasterKey::generate()?.to_vec()))].into()),
-                immutable: Some(true),
-                ..Secret::default()
-            };
-            match secrets.create(&PostParams::default(), &made).await {
-                // Somebody else made one meanwhile: that one counts.
-                Err(kube::Error::Api(status)) if status.is_already_exists() => secrets.get(name).await?,
-                made => made.with_context(|| format!("Secret {name} cannot be made"))?,
-            }
-        }
+        None => make_key(&secrets, name).await?,
     };
     let bytes = found.data.as_ref().and_then(|data| data.get(KEY)).map(|bytes| bytes.0.as_slice()).unwrap_or_default();
     let bytes: [u8; 32] = bytes.try_into().map_err(|_| anyhow!("Secret {name} has no {KEY} of 32 bytes"))?;
     Ok(MasterKey::new(bytes))
+}
+
+async fn make_key(secrets: &Api<Secret>, name: &str) -> Result<Secret> {
+    let made = Secret {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        data: Some([(KEY.to_owned(), ByteString(MasterKey::generate()?.to_vec()))].into()),
+        immutable: Some(true),
+        ..Secret::default()
+    };
+    match secrets.create(&PostParams::default(), &made).await {
+        // Somebody else made one meanwhile: that one counts.
+        Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(secrets.get(name).await?),
+        made => made.with_context(|| format!("Secret {name} cannot be made")),
+    }
 }
 
 async fn text(client: &Client, path: &str) -> Result<String> {
@@ -228,9 +232,10 @@ impl Controllers {
     async fn control(&self, scope: Option<String>, changes: mpsc::UnboundedReceiver<RunKey>) -> Result<()> {
         let (jobs, pods) = (Index::<IslandJob>::default(), Index::<WorkerPod>::default());
         let (sender, moved) = mpsc::unbounded_channel();
-        let mut synchronised = Vec::new();
-        synchronised.push(follow(self.api(scope.as_deref()), jobs.clone(), sender.clone()));
-        synchronised.push(follow(self.api(scope.as_deref()), pods.clone(), sender));
+        let synchronised = [
+            follow(self.api(scope.as_deref()), jobs.clone(), sender.clone()),
+            follow(self.api(scope.as_deref()), pods.clone(), sender),
+        ];
         for synchronised in synchronised {
             synchronised.await.context("a watch ended before it had begun")?;
         }
@@ -331,5 +336,15 @@ async fn count(runs: Store<TrainingRun>, metrics: Arc<Metrics>) {
         tokio::time::sleep(COUNTING).await;
         let runs = runs.state();
         metrics.phases(runs.iter().map(|run| run.status.as_ref().map_or("Pending", |status| status.phase.as_str())));
+        metrics.stale(runs.iter().filter(|run| is_stale(run)).count());
     }
+}
+
+/// A run that goes on, and whose newest checkpoint is not as new as it is to be.
+fn is_stale(run: &TrainingRun) -> bool {
+    let is = |kind: &str, wanted: &str| {
+        let conditions = run.status.iter().flat_map(|status| &status.conditions);
+        conditions.into_iter().any(|condition| condition.type_ == kind && condition.status == wanted)
+    };
+    is(types::PROGRESSING, "True") && is(types::CHECKPOINT_FRESH, "False")
 }

@@ -31,13 +31,13 @@ const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'st
 }
 
 /// All rules.
-pub const RULES: [Rule; 20] = [
+pub const RULES: [Rule; 21] = [
     rule(ATOLL, "trainingruns", &["get", "list", "watch", "patch", "delete"], Scope::Watched),
     rule(ATOLL, "trainingruns/status", &["patch"], Scope::Watched),
     rule(ATOLL, "trainingruns/finalizers", &["update"], Scope::Watched),
-    rule(ATOLL, "trainingislands", &["patch"], Scope::Watched),
+    rule(ATOLL, "trainingislands", &["create", "patch"], Scope::Watched),
     rule(ATOLL, "trainingislands/status", &["patch"], Scope::Watched),
-    rule(ATOLL, "trainingcheckpoints", &["patch", "delete"], Scope::Watched),
+    rule(ATOLL, "trainingcheckpoints", &["create", "patch", "delete"], Scope::Watched),
     rule(ATOLL, "trainingcheckpoints/status", &["patch"], Scope::Watched),
     rule(ATOLL, "trainingruntimes", &["get", "list", "watch"], Scope::Watched),
     rule(ATOLL, "clustertrainingruntimes", &["get", "list", "watch"], Scope::Cluster),
@@ -51,5 +51,6 @@ pub const RULES: [Rule; 20] = [
     rule("coordination.k8s.io", "leases", &["get", "create", "update"], Scope::Own),
     rule("discovery.k8s.io", "endpointslices", &["create", "patch"], Scope::Own),
     rule("", "secrets", &["get", "create"], Scope::Own),
+    rule("", "nonresource:/.well-known/openid-configuration", &["get"], Scope::Cluster),
     rule("", "nonresource:/openid/v1/jwks", &["get"], Scope::Cluster),
 ];

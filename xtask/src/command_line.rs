@@ -1,11 +1,13 @@
 //! The tasks as they are written on the command line, and in the table of suites.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{
-    acceptance, audit, bench, chart, checkpoints, cluster, crd_compatibility, example, faults, field_table, frames, fuzz, image, load,
-    python, simulate, suites, tally::Tally, tiers,
+    acceptance, audit, bench, chart, checkpoints, cluster, crd_compatibility, e2e, example, faults, field_table, frames, fuzz,
+    image, load, python, simulate, suites, tally::Tally, tiers,
 };
 
 /// The project's own tasks.
@@ -28,6 +30,9 @@ pub(crate) enum Task {
         /// foundations, engine, checkpoints, e2e, federation, volunteers or methods
         #[arg(long)]
         suite: String,
+        /// The cluster on which e2e is performed; without it, one of the lab
+        #[arg(long, value_name = "FILE")]
+        kubeconfig: Option<PathBuf>,
     },
     /// Print the table of suites, with their budgets and commands
     Suites,
@@ -107,6 +112,8 @@ pub(crate) enum Task {
     Chart(chart::Arguments),
     /// Make container images of the product's programs, as OCI layouts in target/images
     Image(image::Arguments),
+    /// Test the operator on a real cluster: images, cluster, chart, cases
+    E2e(e2e::Arguments),
     /// Look for bytes that break a decoder, with coverage-guided fuzzers
     Fuzz(fuzz::Arguments),
     /// Run the shipped protocol under seeded schedules of faults, on virtual time
@@ -192,7 +199,8 @@ impl Task {
         match self {
             Self::Test => Ok(tiers::test()),
             Self::Ci => Ok(tiers::ci()),
-            Self::Full { suite } => tiers::full(suite),
+            Self::Full { suite, kubeconfig: Some(kubeconfig) } if suite == "e2e" => e2e::on(kubeconfig),
+            Self::Full { suite, .. } => tiers::full(suite),
             Self::Suites => {
                 println!("{}\n{}", suites::table(), suites::line());
                 Ok(Tally::default())
@@ -213,6 +221,7 @@ impl Task {
             Self::Cluster(task) => cluster::perform(task),
             Self::Chart(arguments) => chart::perform(arguments),
             Self::Image(arguments) => image::perform(arguments),
+            Self::E2e(arguments) => e2e::perform(arguments),
             Self::Fuzz(arguments) => fuzz::perform(arguments),
             Self::Simulate { turmoil: Some(seeds), .. } => simulate::perform("atoll-turmoil", &["--seeds", &seeds.to_string()]),
             Self::Simulate { mutations: true, .. } => simulate::perform("atoll-simulation", &["--mutations"]),

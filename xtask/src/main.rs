@@ -10,6 +10,7 @@ mod checkpoints;
 mod cluster;
 mod command_line;
 mod crd_compatibility;
+mod e2e;
 mod events;
 mod example;
 mod faults;

@@ -43,13 +43,14 @@ const COMPILER: Need = Need::Command(&["cc", "--version"]);
 const CPP_COMPILER: Need = Need::Command(&["c++", "--version"]);
 const FORMATTER: Need = Need::Command(&["cargo", "fmt", "--version"]);
 const PYTHON: Need = Need::Command(&["python3", "-m", "ensurepip", "--version"]);
+const GO: Need = Need::Command(&["go", "version"]);
 const NODE: Need = Need::Command(&["npm", "--version"]);
 /// Only whoever may mount file systems may name spaces for them.
 const MOUNTS: Need = Need::Command(&["unshare", "--mount", "true"]);
 const LINTER: Need = Need::Command(&["cargo", "clippy", "--version"]);
 
 /// All suites, in the order in which `ci` runs its own.
-pub(crate) const SUITES: [Suite; 18] = [
+pub(crate) const SUITES: [Suite; 19] = [
     Suite {
         name: "test",
         tier: Tier::Test,
@@ -198,6 +199,13 @@ pub(crate) const SUITES: [Suite; 18] = [
         ],
     },
     Suite {
+        name: "e2e",
+        tier: Tier::Full,
+        budget: Budget { cold: 3600, warm: 1800 },
+        needs: &[COMPILER, Need::Linux, GO],
+        commands: &[&["xtask", "e2e"]],
+    },
+    Suite {
         name: "methods",
         tier: Tier::Full,
         budget: Budget { cold: 1200, warm: 600 },
@@ -207,7 +215,7 @@ pub(crate) const SUITES: [Suite; 18] = [
 ];
 
 /// Parts of the product that have a full suite only when they are built.
-const WITHOUT_SUITE: [&str; 3] = ["e2e", "federation", "volunteers"];
+const WITHOUT_SUITE: [&str; 2] = ["federation", "volunteers"];
 
 /// A full suite that was asked for and is not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -344,8 +352,8 @@ mod tests {
     fn a_part_without_suite_says_so_plainly() {
         assert_eq!(full("methods").unwrap().name, "methods");
         assert_eq!(
-            full("e2e").unwrap_err().to_string(),
-            "e2e has no suite yet; there are foundations, engine, checkpoints, methods"
+            full("federation").unwrap_err().to_string(),
+            "federation has no suite yet; there are foundations, engine, checkpoints, e2e, methods"
         );
         assert!(full("nothing").unwrap_err().to_string().starts_with("there is no full suite called nothing"));
         assert!(full("lint").is_err());

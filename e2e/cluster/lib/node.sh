@@ -113,3 +113,13 @@ load() { # TAR
     done
   done
 }
+
+kill_container() { # NODE POD CONTAINER
+  local inside id
+  inside=(nsenter --target "$(init_of "$1")" --mount --net --pid "$BIN/ctr" -n k8s.io)
+  for id in $("${inside[@]}" containers list -q "labels.\"io.kubernetes.pod.name\"==$2,labels.\"io.kubernetes.container.name\"==$3"); do
+    # One that has ended is still listed.
+    if "${inside[@]}" tasks kill --signal SIGKILL "$id" 2>/dev/null; then return; fi
+  done
+  fail "no container $3 of pod $2 runs on $1"
+}

@@ -95,7 +95,7 @@ pub(crate) async fn a_node_loses_its_power(ground: &Ground) -> Result<()> {
     let since = Instant::now();
     run.goes_on(1, Duration::from_secs(20)).await?;
     println!("  went on {:.1} s after the loss", since.elapsed().as_secs_f64());
-    let joined = run.trained_by(4, Duration::from_secs(120)).await;
+    let joined = run.trained_by(4, Duration::from_mins(2)).await;
     println!("  all four again {:.1} s after the loss", since.elapsed().as_secs_f64());
     lab.order(&["start", node])?;
     joined

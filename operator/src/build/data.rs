@@ -1,6 +1,6 @@
-//! How the data and the model of a run get into its pods: from a volume, from a ConfigMap, or fetched before the trainer starts.
+//! How the data and the model of a run get into its pods: from a volume, from a `ConfigMap`, or fetched before the trainer starts.
 
-use atoll_crds::spec::{Model, Tokenizer, TrainingRunSpec};
+use atoll_crds::spec::{Model, SecretRef, Tokenizer, TrainingRunSpec};
 use serde_json::{Value, json};
 
 /// Folder of what is fetched.
@@ -44,6 +44,17 @@ struct Input {
     volume: Option<Value>,
     /// What the initializer is to fetch.
     fetch: Option<Value>,
+    /// The Secret with the credentials for it.
+    secret: Option<String>,
+}
+
+/// What a spec says of one thing to read.
+struct Source<'a> {
+    name: &'static str,
+    field: &'static str,
+    uri: &'a str,
+    secret: Option<&'a SecretRef>,
+    digest: Option<&'a String>,
 }
 
 /// All that a run reads and that is not built in.
@@ -62,13 +73,33 @@ impl Inputs {
     pub fn of(spec: &TrainingRunSpec) -> Result<Self, DataError> {
         let tokenizer = match &spec.dataset.tokenizer {
             Tokenizer::Characters {} => None,
-            Tokenizer::File { uri, .. } => input("tokenizer", "spec.dataset.tokenizer.file.uri", uri)?,
+            Tokenizer::File { uri, secret_ref, digest } => input(&Source {
+                name: "tokenizer",
+                field: "spec.dataset.tokenizer.file.uri",
+                uri,
+                secret: secret_ref.as_ref(),
+                digest: digest.as_ref(),
+            })?,
         };
         let model = match &spec.model {
-            Model::Source { uri, .. } => input("model", "spec.model.source.uri", uri)?,
+            Model::Source { uri, secret_ref, digest } => input(&Source {
+                name: "model",
+                field: "spec.model.source.uri",
+                uri,
+                secret: secret_ref.as_ref(),
+                digest: digest.as_ref(),
+            })?,
             Model::Architecture(_) => None,
         };
-        Ok(Self { dataset: input("dataset", "spec.dataset.source.uri", &spec.dataset.source.uri)?, tokenizer, model })
+        let source = &spec.dataset.source;
+        let dataset = input(&Source {
+            name: "dataset",
+            field: "spec.dataset.source.uri",
+            uri: &source.uri,
+            secret: source.secret_ref.as_ref(),
+            digest: source.digest.as_ref(),
+        })?;
+        Ok(Self { dataset, tokenizer, model })
     }
 
     /// The spec as trainers read it: with paths in the pod.
@@ -104,13 +135,22 @@ impl Inputs {
             .collect()
     }
 
+    /// Secrets with the credentials for what is fetched.
+    pub(super) fn secrets(&self) -> Vec<Value> {
+        let mut names: Vec<&String> = self.all().filter_map(|input| input.secret.as_ref()).collect();
+        names.sort();
+        names.dedup();
+        names.into_iter().map(|name| json!({ "secretRef": { "name": name } })).collect()
+    }
+
     /// What the initializer fetches.
     pub(super) fn fetches(&self) -> Vec<Value> {
         self.all().filter_map(|input| input.fetch.clone()).collect()
     }
 }
 
-fn input(name: &'static str, field: &'static str, uri: &str) -> Result<Option<Input>, DataError> {
+fn input(source: &Source<'_>) -> Result<Option<Input>, DataError> {
+    let Source { name, field, uri, secret, digest } = *source;
     let incomplete = |wanted| DataError::Incomplete { field, uri: uri.to_owned(), wanted };
     let Some((scheme, rest)) = uri.split_once(':') else {
         return Err(DataError::Unreachable { field, uri: uri.to_owned() });
@@ -124,21 +164,25 @@ fn input(name: &'static str, field: &'static str, uri: &str) -> Result<Option<In
                 return Err(incomplete("pvc://CLAIM/PATH"));
             }
             let volume = json!({ "name": name, "persistentVolumeClaim": { "claimName": claim, "readOnly": true } });
-            Ok(Some(Input { name, path: format!("{VOLUMES}/{name}/{path}"), volume: Some(volume), fetch: None }))
+            Ok(Some(Input { name, path: format!("{VOLUMES}/{name}/{path}"), volume: Some(volume), fetch: None, secret: None }))
         }
         "configmap" => {
             let Some((map, key)) = rest.split_once('/').filter(|(map, key)| !map.is_empty() && !key.is_empty()) else {
                 return Err(incomplete("configmap://NAME/KEY"));
             };
             let volume = json!({ "name": name, "configMap": { "name": map, "items": [{ "key": key, "path": key }] } });
-            Ok(Some(Input { name, path: format!("{VOLUMES}/{name}/{key}"), volume: Some(volume), fetch: None }))
+            Ok(Some(Input { name, path: format!("{VOLUMES}/{name}/{key}"), volume: Some(volume), fetch: None, secret: None }))
         }
         "s3" | "gs" | "az" | "https" | "http" => {
             let folder = format!("{FETCHED}/{name}");
             let last = rest.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
             let path = if name == "model" { folder.clone() } else { format!("{folder}/{last}") };
-            let fetch = json!({ "uri": uri, "into": folder });
-            Ok(Some(Input { name, path, volume: None, fetch: Some(fetch) }))
+            let mut fetch = json!({ "uri": uri, "into": folder });
+            if let Some(digest) = digest {
+                fetch["digest"] = json!(digest);
+            }
+            let secret = secret.map(|secret| secret.name.clone());
+            Ok(Some(Input { name, path, volume: None, fetch: Some(fetch), secret }))
         }
         _ => Err(DataError::Unreachable { field, uri: uri.to_owned() }),
     }
@@ -149,7 +193,8 @@ mod tests {
     use super::*;
 
     fn of(uri: &str) -> Result<Option<Input>, String> {
-        input("dataset", "spec.dataset.source.uri", uri).map_err(|error| error.to_string())
+        let source = Source { name: "dataset", field: "spec.dataset.source.uri", uri, secret: None, digest: None };
+        input(&source).map_err(|error| error.to_string())
     }
 
     #[test]

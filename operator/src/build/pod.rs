@@ -4,8 +4,8 @@ use atoll_crds::runtime::{Container, PullPolicy, Runtime};
 use atoll_crds::spec::{TrainingRun, TrainingRunSpec};
 use k8s_openapi::api::core::v1::{Affinity, EnvVar, ResourceRequirements, Toleration, TopologySpreadConstraint};
 use kube::ResourceExt;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Snapshot, SnapshotError, Surroundings};
@@ -44,8 +44,8 @@ struct ContainerParts {
 /// Which of them is not what Kubernetes takes.
 pub(super) fn parts(spec: &TrainingRunSpec, runtime: &Runtime) -> Result<PodParts, SnapshotError> {
     let mut trainer = container(&runtime.trainer, "trainer.resources", "trainer.env")?;
-    if let Some(resources) = resources_of(spec) {
-        trainer.resources = read("workers.resources", resources)?;
+    if let Some(resources) = &spec.workers.resources {
+        trainer.resources = ResourceRequirements::deserialize(resources).map_err(SnapshotError::Resources)?;
     }
     Ok(PodParts {
         trainer,
@@ -54,12 +54,6 @@ pub(super) fn parts(spec: &TrainingRunSpec, runtime: &Runtime) -> Result<PodPart
         affinity: runtime.pod.affinity.as_ref().map(|affinity| read("pod.affinity", affinity)).transpose()?,
         spread: read_all("pod.topologySpreadConstraints", &runtime.pod.topology_spread_constraints)?,
     })
-}
-
-/// Resources that the run itself asks for.
-fn resources_of(spec: &TrainingRunSpec) -> Option<&Value> {
-    let _ = spec;
-    None
 }
 
 fn container(container: &Container, resources: &'static str, env: &'static str) -> Result<ContainerParts, SnapshotError> {
@@ -81,7 +75,7 @@ pub(super) fn template(run: &TrainingRun, snapshot: &Snapshot, around: &Surround
     let mut labels = patch.labels.clone();
     labels.extend(names::labels(&run.name_any()));
     let grace = patch.termination_grace_period_seconds.unwrap_or(GRACE);
-    let mut init: Vec<Value> = fetcher(run, snapshot).into_iter().collect();
+    let mut init: Vec<Value> = fetcher(snapshot).into_iter().collect();
     init.push(sidecar(run, snapshot, around, grace));
     let pull_secrets: Vec<Value> = snapshot.runtime.images.pull_secrets.iter().map(|name| json!({ "name": name })).collect();
     let spec = json!({
@@ -259,7 +253,7 @@ fn trainer_mounts() -> Vec<Value> {
 }
 
 /// The initializer, where something is to be fetched before the trainer starts.
-fn fetcher(run: &TrainingRun, snapshot: &Snapshot) -> Option<Value> {
+fn fetcher(snapshot: &Snapshot) -> Option<Value> {
     let fetches = snapshot.inputs.fetches();
     if fetches.is_empty() {
         return None;
@@ -267,16 +261,15 @@ fn fetcher(run: &TrainingRun, snapshot: &Snapshot) -> Option<Value> {
     let images = &snapshot.runtime.images;
     let env = vec![variable("ATOLL_FETCH", json!(fetches).to_string())];
     let mut container = container_of("initializer", &images.trainer, images.pull_policy, &snapshot.parts.trainer, env);
-    let content = json!({ "args": ["fetch"], "envFrom": credentials(run), "volumeMounts": trainer_mounts() });
+    let content = json!({ "args": ["fetch"], "envFrom": snapshot.inputs.secrets(), "volumeMounts": trainer_mounts() });
     super::merge(&mut container, &content);
     Some(container)
 }
 
 /// Threads of a trainer: whole processors that it is given; none where nothing is said.
 fn threads(resources: &ResourceRequirements) -> Option<u64> {
-    let cpu = |map: &Option<std::collections::BTreeMap<String, _>>| {
-        map.as_ref().and_then(|map| map.get("cpu")).and_then(|quantity| processors(quantity))
-    };
+    let cpu =
+        |map: &Option<std::collections::BTreeMap<String, _>>| map.as_ref().and_then(|map| map.get("cpu")).and_then(processors);
     cpu(&resources.limits).or_else(|| cpu(&resources.requests))
 }
 

@@ -9,7 +9,7 @@ use super::pod::{self, PodParts};
 use super::{DataError, Inputs, Object, Surroundings};
 use crate::names;
 
-/// Key of the runtime in the ConfigMap.
+/// Key of the runtime in the `ConfigMap`.
 const RUNTIME: &str = "runtime.json";
 
 /// A runtime that pods can be made from, and what the run's data needs of them.
@@ -32,6 +32,9 @@ pub enum SnapshotError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// What the run asks for its trainers is not what Kubernetes takes.
+    #[error("spec.workers.resources of the run: {0}")]
+    Resources(serde_json::Error),
     /// The data or the model cannot be brought to a pod.
     #[error(transparent)]
     Data(#[from] DataError),
@@ -52,7 +55,7 @@ impl Snapshot {
         Ok(Self { parts: pod::parts(&run.spec, &runtime)?, inputs: Inputs::of(&run.spec)?, runtime })
     }
 
-    /// What was kept in the ConfigMap of `run`.
+    /// What was kept in the `ConfigMap` of `run`.
     ///
     /// # Errors
     /// It is no snapshot.
@@ -74,7 +77,7 @@ impl Snapshot {
     }
 }
 
-/// The ConfigMap with the runtime, the spec as trainers read it, and the roots of the hub.
+/// The `ConfigMap` with the runtime, the spec as trainers read it, and the roots of the hub.
 #[must_use]
 pub fn snapshot_map(run: &TrainingRun, snapshot: &Snapshot, around: &Surroundings) -> Object {
     let spec = snapshot.inputs.rewritten(&run.spec);

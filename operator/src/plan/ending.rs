@@ -82,11 +82,11 @@ impl Planning<'_> {
 
     fn deadline(&mut self) {
         let policy = self.run_policy();
-        let (Some(deadline), Some(start)) = (policy.active_deadline_seconds, &self.plan.status.start_time) else { return };
-        if self.run.spec.suspend {
+        let Some(deadline) = policy.active_deadline_seconds else { return };
+        if self.run.spec.suspend || self.conditions.is(types::SUSPENDED) || self.plan.status.start_time.is_none() {
             return;
         }
-        let active = self.observed.now.as_second() - start.0.as_second();
+        let active = self.active_seconds();
         let left = i64::from(deadline) - active;
         if left <= 0 {
             self.fail(reasons::DEADLINE_EXCEEDED, format!("it was active for {active} s of {deadline} s that it may be"));

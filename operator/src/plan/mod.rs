@@ -267,6 +267,7 @@ impl Planning<'_> {
             "HistoryMissing" | "StateMissing" => {
                 self.plan.memory.state_missing.get_or_insert(self.observed.now);
             }
+            "RecordNotOurs" => self.note(Note::warning(reasons::RECORD_NOT_OURS, message)),
             "Evicted" => self.note(Note::warning("WorkerEvicted", message)),
             "PrivateStateLost" => self.note(Note::warning("PrivateStateLost", message)),
             _ => {}

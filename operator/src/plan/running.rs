@@ -16,7 +16,7 @@ const STATE_MISSING: i64 = 60;
 /// Times that all of it begins again by itself.
 const MOST_ATTEMPTS: u64 = 100;
 /// When to look again for a runtime that is not there.
-const RUNTIME_AGAIN: Duration = Duration::from_secs(60);
+const RUNTIME_AGAIN: Duration = Duration::from_mins(1);
 /// Seconds without a sidecar's beat after which a pod on a lost node is taken for lost too.
 const SILENT: u64 = 10;
 
@@ -83,14 +83,16 @@ impl Planning<'_> {
     fn begin_again(&mut self, job: &IslandJob) {
         let attempt = self.attempt();
         let queued = self.run.labels().contains_key(names::QUEUE);
-        if queued && job.annotation(names::ATTEMPT) == Some(attempt.to_string().as_str()) && self.workers.alive == 0 {
+        let current = job.annotation(names::ATTEMPT) == Some(attempt.to_string().as_str());
+        if queued && current && !self.conditions.is(types::QUORUM_REACHED) {
             self.conditions.set(types::PLACED, false, reasons::PENDING, "the Job waits in its queue");
             return self.serve(attempt);
         }
         if !job.is_idle() || self.observed.pods.iter().any(|pod| !pod.has_ended()) {
             return self.conditions.set(types::PROGRESSING, false, reasons::RESTARTING, "waiting for the last pods to end");
         }
-        self.change_job(false, attempt + 1);
+        // A queue lets the Job go again.
+        self.change_job(queued, attempt + 1);
         self.plan.objects = vec![build::island(self.run, job.annotation(names::TEMPLATE).unwrap_or_default(), attempt + 1)];
         self.started(attempt + 1);
     }
@@ -114,6 +116,9 @@ impl Planning<'_> {
         self.lost_pods();
         if self.restarts() {
             return self.change_job(true, attempt);
+        }
+        if job.annotation(names::ATTEMPT) == Some(attempt.to_string().as_str()) && !self.conditions.is(types::PLACED) {
+            self.conditions.set(types::PLACED, true, reasons::APPLIED, "");
         }
         let wanted = i32::try_from(self.run.spec.workers.target).unwrap_or(i32::MAX);
         if job.spec.completions != Some(wanted) {

@@ -35,6 +35,9 @@ impl Planning<'_> {
     }
 
     fn suspended(&mut self) {
+        if !self.conditions.is(types::SUSPENDED) {
+            self.plan.status.active_seconds = self.plan.status.start_time.as_ref().map(|_| self.active_seconds());
+        }
         let message = match (&self.run.spec.checkpoint, &self.plan.status.last_checkpoint) {
             (Some(_), Some(last)) => format!("it goes on from the checkpoint of round {}", last.round),
             (_, None) | (None, _) if self.attempt() == 0 => "nothing was started yet".to_owned(),
@@ -43,6 +46,15 @@ impl Planning<'_> {
         };
         self.conditions.set(types::SUSPENDED, true, reasons::SUSPENDED, message);
         self.conditions.set(types::PROGRESSING, false, reasons::SUSPENDED, "");
+    }
+
+    /// Seconds for which the run was active, suspensions left out.
+    pub(super) fn active_seconds(&self) -> i64 {
+        let before = self.plan.status.active_seconds.unwrap_or(0);
+        let resumed = self.conditions.get(types::SUSPENDED).filter(|condition| condition.reason == reasons::RESUMED);
+        let since = resumed.map(|condition| condition.last_transition_time.0);
+        let since = since.or(self.plan.status.start_time.as_ref().map(|start| start.0));
+        before + since.map_or(0, |since| self.observed.now.as_second() - since.as_second())
     }
 
     /// The object is being deleted; only the finalizer keeps it.

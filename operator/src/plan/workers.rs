@@ -139,8 +139,8 @@ fn failure(pod: &WorkerPod, slot: u32) -> Option<Failure> {
     }
     let name = pod.metadata.name.clone().unwrap_or_default();
     let ended = |status: &ContainerStatus| status.state.terminated.clone().filter(|ended| ended.exit_code != 0);
-    let containers = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
-    let Some(ended) = containers.filter_map(ended).next() else {
+    let mut containers = pod.status.container_statuses.iter().chain(&pod.status.init_container_statuses);
+    let Some(ended) = containers.find_map(ended) else {
         let (reason, words) = (pod.status.reason.clone().unwrap_or_default(), pod.status.message.clone().unwrap_or_default());
         return Some(Failure { slot, pod: name, exit_code: None, reason, words: last_line(&words), at: 0 });
     };

@@ -16,7 +16,7 @@ use anyhow::{Result, bail, ensure};
 use crate::{image, paths, process::run_lines, tally::Tally};
 use needs::{Machine, Reach, installed};
 
-const SCRIPT: &str = "e2e/cluster/cluster.sh";
+pub(crate) const SCRIPT: &str = "e2e/cluster/cluster.sh";
 /// Longest time for a task; a cold build takes eleven minutes on two idle cores.
 const LIMIT: Duration = Duration::from_hours(1);
 
@@ -58,6 +58,15 @@ pub(crate) enum Task {
     Kill {
         /// Such as c1-n2
         node: String,
+    },
+    /// Kill the process of one container of a pod, and nothing else
+    KillContainer {
+        /// Such as c1-n2
+        node: String,
+        /// Name of the pod
+        pod: String,
+        /// Name of the container
+        container: String,
     },
     /// Start a node that was killed
     Start {
@@ -110,6 +119,7 @@ impl Task {
             }
             Self::Load { tar } => vec!["load".into(), tar.into()],
             Self::Kill { node } => words(&["kill", node]),
+            Self::KillContainer { node, pod, container } => words(&["kill-container", node, pod, container]),
             Self::Start { node } => words(&["start", node]),
             Self::Cut { host } => words(&["cut", host]),
             Self::Heal { host } => words(&["heal", host]),
@@ -182,7 +192,18 @@ mod tests {
     #[test]
     fn the_script_knows_every_task() {
         let script = std::fs::read_to_string(paths::root().join(SCRIPT)).unwrap();
-        let lines = ["build", "up 1 3", "down", "status", "kubeconfig 1", "load a.tar", "kill c1-n1", "start c1-n1", "cut c1"];
+        let lines = [
+            "build",
+            "up 1 3",
+            "down",
+            "status",
+            "kubeconfig 1",
+            "load a.tar",
+            "kill c1-n1",
+            "kill-container c1-n1 kjv-local-0-x sidecar",
+            "start c1-n1",
+            "cut c1",
+        ];
         for line in lines.into_iter().chain(["heal c1", "shape c1 50mbit", "stop-api 1", "start-api 1"]) {
             assert_eq!(words(&format!("cluster {line}")), line);
             let (name, count) = (line.split(' ').next().unwrap(), line.split(' ').count() - 1);

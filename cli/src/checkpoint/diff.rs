@@ -137,7 +137,7 @@ async fn compare(folder: &Folder, one: &Manifest, other: &Manifest, bar: &Bar) -
             bar.show(read, total);
         };
         let gap = match old.and_then(|old| comparable(old, new)) {
-            Some(pair) => Some(gap(folder, pair, &mut progress).await?),
+            Some(pair) => Some(Box::pin(gap(folder, pair, &mut progress)).await?),
             None => None,
         };
         compared.push(row(key, new, old.is_none().then_some(other.place), &both, gap));

@@ -88,7 +88,7 @@ pub(super) async fn logs(arguments: &Arguments) -> Result<(), Ending> {
 }
 
 /// The pods that are read: the present one of each slot, or the one before it.
-fn chosen<'a>(pods: &'a [Pod], worker: Option<u32>, previous: bool) -> Vec<(u32, &'a Pod)> {
+fn chosen(pods: &[Pod], worker: Option<u32>, previous: bool) -> Vec<(u32, &Pod)> {
     let slots = by_slot(pods).into_iter().filter(|(slot, _)| worker.is_none_or(|worker| worker == *slot));
     slots.filter_map(|(slot, pods)| Some((slot, *pods.iter().rev().nth(usize::from(previous))?))).collect()
 }
@@ -123,7 +123,7 @@ async fn print_once(connection: &Connection, arguments: &Arguments, pods: &[Pod]
         let log = connection.pod_api().logs(&pod.name_any(), &parameters(arguments, tail)).await;
         let log = log.map_err(|error| connection.explain(&error, &format!("read the log of pod {}", pod.name_any())))?;
         let prefix = prefix(arguments, slot);
-        show(&log.lines().map(|line| format!("{prefix}{line}\n")).collect::<String>())?;
+        show(&log.lines().map(|line| format!("{prefix}{line}\n")).collect::<Vec<_>>().concat())?;
         read += 1;
     }
     if read == 0 { Err(Ending::Failed(format!("no {container} has started yet"))) } else { Ok(()) }
@@ -134,6 +134,8 @@ async fn follow(connection: &Connection, arguments: &Arguments) -> Result<(), En
     let (lines, mut said) = mpsc::channel::<String>(WAITING_LINES);
     let (mut followed, mut readers) = (BTreeSet::new(), tokio::task::JoinSet::new());
     let mut tick = tokio::time::interval(AGAIN);
+    // What a pod said before is of interest from its begin where the pod is new.
+    let mut tail = arguments.tail.or_else(|| arguments.worker.is_none().then_some(TAIL));
     loop {
         tokio::select! {
             Some(line) = said.recv() => show(&line)?,
@@ -148,8 +150,6 @@ async fn follow(connection: &Connection, arguments: &Arguments) -> Result<(), En
                 let pods = pods.unwrap_or_default();
                 for (slot, pod) in chosen(&pods, arguments.worker, false) {
                     if has_begun(pod, arguments.container.name()) && followed.insert(pod.name_any()) {
-                        let first = followed.len() <= pods.len();
-                        let tail = arguments.tail.or_else(|| (first && arguments.worker.is_none()).then_some(TAIL));
                         let reader = Reader {
                             pods: connection.pod_api(),
                             pod: pod.name_any(),
@@ -159,6 +159,7 @@ async fn follow(connection: &Connection, arguments: &Arguments) -> Result<(), En
                         readers.spawn(reader.read_into(lines.clone()));
                     }
                 }
+                tail = arguments.tail;
                 while readers.try_join_next().is_some() {}
                 if over && readers.is_empty() && said.is_empty() {
                     return Ok(());
@@ -187,7 +188,8 @@ impl Reader {
             }
         };
         let mut stream = stream.lines();
-        while let Some(Ok(line)) = stream.next().await {
+        while let Some(line) = stream.next().await {
+            let Ok(line) = line.map_err(|error| say(&format!("the log of pod {} broke off: {error}", self.pod))) else { return };
             if lines.send(format!("{}{line}\n", self.prefix)).await.is_err() {
                 return;
             }

@@ -88,27 +88,26 @@ fn timeline(view: &View, events: &[Happening]) -> Vec<Moment> {
 
 fn markdown(report: &Report) -> String {
     let run = &report.run;
-    let mut text = format!("# Run {} in {}\n\n", run.name, run.namespace);
-    text += &format!("Made by atoll {} at {:.0}.\n\n", report.version, report.made);
-    text += &format!("## State\n\n```text\n{}```\n\n", screen::screen(run, report.made));
-    text += "## Specification\n\n| field | value |\n|---|---|\n";
-    for (field, value) in fields(&report.spec) {
-        text += &format!("| `{field}` | {} |\n", cell(&value));
-    }
-    text += "\n## Timeline\n\n| time | what | message |\n|---|---|---|\n";
-    for moment in &report.timeline {
-        text += &format!("| {:.0} | {} | {} |\n", moment.time, cell(&moment.what), cell(&moment.message));
-    }
-    text += "\n## Usage\n\n";
-    for unread in &report.usage.unread {
-        text += &format!("- {}\n", plain(unread));
-    }
-    if report.usage.workers.is_empty() {
-        text += "No pod is running.\n";
+    let fields = fields(&report.spec).into_iter().map(|(field, value)| format!("| `{field}` | {} |\n", cell(&value)));
+    let moment = |moment: &Moment| format!("| {:.0} | {} | {} |\n", moment.time, cell(&moment.what), cell(&moment.message));
+    let unread = report.usage.unread.iter().map(|unread| format!("- {}\n", plain(unread)));
+    let used = if report.usage.workers.is_empty() {
+        "No pod is running.\n".to_owned()
     } else {
-        text += &format!("```text\n{}```\n", top::table(&report.usage));
-    }
-    text
+        format!("```text\n{}```\n", top::table(&report.usage))
+    };
+    let parts = [
+        format!("# Run {} in {}\n\nMade by atoll {} at {:.0}.\n\n", run.name, run.namespace, report.version, report.made),
+        format!("## State\n\n```text\n{}```\n\n", screen::screen(run, report.made)),
+        "## Specification\n\n| field | value |\n|---|---|\n".to_owned(),
+        fields.collect::<Vec<_>>().concat(),
+        "\n## Timeline\n\n| time | what | message |\n|---|---|---|\n".to_owned(),
+        report.timeline.iter().map(moment).collect::<Vec<_>>().concat(),
+        "\n## Usage\n\n".to_owned(),
+        unread.collect::<Vec<_>>().concat(),
+        used,
+    ];
+    parts.concat()
 }
 
 /// The leaves of a value with their paths.

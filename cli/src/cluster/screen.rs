@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use super::connection::Run;
 use super::text::{columns, grouped, plain, shortened, span, sparkline};
 use super::view::{View, phase};
-use super::waiting::reasons;
+use super::waiting::causes;
 use super::workers::Worker;
 
 /// Bars of a sparkline.
@@ -35,7 +35,7 @@ fn row(run: &Run, everywhere: bool, now: Timestamp) -> Vec<String> {
     let progress = status.progress.as_ref();
     let workers = if status.workers.summary.is_empty() { "-" } else { &status.workers.summary };
     let left = progress.and_then(|progress| progress.remaining_seconds).filter(|_| phase(run) == "Running");
-    let why = reasons(run.status.as_ref()).first().map(|reason| match reason.reason.as_str() {
+    let why = causes(run.status.as_ref()).first().map(|cause| match cause.reason.as_str() {
         "" => "NoOperator".to_owned(),
         known => known.to_owned(),
     });
@@ -61,14 +61,14 @@ fn row(run: &Run, everywhere: bool, now: Timestamp) -> Vec<String> {
 pub(super) fn screen(view: &View, now: Timestamp) -> String {
     let mut lines = vec![head(view, now)];
     let mut line = |label: &str, text: &str| lines.push(format!("  {label:<11} {text}"));
-    for (place, reason) in view.reasons.iter().enumerate() {
+    for (place, cause) in view.causes.iter().enumerate() {
         let label = match (place, view.phase.as_str()) {
             (0, "Failed") => "failed",
             (0, "Running") => "but",
             (0, _) => "waits for",
             _ => "and",
         };
-        line(label, &reason.to_string());
+        line(label, &cause.to_string());
     }
     for (label, text) in [
         ("progress", progress(view)),
@@ -174,9 +174,9 @@ fn counts(view: &View) -> String {
 /// Workers, with a star at the one that coordinates.
 pub(super) fn workers(workers: &[Worker], coordinator: &str) -> String {
     let row = |worker: &Worker| {
-        let star = if worker.worker == coordinator { "*" } else { "" };
+        let star = if worker.name == coordinator { "*" } else { "" };
         vec![
-            format!("{}{star}", worker.worker),
+            format!("{}{star}", worker.name),
             worker.pod.clone().unwrap_or_else(|| "-".into()),
             worker.node.clone().unwrap_or_else(|| "-".into()),
             worker.state.clone(),

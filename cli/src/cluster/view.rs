@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::connection::{Connection, Run};
 use super::losses::{self, Loss};
-use super::waiting::{Reason, reasons};
+use super::waiting::{Cause, causes};
 use super::workers::{Worker, workers};
 use crate::Ending;
 
@@ -35,7 +35,7 @@ pub(super) struct View {
     pub(super) completion_time: Option<Time>,
     /// Steps of each worker after which the run is complete.
     pub(super) steps: Option<i64>,
-    pub(super) reasons: Vec<Reason>,
+    pub(super) causes: Vec<Cause>,
     pub(super) progress: Option<Progress>,
     pub(super) losses: Vec<Loss>,
     pub(super) last_checkpoint: Option<LastCheckpoint>,
@@ -104,7 +104,7 @@ impl View {
             start_time: status.start_time.clone(),
             completion_time: status.completion_time.clone(),
             steps: run.spec["stop"]["steps"].as_i64(),
-            reasons: reasons(run.status.as_ref()),
+            causes: causes(run.status.as_ref()),
             progress: status.progress,
             losses: seen.losses.clone(),
             last_checkpoint: status.last_checkpoint,

@@ -11,7 +11,7 @@ const ON_THE_WAY: [&str; 4] = ["Admitted", "Placed", "QuorumReached", "Progressi
 /// A condition that a person should know of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Reason {
+pub(super) struct Cause {
     /// Type of the condition; empty where the run has none yet.
     pub(super) condition: String,
     pub(super) status: String,
@@ -19,7 +19,7 @@ pub(super) struct Reason {
     pub(super) message: String,
 }
 
-impl std::fmt::Display for Reason {
+impl std::fmt::Display for Cause {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if !self.condition.is_empty() {
             write!(out, "{} {}, {}", self.condition, self.status, self.reason)?;
@@ -32,16 +32,16 @@ impl std::fmt::Display for Reason {
 }
 
 /// What stands in the way of a run, and what it lacks. Empty for one that goes on as it should, or is complete.
-pub(super) fn reasons(status: Option<&TrainingRunStatus>) -> Vec<Reason> {
+pub(super) fn causes(status: Option<&TrainingRunStatus>) -> Vec<Cause> {
     let Some(status) = status.filter(|status| !status.conditions.is_empty()) else {
         let message =
             "no operator has looked at it yet: kubectl get pods --all-namespaces --selector app.kubernetes.io/name=atoll";
         let none = || String::new();
-        return vec![Reason { condition: none(), status: none(), reason: none(), message: message.into() }];
+        return vec![Cause { condition: none(), status: none(), reason: none(), message: message.into() }];
     };
     let has = |kind: &str, value: &str| {
         let found = status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == value)?;
-        Some(Reason {
+        Some(Cause {
             condition: found.type_.clone(),
             status: found.status.clone(),
             reason: found.reason.clone(),
@@ -82,7 +82,7 @@ pub(super) mod tests {
     }
 
     fn said(conditions: &[(&str, &str, &str, &str)]) -> Vec<String> {
-        reasons(Some(&status(conditions))).iter().map(ToString::to_string).collect()
+        causes(Some(&status(conditions))).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -112,6 +112,6 @@ pub(super) mod tests {
         assert_eq!(said(&[stopped, suspended]), ["Suspended True, Suspended: it goes on from the checkpoint of round 4"]);
         assert_eq!(said(&[stopped, ("Failed", "True", "DeadlineExceeded", "")]), ["Failed True, DeadlineExceeded"]);
         assert!(said(&[stopped, ("Complete", "True", "Finished", "")]).is_empty());
-        assert!(reasons(None)[0].to_string().starts_with("no operator has looked at it yet"));
+        assert!(causes(None)[0].to_string().starts_with("no operator has looked at it yet"));
     }
 }

@@ -18,7 +18,7 @@ const LONGEST: usize = 400;
 #[serde(rename_all = "camelCase")]
 pub(super) struct Worker {
     pub(super) slot: u32,
-    pub(super) worker: String,
+    pub(super) name: String,
     pub(super) pod: Option<String>,
     pub(super) node: Option<String>,
     /// One word, or the word that Kubernetes has for it.
@@ -60,12 +60,12 @@ pub(super) fn workers(pods: &[Pod], wanted: u32) -> Vec<Worker> {
 fn worker(slot: u32, pods: &[&Pod]) -> Worker {
     let name = format!("w{slot}");
     let Some(pod) = pods.last() else {
-        return Worker { slot, worker: name, state: "NoPod".into(), ..Worker::default() };
+        return Worker { slot, name, state: "NoPod".into(), ..Worker::default() };
     };
     let restarts: i32 = containers(pod).map(|container| container.restart_count).sum();
     Worker {
         slot,
-        worker: name,
+        name,
         pod: Some(pod.name_any()),
         node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
         state: state(pod),
@@ -253,7 +253,7 @@ pub(super) mod tests {
     #[test]
     fn a_slot_without_a_pod_is_listed() {
         let workers = workers(&[pod(3, "p", 1, &running())], 2);
-        let states: Vec<_> = workers.iter().map(|worker| (worker.worker.as_str(), worker.state.as_str())).collect();
+        let states: Vec<_> = workers.iter().map(|worker| (worker.name.as_str(), worker.state.as_str())).collect();
         assert_eq!(states, [("w0", "NoPod"), ("w1", "NoPod"), ("w3", "Running")]);
     }
 }

@@ -45,7 +45,7 @@ fn a_log_that_may_not_be_read_leaves_the_sparkline_out() {
 fn programs_are_given_json() {
     let value: Value = serde_json::from_str(&with_log().prints(&["status", "kjv", "--json"])).unwrap();
     assert_eq!(value["losses"], json!([{ "round": 2, "loss": 3.5 }, { "round": 3, "loss": 2.5 }]));
-    assert_eq!((value["phase"].as_str(), value["workers"][0]["worker"].as_str()), (Some("Running"), Some("w0")));
+    assert_eq!((value["phase"].as_str(), value["workers"][0]["name"].as_str()), (Some("Running"), Some("w0")));
     let value: Value = serde_json::from_str(&with_log().prints(&["status", "--json"])).unwrap();
     assert_eq!((value[0]["name"].as_str(), value[0]["progress"]["round"].as_i64()), (Some("kjv"), Some(3)));
 }

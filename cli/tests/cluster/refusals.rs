@@ -65,6 +65,12 @@ fn a_kubeconfig_that_leads_nowhere_is_bad_input() {
 }
 
 #[test]
+fn a_run_that_is_called_like_a_subcommand_is_meant_after_an_option() {
+    let said = ApiServer::new().says(&["checkpoint", "-n", "research", "list"], 2);
+    assert_eq!(said, "there is no run list in the namespace research; there are: kjv\n");
+}
+
+#[test]
 fn neither_a_run_nor_a_folder_is_bad_input() {
     let said = ApiServer::new().says(&["checkpoint", "--namespace", "research"], 2);
     assert!(said.contains("give a run of a cluster, or what to do with a folder"), "{said}");

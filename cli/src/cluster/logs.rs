@@ -10,9 +10,9 @@ use kube::api::LogParams;
 use kube::{Api, ResourceExt};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Reach, list};
+use super::connection::{Connection, Reach, Run, list};
 use super::show;
-use super::view::is_over;
+use super::view::{is_over, phase};
 use super::workers::{by_slot, has_begun};
 use crate::{Ending, say};
 
@@ -71,20 +71,26 @@ fn slot(text: &str) -> Result<u32, String> {
 
 pub(super) async fn logs(arguments: &Arguments) -> Result<(), Ending> {
     let connection = Connection::new(&arguments.reach).await?;
-    connection.run(&arguments.run).await?;
+    let run = connection.run(&arguments.run).await?;
     let pods = connection.pods(&arguments.run).await?;
     let slots: Vec<String> = by_slot(&pods).keys().map(|slot| format!("w{slot}")).collect();
     if let Some(worker) = arguments.worker.filter(|worker| !slots.contains(&format!("w{worker}"))) {
-        let there = if slots.is_empty() { "it has no pods now".to_owned() } else { format!("there are: {}", list(&slots)) };
+        let there = if slots.is_empty() { no_pods(&run) } else { format!("there are: {}", list(&slots)) };
         return Err(Ending::BadInput(format!("the run {} has no worker w{worker}; {there}", arguments.run)));
     }
     if arguments.follow {
         return follow(&connection, arguments).await;
     }
     if slots.is_empty() {
-        return Err(Ending::Failed(format!("the run {} has no pods now", arguments.run)));
+        return Err(Ending::Failed(format!("no logs of the run {}: {}", arguments.run, no_pods(&run))));
     }
     print_once(&connection, arguments, &pods).await
+}
+
+/// Why there is nothing to read.
+fn no_pods(run: &Run) -> String {
+    let gone = if is_over(run) { ", and what its pods said went with them" } else { "" };
+    format!("it is {} and has no pods{gone}", phase(run))
 }
 
 /// The pods that are read: the present one of each slot, or the one before it.

@@ -165,6 +165,9 @@ fn islands(view: &View) -> Option<String> {
 
 fn counts(view: &View) -> String {
     let counts = &view.counts;
+    if matches!(view.phase.as_str(), "Complete" | "Failed") {
+        return format!("{} wanted, {} failed", counts.desired, counts.failed);
+    }
     format!(
         "{} wanted, {} ready, {} training, {} finished, {} failed",
         counts.desired, counts.ready, counts.training, counts.finished, counts.failed
@@ -313,7 +316,7 @@ mod tests {
                progress    round 42, step 840 of 1,000 (84 %), 3,440,640 tokens\n  \
                loss        1.9423\n  \
                checkpoint  round 40, 12s ago, e1-r40\n  \
-               workers     3 wanted, 2 ready, 2 training, 0 finished, 1 failed\n  \
+               workers     3 wanted, 1 failed\n  \
                result      weightsHash ab12\n              \
                            held-out loss 1.9876\n              \
                            numerics class x86-64-v3, 1 thread\n"

@@ -75,6 +75,9 @@ pub(super) async fn usage(connection: &Connection, run: &str, pods: &[Pod]) -> U
         .filter_map(|(slot, pods)| Some((slot, *pods.last()?)))
         .filter(|(_, pod)| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")))
         .collect();
+    if present.is_empty() {
+        return Usage::default();
+    }
     let selected = format!("pods?{}", Connection::selector(run));
     let measured = connection.text("/apis/metrics.k8s.io/v1beta1", &selected);
     let asked = futures::future::join_all(present.iter().map(|(_, pod)| traffic(connection, pod)));

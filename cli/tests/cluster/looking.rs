@@ -1,8 +1,11 @@
 //! Commands that only look.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 
-use crate::api_server::{ApiServer, PODS, RUNS, list, refusal, run, running};
+use crate::api_server::{ApiServer, PODS, RUNS, command, list, refusal, run, running};
 
 const LOG: &str = "{\"time\":\"t\",\"worker\":\"w0\",\"event\":\"SyncEnd\",\"round\":2,\"loss\":3.5}\n\
     {\"time\":\"t\",\"worker\":\"w0\",\"event\":\"SyncEnd\",\"round\":3,\"loss\":2.5}\n";
@@ -58,6 +61,29 @@ fn a_watch_ends_with_the_run() {
     over["result"] = json!({ "weightsHash": "ab12" });
     server.answer(&format!("GET {RUNS}/kjv"), 200, &run(&over));
     assert!(server.prints(&["status", "kjv", "--watch"]).contains("result      weightsHash ab12"));
+}
+
+#[test]
+fn an_interrupted_watch_ends_with_its_own_code() {
+    let server = with_log();
+    let mut watch = command(server.folder()).args(["status", "kjv", "--watch"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(watch.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("kjv in research: Running"), "{line}");
+    let process = rustix::process::Pid::from_child(&watch);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).unwrap();
+    assert_eq!(watch.wait().unwrap().code(), Some(130));
+}
+
+#[test]
+fn a_run_without_pods_has_no_logs() {
+    let server = ApiServer::new();
+    let mut over = running();
+    over["phase"] = json!("Complete");
+    server.answer(&format!("GET {RUNS}/kjv"), 200, &run(&over));
+    server.answer(&format!("GET {PODS}?"), 200, &list(&[]));
+    let said = server.says(&["logs", "kjv"], 1);
+    assert_eq!(said, "error: no logs of the run kjv: it is Complete and has no pods, and what its pods said went with them\n");
 }
 
 #[test]

@@ -4,7 +4,8 @@
 const SEAM: &str = "Sidecar";
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["run", "session", "arbiter", "sidecar", "state", "recovery", "hub"].map(|name| format!("proto/atoll/v1/{name}.proto"));
+    let files =
+        ["run", "session", "arbiter", "sidecar", "state", "recovery", "hub"].map(|name| format!("proto/atoll/v1/{name}.proto"));
     for file in &files {
         println!("cargo::rerun-if-changed={file}");
     }

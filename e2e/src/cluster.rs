@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use atoll_crds::spec::TrainingRun;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
 use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams};
@@ -50,8 +51,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes a namespace and waits until it is gone.
+    /// Removes a namespace with its runs, and waits until it is gone.
     pub(crate) async fn remove_namespace(&self, name: &str) -> Result<()> {
+        let runs: Api<TrainingRun> = self.api(name);
+        // Their pods go at once; in a namespace that goes first, they wait for its controller.
+        let _none_there = runs.delete_collection(&DeleteParams::background(), &ListParams::default()).await;
+        self.remove_only_namespace(name).await
+    }
+
+    /// Removes a namespace, whatever is in it, and waits until it is gone.
+    pub(crate) async fn remove_only_namespace(&self, name: &str) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         if let Err(kube::Error::Api(status)) = namespaces.delete(name, &DeleteParams::default()).await {
             return if status.is_not_found() { Ok(()) } else { Err(kube::Error::Api(status).into()) };

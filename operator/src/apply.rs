@@ -6,7 +6,8 @@ use atoll_crds::island::TrainingIsland;
 use atoll_crds::kept::TrainingCheckpoint;
 use atoll_crds::spec::TrainingRun;
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -84,6 +85,10 @@ impl Writer {
             let pods: Api<Pod> = self.api();
             gone_is_fine(pods.delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await)?;
         }
+        if plan.stuck_pods && self.namespace_goes().await? {
+            let jobs: Api<Job> = self.api();
+            gone_is_fine(jobs.delete(&crate::names::job(&run.name_any()), &DeleteParams::background()).await)?;
+        }
         if plan.suspend {
             let runs: Api<TrainingRun> = self.api();
             let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
@@ -126,6 +131,20 @@ impl Writer {
         let runs: Api<TrainingRun> = self.api();
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         gone_is_fine(runs.patch(&run.name_any(), &params, &Patch::Merge(patch)).await)
+    }
+
+    /// Whether nothing new can be made in the namespace any more, which only a try shows to who may not read namespaces.
+    async fn namespace_goes(&self) -> kube::Result<bool> {
+        let maps: Api<ConfigMap> = self.api();
+        let map = ConfigMap {
+            metadata: ObjectMeta { generate_name: Some("atoll-".to_owned()), ..ObjectMeta::default() },
+            ..ConfigMap::default()
+        };
+        match maps.create(&PostParams { dry_run: true, ..PostParams::default() }, &map).await {
+            Err(kube::Error::Api(status)) if status.is_forbidden() && status.message.contains("being terminated") => Ok(true),
+            Err(kube::Error::Api(_)) | Ok(_) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn apply(&self, object: &Object) -> kube::Result<()> {

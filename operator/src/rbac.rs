@@ -41,7 +41,7 @@ pub const RULES: [Rule; 21] = [
     rule(ATOLL, "trainingcheckpoints/status", &["patch"], Scope::Watched),
     rule(ATOLL, "trainingruntimes", &["get", "list", "watch"], Scope::Watched),
     rule(ATOLL, "clustertrainingruntimes", &["get", "list", "watch"], Scope::Cluster),
-    rule("batch", "jobs", &["list", "watch", "create", "patch"], Scope::Watched),
+    rule("batch", "jobs", &["list", "watch", "create", "patch", "delete"], Scope::Watched),
     rule("", "pods", &["list", "watch", "delete"], Scope::Watched),
     rule("", "services", &["patch", "create"], Scope::Watched),
     rule("", "configmaps", &["get", "create", "update", "patch"], Scope::Watched),

@@ -80,7 +80,7 @@ pub(crate) async fn its_namespace_is_deleted(ground: &Ground) -> Result<()> {
     let run = Run::start(&ground.cluster, &ground.namespace, kjv(100_000)).await?;
     run.round(2, BEGINNING).await?;
     let since = Instant::now();
-    ground.cluster.remove_namespace(&ground.namespace).await?;
+    ground.cluster.remove_only_namespace(&ground.namespace).await?;
     println!("  gone after {:.1} s", since.elapsed().as_secs_f64());
     if since.elapsed() > Duration::from_secs(90) {
         bail!("it took {} s", since.elapsed().as_secs());

@@ -11,6 +11,8 @@ use super::{Note, Planning};
 use crate::conditions::{reasons, types};
 use crate::names;
 
+/// Seconds that pods of a run that is complete may take to end.
+const LAST_PODS: i64 = 90;
 /// Seconds that the last workers may take once the first has finished.
 const LAST: i64 = 120;
 
@@ -132,8 +134,15 @@ impl Planning<'_> {
     pub(super) fn over(&mut self) {
         let ended = self.observed.job.is_some_and(|job| job.is("Complete") || job.is("Failed"));
         if self.running_job().is_some() && !ended {
-            let attempt = self.attempt();
-            self.change_job(true, attempt);
+            let end = self.plan.status.completion_time.as_ref().map_or(0, |end| end.0.as_second());
+            let left = LAST_PODS - (self.observed.now.as_second() - end);
+            if self.conditions.is(types::COMPLETE) && left > 0 {
+                // The Job is about to be complete too; its pods stay, for whoever wants to read their logs.
+                self.look_again(Duration::from_secs(left.unsigned_abs()));
+            } else {
+                let attempt = self.attempt();
+                self.change_job(true, attempt);
+            }
         }
         if self.run.finalizers().iter().any(|found| found == names::FINALIZER) {
             self.plan.finalizer = Some(false);

@@ -103,6 +103,8 @@ pub struct Plan {
     pub removed: Vec<String>,
     /// Pods that are deleted without waiting for their nodes.
     pub lost_pods: Vec<String>,
+    /// Pods have ended and do not go: the Job is deleted, where the namespace goes and it cannot replace them.
+    pub stuck_pods: bool,
     /// The run is suspended, as its failure policy says.
     pub suspend: bool,
     /// The run is deleted.

@@ -17,6 +17,8 @@ const STATE_MISSING: i64 = 60;
 const MOST_ATTEMPTS: u64 = 100;
 /// When to look again for a runtime that is not there.
 const RUNTIME_AGAIN: Duration = Duration::from_mins(1);
+/// Seconds that a pod which has ended may take to go.
+const STUCK: i64 = 15;
 /// Seconds without a sidecar's beat after which a pod on a lost node is taken for lost too.
 const SILENT: u64 = 10;
 
@@ -114,6 +116,7 @@ impl Planning<'_> {
         self.take_progress();
         self.freshness();
         self.lost_pods();
+        self.stuck_pods();
         if self.restarts() {
             return self.change_job(true, attempt);
         }
@@ -155,8 +158,8 @@ impl Planning<'_> {
         match (&workers.waiting, workers.last_failure()) {
             (Some((reason, why)), _) => (reason, format!("{counts}; {why}")),
             (None, Some(failure)) => (reasons::WAITING_FOR_WORKERS, format!("{counts}; {failure}")),
-            (None, None) if workers.alive < workers.wanted as usize => {
-                let missing = workers.wanted as usize - workers.alive;
+            (None, None) if workers.alive + workers.finished.len() < workers.wanted as usize => {
+                let missing = workers.wanted as usize - workers.alive - workers.finished.len();
                 (
                     reasons::WAITING_FOR_WORKERS,
                     format!("{counts}; {missing} pods were not made yet: the events of the Job say why"),
@@ -183,7 +186,7 @@ impl Planning<'_> {
             return;
         }
         let members = record.members.len();
-        if members < self.workers.wanted as usize {
+        if members + self.workers.finished.len() < self.workers.wanted as usize {
             let (_, why) = self.why_waiting();
             let message = format!("{members} of {} workers train; {why}", self.workers.wanted);
             self.conditions.set(types::DEGRADED, true, reasons::WORKERS_MISSING, message);
@@ -233,6 +236,22 @@ impl Planning<'_> {
             self.look_again(Duration::from_secs(2));
         }
         self.plan.lost_pods = names;
+    }
+
+    /// The last pod of an index keeps its finalizer until it is replaced: in a namespace that goes, for ever.
+    fn stuck_pods(&mut self) {
+        let since = |pod: &std::sync::Arc<crate::watched::WorkerPod>| {
+            let deleted = pod.metadata.deletion_timestamp.as_ref().filter(|_| pod.has_ended())?;
+            Some(self.observed.now.as_second() - deleted.0.as_second())
+        };
+        match self.observed.pods.iter().filter_map(since).max() {
+            Some(seconds) if seconds >= STUCK => {
+                self.plan.stuck_pods = true;
+                self.look_again(Duration::from_secs(STUCK.unsigned_abs()));
+            }
+            Some(_) => self.look_again(Duration::from_secs(STUCK.unsigned_abs())),
+            None => {}
+        }
     }
 }
 

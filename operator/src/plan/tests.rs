@@ -258,10 +258,12 @@ fn a_run_is_complete_when_all_have_finished_with_one_hash() {
     assert_eq!(condition(&plan, types::COMPLETE).0, "True");
     let result = plan.status.result.clone().unwrap();
     assert_eq!((result.weights_hash.as_str(), result.held_out_loss), ("abc", Some(1.5)));
+    assert_eq!(suspends(&plan), None);
     situation.take(&plan);
-    situation.job = Some(job(true, 4, 1));
     let after = situation.plan();
-    assert_eq!((Some(&after.status), after.job), (situation.run.status.as_ref(), None));
+    assert_eq!((Some(&after.status), suspends(&after)), (situation.run.status.as_ref(), None), "its Job ends by itself");
+    situation.seconds = 90;
+    assert_eq!(suspends(&situation.plan()), Some(true), "it has not");
 }
 
 #[test]

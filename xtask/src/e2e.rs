@@ -56,9 +56,9 @@ pub(crate) fn perform(arguments: &Arguments) -> Result<Tally> {
     }
     image::perform(&Images::parse_from(["image"]).arguments)?;
     cluster::perform(&cluster::Task::Build)?;
-    let lab = Lab::up(arguments.keep)?;
-    lab.install()?;
-    cases(arguments, &lab.kubeconfig(), Some(&paths::root().join(cluster::SCRIPT)))
+    let _until_all_is_done = Lab::up(arguments.keep)?;
+    Lab::install()?;
+    cases(arguments, &Lab::kubeconfig(), Some(&paths::root().join(cluster::SCRIPT)))
 }
 
 /// All cases on another cluster, where the chart is installed.
@@ -93,12 +93,12 @@ impl Lab {
         Ok(lab)
     }
 
-    fn kubeconfig(&self) -> PathBuf {
+    fn kubeconfig() -> PathBuf {
         paths::target().join("cluster").join(format!("c{NUMBER}/pki/admin.kubeconfig"))
     }
 
     /// Installs the chart as a person does.
-    fn install(&self) -> Result<()> {
+    fn install() -> Result<()> {
         let started = Instant::now();
         let mut command = Command::new(paths::target().join("cluster/bin/helm"));
         command.args(["upgrade", "--install", "atoll"]).arg(paths::root().join("helm/atoll"));
@@ -111,7 +111,7 @@ impl Lab {
         ] {
             command.args(["--set", &value]);
         }
-        command.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null());
+        command.env("KUBECONFIG", Self::kubeconfig()).stdin(Stdio::null());
         let status = run_lines("helm", &mut command, LIMIT, |_| true)?;
         ensure!(status.success(), "the chart cannot be installed: {status}");
         println!("chart installed after {:.1} s", started.elapsed().as_secs_f64());

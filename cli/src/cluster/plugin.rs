@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn a_persons_own_folders_come_first_and_relative_ones_never() {
-        let path = ["/usr/bin", "bin", "/home/a/bin", "/home/a/.local/bin"].map(PathBuf::from);
-        let preferred = preferred(&path, Some(Path::new("/home/a")));
-        assert_eq!(preferred, ["/home/a/.local/bin", "/home/a/bin", "/usr/bin"].map(PathBuf::from));
+        let path = ["/usr/bin", "bin", "/people/a/bin", "/people/a/.local/bin"].map(PathBuf::from);
+        let preferred = preferred(&path, Some(Path::new("/people/a")));
+        assert_eq!(preferred, ["/people/a/.local/bin", "/people/a/bin", "/usr/bin"].map(PathBuf::from));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use atoll_crds::spec::TrainingRun;
 use kube::ResourceExt;
 
 use super::{BEGINNING, ENDING, SOON};
@@ -93,8 +94,13 @@ pub(crate) async fn a_node_loses_its_power(ground: &Ground) -> Result<()> {
     let node = nodes.iter().find(|node| Some(*node) != spared.as_ref()).context("all workers are beside the operator")?;
     lab.order(&["kill", node])?;
     let since = Instant::now();
-    run.goes_on(1, Duration::from_secs(20)).await?;
-    println!("  went on {:.1} s after the loss", since.elapsed().as_secs_f64());
+    let fewer = |run: &TrainingRun| {
+        let training = run.status.as_ref()?.workers.training;
+        (training < 4).then_some(training)
+    };
+    // `livenessSeconds` is 10, and progress is written every 5 seconds.
+    let left = run.until("the others go on alone", Duration::from_secs(20), fewer).await?;
+    println!("  {left} went on {:.1} s after the loss", since.elapsed().as_secs_f64());
     let joined = run.trained_by(4, Duration::from_mins(2)).await;
     println!("  all four again {:.1} s after the loss", since.elapsed().as_secs_f64());
     lab.order(&["start", node])?;

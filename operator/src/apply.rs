@@ -83,6 +83,9 @@ impl Writer {
         }
         for name in &plan.lost_pods {
             let pods: Api<Pod> = self.api();
+            // Its Job replaces what has failed, and waits for what goes.
+            let failed = json!({ "status": { "phase": "Failed", "reason": "NodeLost", "message": "its node and its sidecar are silent" } });
+            gone_is_fine(pods.patch_status(name, &PatchParams::default(), &Patch::Merge(failed)).await)?;
             gone_is_fine(pods.delete(name, &DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() }).await)?;
         }
         if plan.stuck_pods && self.namespace_goes().await? {

@@ -46,6 +46,16 @@ pub(crate) struct Known {
     /// The run as the operator wrote it last: the watch may bring it later.
     newest: Option<Arc<TrainingRun>>,
     failures: u32,
+    /// Nothing is tried again before, as long as the spec is that of this generation.
+    pause: Option<(Option<i64>, Instant)>,
+}
+
+impl Known {
+    /// How long nothing is tried yet.
+    fn pauses(&self, generation: Option<i64>) -> Option<Duration> {
+        let (_, until) = self.pause.filter(|(of, _)| *of == generation)?;
+        until.checked_duration_since(Instant::now())
+    }
 }
 
 /// Why a run was not brought to what it is to be.
@@ -97,12 +107,15 @@ pub(crate) async fn reconcile(run: Arc<TrainingRun>, context: Arc<Context>) -> R
     let started = Instant::now();
     let key = key_of(&run);
     let run = context.newest(&key, run);
+    if let Some(pause) = context.known().get(&key).and_then(|known| known.pauses(run.metadata.generation)) {
+        return Ok(Action::requeue(pause));
+    }
     let result = reconcile_run(&key, &run, &context).await;
     context.metrics.reconciled(started.elapsed(), result.as_ref().err());
     if result.is_ok()
         && let Some(known) = context.known().get_mut(&key)
     {
-        known.failures = 0;
+        (known.failures, known.pause) = (0, None);
     }
     result
 }
@@ -156,6 +169,8 @@ async fn refused(run: &TrainingRun, error: &kube::Error, key: &RunKey, context: 
     let (reason, message) = match error {
         // Whoever changed it has it reconciled again.
         kube::Error::Api(status) if status.is_conflict() || status.is_not_found() => return Ok(()),
+        // It goes with its namespace.
+        kube::Error::Api(status) if status.message.contains("being terminated") => return Ok(()),
         kube::Error::Api(status) if status.code < 500 => (reasons::REFUSED, status.message.clone()),
         _ => return Ok(()),
     };
@@ -261,6 +276,10 @@ pub(crate) fn error_policy(run: Arc<TrainingRun>, error: &ReconcileError, contex
     let entry = known.entry(key_of(&run)).or_default();
     entry.failures = entry.failures.saturating_add(1);
     let pause = (BACK_OFF.0 * 2_u32.saturating_pow(entry.failures.min(16) - 1)).min(BACK_OFF.1);
+    // What was refused is refused again, whatever the operator itself has written since.
+    if matches!(error, ReconcileError::Api(kube::Error::Api(status)) if status.code < 500 && !status.is_conflict()) {
+        entry.pause = Some((run.metadata.generation, Instant::now() + pause));
+    }
     tracing::warn!(run = run.name_any(), namespace = run.namespace(), %error, "not reconciled; again in {pause:?}");
     Action::requeue(pause)
 }

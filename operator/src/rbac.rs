@@ -31,7 +31,7 @@ const fn rule(group: &'static str, resource: &'static str, verbs: &'static [&'st
 }
 
 /// All rules.
-pub const RULES: [Rule; 21] = [
+pub const RULES: [Rule; 22] = [
     rule(ATOLL, "trainingruns", &["get", "list", "watch", "patch", "delete"], Scope::Watched),
     rule(ATOLL, "trainingruns/status", &["patch"], Scope::Watched),
     rule(ATOLL, "trainingruns/finalizers", &["update"], Scope::Watched),
@@ -43,6 +43,7 @@ pub const RULES: [Rule; 21] = [
     rule(ATOLL, "clustertrainingruntimes", &["get", "list", "watch"], Scope::Cluster),
     rule("batch", "jobs", &["list", "watch", "create", "patch", "delete"], Scope::Watched),
     rule("", "pods", &["list", "watch", "delete"], Scope::Watched),
+    rule("", "pods/status", &["patch"], Scope::Watched),
     rule("", "services", &["patch", "create"], Scope::Watched),
     rule("", "configmaps", &["get", "create", "update", "patch"], Scope::Watched),
     rule("policy", "poddisruptionbudgets", &["patch", "create"], Scope::Watched),

@@ -67,7 +67,9 @@ impl Planning<'_> {
 
     fn begin_first(&mut self) {
         let Some(snapshot) = self.snapshot() else { return };
-        let attempt = self.attempt() + 1;
+        // What was refused is tried again.
+        let refused = self.conditions.reason(types::PLACED) == reasons::REFUSED;
+        let attempt = if refused { self.attempt().max(1) } else { self.attempt() + 1 };
         let (run, around) = (self.run, self.observed.around);
         let workers = run.spec.workers.target;
         // A queue lets the Job go when it has room for it.
@@ -103,7 +105,9 @@ impl Planning<'_> {
         self.plan.status.attempt = Some(attempt.cast_signed());
         self.plan.memory.state_missing = None;
         self.plan.memory.pace.clear();
-        self.conditions.set(types::PLACED, true, reasons::APPLIED, "");
+        if self.conditions.reason(types::PLACED) != reasons::REFUSED {
+            self.conditions.set(types::PLACED, true, reasons::APPLIED, "");
+        }
         self.conditions.set(types::QUORUM_REACHED, false, reasons::WAITING_FOR_WORKERS, "");
         self.conditions.set(types::PROGRESSING, false, reasons::WAITING_FOR_WORKERS, "");
         self.note(Note::normal("AttemptStarted", format!("attempt {attempt} with {} workers", self.run.spec.workers.target)));

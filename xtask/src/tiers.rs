@@ -183,7 +183,7 @@ mod tests {
         let limit = Duration::from_mins(1);
         assert_eq!(command("none", &["cargo", "no-such-command"], limit), Tally::FAILED);
         assert_eq!(command("none", &["cargo", "test", "--no-such-option"], limit), Tally::FAILED);
-        assert_eq!(command("none", &["xtask", "full", "--suite", "e2e"], limit), Tally::FAILED);
+        assert_eq!(command("none", &["xtask", "full", "--suite", "federation"], limit), Tally::FAILED);
         assert_eq!(command("none", &["xtask", "suites"], limit), Tally::default());
     }
 }

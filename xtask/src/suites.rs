@@ -54,7 +54,7 @@ pub(crate) const SUITES: [Suite; 19] = [
     Suite {
         name: "test",
         tier: Tier::Test,
-        budget: Budget { cold: 950, warm: 180 },
+        budget: Budget { cold: 1050, warm: 180 },
         needs: &[COMPILER],
         commands: &[&["cargo", "test", "--workspace", "--no-fail-fast"]],
     },
@@ -100,7 +100,7 @@ pub(crate) const SUITES: [Suite; 19] = [
     Suite {
         name: "release",
         tier: Tier::Ci,
-        budget: Budget { cold: 700, warm: 240 },
+        budget: Budget { cold: 600, warm: 240 },
         needs: &[COMPILER],
         commands: &[&["cargo", "build", "--release", "--package", "atoll", "--package", "reference-trainer"]],
     },

@@ -59,6 +59,20 @@ pub struct TrainingRunStatus {
     pub selector: Option<String>,
 }
 
+impl TrainingRunStatus {
+    /// A condition, where it was ever set.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.type_ == kind)
+    }
+
+    /// Whether a condition is true.
+    #[must_use]
+    pub fn is(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(|condition| condition.status == "True")
+    }
+}
+
 /// Counts of workers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -151,7 +151,7 @@ pub(crate) fn round_of(run: &TrainingRun) -> i64 {
 
 /// Status, reason and message of a condition.
 pub(crate) fn condition(run: &TrainingRun, kind: &str) -> Option<(String, String, String)> {
-    let found = run.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)?;
+    let found = run.status.as_ref()?.condition(kind)?;
     Some((found.status.clone(), found.reason.clone(), found.message.clone()))
 }
 

@@ -1,24 +1,32 @@
 //! Carrying out a plan: every write of the operator is here.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use atoll_crds::island::TrainingIsland;
 use atoll_crds::kept::TrainingCheckpoint;
 use atoll_crds::spec::TrainingRun;
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::build::Object;
-use crate::names::{FINALIZER, MANAGER};
+use crate::names::{self, FINALIZER, MANAGER};
 use crate::plan::{JobChange, Note, Plan};
 
 /// Longest note of an event, in bytes.
 const LONGEST_NOTE: usize = 1000;
+
+/// A kind of objects that a namespace has.
+trait Kind: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned {}
+
+impl<K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned> Kind for K {}
 
 /// Writes for one run.
 pub(crate) struct Writer {
@@ -44,17 +52,9 @@ impl Writer {
         if run.status.as_ref() == Some(&plan.status) {
             return Ok(None);
         }
-        let runs: Api<TrainingRun> = self.api();
-        let mut patch = header::<TrainingRun>();
-        patch["status"] = json!(plan.status);
-        let params = PatchParams::apply(MANAGER).force();
-        let written = runs.patch_status(&run.name_any(), &params, &Patch::Apply(&patch)).await?;
+        let written = self.apply_status(&run.name_any(), &json!(plan.status)).await?;
         if let Some(status) = &plan.island {
-            let islands: Api<TrainingIsland> = self.api();
-            let mut patch = header::<TrainingIsland>();
-            patch["status"] = status.clone();
-            let name = crate::names::job(&run.name_any());
-            gone_is_fine(islands.patch_status(&name, &params, &Patch::Apply(&patch)).await)?;
+            gone_is_fine(self.apply_status::<TrainingIsland>(&names::job(&run.name_any()), status).await)?;
         }
         Ok(Some(written))
     }
@@ -63,19 +63,12 @@ impl Writer {
     pub(crate) async fn carry_out(&self, run: &TrainingRun, plan: &Plan) -> kube::Result<()> {
         match &plan.job {
             Some(JobChange::Create(object)) => self.create_job(object).await?,
-            Some(JobChange::Change(name, patch)) => {
-                let jobs: Api<Job> = self.api();
-                let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-                gone_is_fine(jobs.patch(name, &params, &Patch::Merge(patch)).await)?;
-            }
+            Some(JobChange::Change(patch)) => gone_is_fine(self.change::<Job>(&names::job(&run.name_any()), patch).await)?,
             None => {}
         }
         for (object, status) in &plan.kept {
             self.apply(object).await?;
-            let checkpoints: Api<TrainingCheckpoint> = self.api();
-            let mut patch = header::<TrainingCheckpoint>();
-            patch["status"] = status.clone();
-            checkpoints.patch_status(&object.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await?;
+            self.apply_status::<TrainingCheckpoint>(&object.name, status).await?;
         }
         for name in &plan.removed {
             let checkpoints: Api<TrainingCheckpoint> = self.api();
@@ -90,12 +83,10 @@ impl Writer {
         }
         if plan.stuck_pods && self.namespace_goes().await? {
             let jobs: Api<Job> = self.api();
-            gone_is_fine(jobs.delete(&crate::names::job(&run.name_any()), &DeleteParams::background()).await)?;
+            gone_is_fine(jobs.delete(&names::job(&run.name_any()), &DeleteParams::background()).await)?;
         }
         if plan.suspend {
-            let runs: Api<TrainingRun> = self.api();
-            let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            runs.patch(&run.name_any(), &params, &Patch::Merge(json!({ "spec": { "suspend": true } }))).await?;
+            self.change::<TrainingRun>(&run.name_any(), &json!({ "spec": { "suspend": true } })).await?;
         }
         if plan.delete {
             self.delete(run).await?;
@@ -106,11 +97,7 @@ impl Writer {
     /// Tells people; what cannot be told is no reason to stop.
     pub(crate) async fn tell(&self, run: &TrainingRun, notes: &[Note]) {
         for note in notes {
-            let mut text = note.message.clone();
-            if text.len() > LONGEST_NOTE {
-                let end = (0..=LONGEST_NOTE).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-                text.truncate(end);
-            }
+            let text = note.message[..note.message.floor_char_boundary(LONGEST_NOTE)].to_owned();
             let event = Event {
                 type_: if note.warning { EventType::Warning } else { EventType::Normal },
                 reason: note.reason.clone(),
@@ -131,9 +118,7 @@ impl Writer {
             finalizers.push(FINALIZER.to_owned());
         }
         let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": run.resource_version() } });
-        let runs: Api<TrainingRun> = self.api();
-        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-        gone_is_fine(runs.patch(&run.name_any(), &params, &Patch::Merge(patch)).await)
+        gone_is_fine(self.change::<TrainingRun>(&run.name_any(), &patch).await)
     }
 
     /// Whether nothing new can be made in the namespace any more, which only a try shows to who may not read namespaces.
@@ -155,6 +140,18 @@ impl Writer {
         api.patch(&object.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object.value)).await.map(drop)
     }
 
+    /// Applies all that the operator says of an object's status.
+    async fn apply_status<K: Kind>(&self, name: &str, status: &Value) -> kube::Result<K> {
+        let patch = json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()), "status": status });
+        self.api().patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&patch)).await
+    }
+
+    /// Changes an object by a merge patch.
+    async fn change<K: Kind>(&self, name: &str, patch: &Value) -> kube::Result<K> {
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        self.api().patch(name, &params, &Patch::Merge(patch)).await
+    }
+
     /// A Job's template cannot be changed once it has run: it is made once, and changed by the few fields that can be.
     async fn create_job(&self, object: &Object) -> kube::Result<()> {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &object.namespace, &object.resource);
@@ -174,14 +171,9 @@ impl Writer {
         gone_is_fine(runs.delete(&run.name_any(), &params).await)
     }
 
-    fn api<K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+    fn api<K: Kind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
-}
-
-/// The header of an object that is applied.
-fn header<K: Resource<DynamicType = ()>>() -> Value {
-    json!({ "apiVersion": K::api_version(&()), "kind": K::kind(&()) })
 }
 
 /// What is not there any more needs nothing.

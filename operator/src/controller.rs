@@ -71,6 +71,13 @@ impl Context {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The run as it was just written, if it was.
+    fn remember(&self, key: &RunKey, written: Option<TrainingRun>) {
+        if let (Some(written), Some(known)) = (written, self.known().get_mut(key)) {
+            known.newest = Some(Arc::new(written));
+        }
+    }
+
     /// The run as it is known newest.
     fn newest(&self, key: &RunKey, run: Arc<TrainingRun>) -> Arc<TrainingRun> {
         let version = |run: &TrainingRun| run.resource_version().and_then(|version| version.parse::<u64>().ok());
@@ -150,11 +157,7 @@ async fn reconcile_run(key: &RunKey, run: &Arc<TrainingRun>, context: &Arc<Conte
 async fn apply(key: &RunKey, run: &Arc<TrainingRun>, plan: &Plan, context: &Context) -> kube::Result<()> {
     let writer = writer(key, context);
     writer.prepare(run, plan).await?;
-    if let Some(written) = writer.status(run, plan).await?
-        && let Some(known) = context.known().get_mut(key)
-    {
-        known.newest = Some(Arc::new(written));
-    }
+    context.remember(key, writer.status(run, plan).await?);
     writer.carry_out(run, plan).await?;
     writer.tell(run, &plan.events).await;
     Ok(())
@@ -182,16 +185,11 @@ async fn refused(run: &TrainingRun, error: &kube::Error, key: &RunKey, context: 
         "Pending".clone_into(&mut refused.status.phase);
     }
     let writer = writer(key, context);
-    let before =
-        run.status.as_ref().and_then(|status| status.conditions.iter().find(|condition| condition.type_ == types::PLACED));
+    let before = run.status.as_ref().and_then(|status| status.condition(types::PLACED));
     if before.is_none_or(|condition| condition.message != message) {
         writer.tell(run, &[plan::Note { warning: true, reason: reason.to_owned(), message }]).await;
     }
-    if let Some(written) = writer.status(run, &refused).await?
-        && let Some(known) = context.known().get_mut(key)
-    {
-        known.newest = Some(Arc::new(written));
-    }
+    context.remember(key, writer.status(run, &refused).await?);
     Ok(())
 }
 
@@ -218,13 +216,12 @@ fn serve(key: &RunKey, run: &TrainingRun, plan: &Plan, pods: &[Arc<WorkerPod>], 
 
 /// The runtime of a run, where it may be needed.
 async fn runtime(run: &TrainingRun, has_job: bool, client: &Client) -> kube::Result<RuntimeFound> {
-    let status = run.status.clone().unwrap_or_default();
-    let conditions = Conditions::new(status.conditions.clone(), None, Timestamp::UNIX_EPOCH);
-    let over = conditions.is(types::COMPLETE) || conditions.is(types::FAILED);
+    let is = |kind| run.status.as_ref().is_some_and(|status| status.is(kind));
+    let over = is(types::COMPLETE) || is(types::FAILED);
     if has_job || over || run.spec.suspend || run.metadata.deletion_timestamp.is_some() {
         return Ok(RuntimeFound::Unneeded);
     }
-    if let Some(name) = &status.runtime_snapshot {
+    if let Some(name) = run.status.as_ref().and_then(|status| status.runtime_snapshot.as_ref()) {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &run.namespace().unwrap_or_default());
         if let Some(map) = maps.get_opt(name).await? {
             return Ok(found(Snapshot::kept(run, &map.data.unwrap_or_default())));
@@ -290,7 +287,7 @@ pub(crate) fn forget(key: &RunKey, context: &Context) {
     context.directory.forget(key);
 }
 
-/// Kind of a run, for references.
+/// The object of a run, for whoever is to reconcile it.
 pub(crate) fn reference(key: &RunKey) -> kube::runtime::reflector::ObjectRef<TrainingRun> {
     kube::runtime::reflector::ObjectRef::new(&key.name).within(&key.namespace)
 }

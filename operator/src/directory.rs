@@ -119,6 +119,14 @@ impl Directory {
         self.lock().get(key)?.served.clone()
     }
 
+    /// Whether this attempt of a run is the one that is served.
+    #[must_use]
+    pub fn serves(&self, key: &RunKey, uid: &str, attempt: u64) -> bool {
+        let runs = self.lock();
+        let served = runs.get(key).and_then(|run| run.served.as_ref());
+        served.is_some_and(|served| (served.uid.as_str(), served.attempt) == (uid, attempt))
+    }
+
     /// The run that has this name in certificates and messages.
     #[must_use]
     pub fn by_wire_name(&self, wire: &str) -> Option<(RunKey, Served)> {

@@ -342,9 +342,7 @@ async fn count(runs: Store<TrainingRun>, metrics: Arc<Metrics>) {
 
 /// A run that goes on, and whose newest checkpoint is not as new as it is to be.
 fn is_stale(run: &TrainingRun) -> bool {
-    let is = |kind: &str, wanted: &str| {
-        let conditions = run.status.iter().flat_map(|status| &status.conditions);
-        conditions.into_iter().any(|condition| condition.type_ == kind && condition.status == wanted)
-    };
-    is(types::PROGRESSING, "True") && is(types::CHECKPOINT_FRESH, "False")
+    let Some(status) = &run.status else { return false };
+    let old = status.condition(types::CHECKPOINT_FRESH).is_some_and(|condition| condition.status == "False");
+    status.is(types::PROGRESSING) && old
 }

@@ -17,7 +17,7 @@ use atoll_checkpoint::error::Kind;
 use clap::Subcommand;
 
 use crate::Ending;
-use crate::supervision::interrupts::Interrupts;
+use crate::supervision::interrupts::until_interrupted;
 
 /// What can be done with checkpoints.
 #[derive(Debug, Subcommand)]
@@ -37,23 +37,7 @@ pub(crate) enum Checkpoint {
 }
 
 pub(crate) fn checkpoint(what: &Checkpoint) -> Ending {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Ending::failed(&error.into()),
-    };
-    let ending = runtime.block_on(async {
-        let mut interrupts = match Interrupts::new() {
-            Ok(interrupts) => interrupts,
-            Err(error) => return Ending::failed(&error),
-        };
-        tokio::select! {
-            performed = perform(what) => performed.err().unwrap_or(Ending::Done),
-            () = interrupts.next() => Ending::Interrupted,
-        }
-    });
-    // A read that nobody waits for any more may take as long as the store likes.
-    runtime.shutdown_background();
-    ending
+    until_interrupted(perform(what))
 }
 
 async fn perform(what: &Checkpoint) -> Result<(), Ending> {

@@ -25,7 +25,7 @@ use clap::Subcommand;
 
 pub(crate) use self::kept::Arguments as Checkpoint;
 use crate::Ending;
-use crate::supervision::interrupts::Interrupts;
+use crate::supervision::interrupts::until_interrupted;
 
 /// What can be done with runs of a cluster.
 #[derive(Debug, Subcommand)]
@@ -76,26 +76,6 @@ async fn perform(command: &Cluster) -> Result<(), Ending> {
         Cluster::Report(arguments) => report::report(arguments).await,
         Cluster::InstallPlugin(arguments) => plugin::install(arguments),
     }
-}
-
-fn until_interrupted(work: impl Future<Output = Result<(), Ending>>) -> Ending {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return Ending::failed(&error.into()),
-    };
-    let ending = runtime.block_on(async {
-        let mut interrupts = match Interrupts::new() {
-            Ok(interrupts) => interrupts,
-            Err(error) => return Ending::failed(&error),
-        };
-        tokio::select! {
-            performed = work => performed.err().unwrap_or(Ending::Done),
-            () = interrupts.next() => Ending::Interrupted,
-        }
-    });
-    // A request that nobody waits for any more may take as long as the API server likes.
-    runtime.shutdown_background();
-    ending
 }
 
 /// Writes to standard output at once; whoever has read enough ends the command.

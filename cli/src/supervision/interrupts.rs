@@ -3,6 +3,8 @@
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::Ending;
+
 /// Ctrl-C, a polite end, and a terminal that is gone; from its making on, none of them ends this process by itself. One that
 /// was ignored when the process began, as `nohup` does it, stays ignored.
 pub(crate) struct Interrupts {
@@ -33,6 +35,27 @@ impl Interrupts {
             () = come(self.hang_up.as_mut()) => {}
         }
     }
+}
+
+/// Does `work` in a runtime of its own, until it is done or somebody asks for its end.
+pub(crate) fn until_interrupted(work: impl Future<Output = Result<(), Ending>>) -> Ending {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Ending::failed(&error.into()),
+    };
+    let ending = runtime.block_on(async {
+        let mut interrupts = match Interrupts::new() {
+            Ok(interrupts) => interrupts,
+            Err(error) => return Ending::failed(&error),
+        };
+        tokio::select! {
+            performed = work => performed.err().unwrap_or(Ending::Done),
+            () = interrupts.next() => Ending::Interrupted,
+        }
+    });
+    // A request that nobody waits for any more may take as long as a store or an API server likes.
+    runtime.shutdown_background();
+    ending
 }
 
 async fn come(signal: Option<&mut Signal>) {

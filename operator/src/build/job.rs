@@ -10,13 +10,6 @@ use crate::names;
 /// Exit code of a container that was killed for its memory.
 const OUT_OF_MEMORY: i32 = 137;
 
-/// BLAKE3 of what the pods of a run are made from.
-#[must_use]
-pub fn template_hash(run: &TrainingRun, snapshot: &Snapshot, around: &Surroundings) -> String {
-    let template = pod::template(run, snapshot, around).to_string();
-    blake3::hash(template.as_bytes()).to_hex()[..16].to_owned()
-}
-
 /// The Job with a pod for each of `workers`; without any pods while it is `suspended`.
 #[must_use]
 pub fn job(run: &TrainingRun, snapshot: &Snapshot, around: &Surroundings, state: &JobState) -> Object {
@@ -27,17 +20,19 @@ pub fn job(run: &TrainingRun, snapshot: &Snapshot, around: &Surroundings, state:
         }
     }
     let failure = snapshot.failure_policy(&run.spec);
+    let template = pod::template(run, snapshot, around);
+    let hash = blake3::hash(template.to_string().as_bytes()).to_hex()[..16].to_owned();
     let mut content = json!({
         "metadata": {
             "labels": labels,
-            "annotations": { names::TEMPLATE: template_hash(run, snapshot, around) },
+            "annotations": { names::TEMPLATE: hash },
         },
         "spec": {
             "completionMode": "Indexed",
             "backoffLimitPerIndex": failure.max_restarts_per_worker,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": { "rules": failure_rules(&failure.rules) },
-            "template": pod::template(run, snapshot, around),
+            "template": template,
         },
     });
     super::merge(&mut content, &changed_job(state));

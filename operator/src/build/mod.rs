@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 pub use data::{DataError, Inputs};
 pub use island::{checkpoint, checkpoint_name, island, island_status};
-pub use job::{JobState, changed_job, job, template_hash};
+pub use job::{JobState, changed_job, job};
 pub use network::{disruption_budget, network_policy, service};
 pub use snapshot::{Snapshot, SnapshotError, snapshot_map};
 

@@ -74,7 +74,7 @@ impl Runs {
     /// The run that has this name in certificates and messages, if it is served now.
     pub(super) fn named(&self, wire: &str) -> Option<Arc<Run>> {
         let ready = self.lock().get(wire).cloned();
-        if let Some(run) = ready.filter(|run| run.served().is_some()) {
+        if let Some(run) = ready.filter(|run| run.is_served()) {
             return Some(run);
         }
         let (key, served) = self.setup.directory.by_wire_name(wire)?;
@@ -96,7 +96,7 @@ impl Runs {
         if let Some(run) = ready.get(&wire).filter(|run| run.attempt == attempt) {
             return Ok(Arc::clone(run));
         }
-        ready.retain(|_, run| run.served().is_some());
+        ready.retain(|_, run| run.is_served());
         let authority = Authority::new(&self.setup.master, &attempt, &wire, &served.island)?;
         let run = Arc::new(Run {
             grants: Grants::new(self, attempt.clone(), served, self.started),
@@ -129,6 +129,12 @@ impl Run {
     pub(super) fn served(&self) -> Option<Served> {
         let served = self.setup.directory.served(&self.attempt.key)?;
         Some(served).filter(|served| Attempt::of(&self.attempt.key, served) == self.attempt)
+    }
+
+    /// Whether its controller has it served now.
+    fn is_served(&self) -> bool {
+        let Attempt { key, uid, attempt } = &self.attempt;
+        self.setup.directory.serves(key, uid, *attempt)
     }
 
     /// The hub's TLS towards the workers of the run.

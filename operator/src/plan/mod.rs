@@ -131,8 +131,8 @@ pub struct ServedAs {
 pub enum JobChange {
     /// It is made.
     Create(Box<Object>),
-    /// It is changed: its name, and a merge patch.
-    Change(String, Value),
+    /// It is changed by a merge patch.
+    Change(Value),
 }
 
 /// An event of the run.
@@ -233,8 +233,7 @@ impl Planning<'_> {
 
     fn change_job(&mut self, suspended: bool, attempt: u64) {
         let state = JobState { workers: self.run.spec.workers.target, suspended, attempt };
-        let name = names::job(&self.run.name_any());
-        self.plan.job = Some(JobChange::Change(name, build::changed_job(&state)));
+        self.plan.job = Some(JobChange::Change(build::changed_job(&state)));
     }
 
     fn note(&mut self, note: Note) {
@@ -323,11 +322,10 @@ impl Planning<'_> {
 
     /// Tells what has changed for good.
     fn transitions(&mut self) {
-        let before = Conditions::new(self.before.conditions.clone(), None, self.observed.now);
         for (kind, warns) in
             [(types::COMPLETE, false), (types::FAILED, true), (types::SUSPENDED, false), (types::QUORUM_REACHED, false)]
         {
-            if self.conditions.is(kind) && !before.is(kind) {
+            if self.conditions.is(kind) && !self.before.is(kind) {
                 let condition = self.conditions.get(kind);
                 let message = condition.map(|condition| condition.message.clone()).unwrap_or_default();
                 let note = if warns { Note::warning(kind, message) } else { Note::normal(kind, message) };
@@ -336,7 +334,7 @@ impl Planning<'_> {
         }
         for kind in [types::ADMITTED, types::PLACED] {
             let Some(condition) = self.conditions.get(kind).filter(|condition| condition.status == "False") else { continue };
-            if before.get(kind).is_none_or(|known| {
+            if self.before.condition(kind).is_none_or(|known| {
                 (&known.status, &known.reason, &known.message) != (&condition.status, &condition.reason, &condition.message)
             }) && condition.reason != reasons::PENDING
             {

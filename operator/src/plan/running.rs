@@ -75,8 +75,10 @@ impl Planning<'_> {
         // A queue lets the Job go when it has room for it.
         let queued = run.labels().contains_key(names::QUEUE);
         let state = JobState { workers, suspended: queued, attempt };
-        self.plan.objects = objects(self, &snapshot, attempt);
-        self.plan.job = Some(JobChange::Create(Box::new(build::job(run, &snapshot, around, &state))));
+        let job = build::job(run, &snapshot, around, &state);
+        let template = job.value["metadata"]["annotations"][names::TEMPLATE].as_str().unwrap_or_default();
+        self.plan.objects = objects(self, &snapshot, template, attempt);
+        self.plan.job = Some(JobChange::Create(Box::new(job)));
         self.plan.status.runtime_snapshot = Some(names::snapshot(&run.name_any()));
         self.plan.status.run_policy = Some(snapshot.run_policy(&run.spec));
         self.plan.status.start_time.get_or_insert(Time(self.observed.now));
@@ -260,13 +262,13 @@ impl Planning<'_> {
 }
 
 /// The objects of a run beside its Job.
-fn objects(planning: &Planning<'_>, snapshot: &Snapshot, attempt: u64) -> Vec<build::Object> {
+fn objects(planning: &Planning<'_>, snapshot: &Snapshot, template: &str, attempt: u64) -> Vec<build::Object> {
     let (run, around) = (planning.run, planning.observed.around);
     let mut objects = vec![
         build::snapshot_map(run, snapshot, around),
         build::service(run),
         build::disruption_budget(run),
-        build::island(run, &build::template_hash(run, snapshot, around), attempt),
+        build::island(run, template, attempt),
     ];
     if around.network_policies {
         objects.push(build::network_policy(run, around));

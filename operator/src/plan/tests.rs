@@ -151,7 +151,7 @@ fn condition<'a>(plan: &'a Plan, kind: &str) -> (&'a str, &'a str, &'a str) {
 
 fn suspends(plan: &Plan) -> Option<bool> {
     match plan.job.as_ref()? {
-        JobChange::Change(_, patch) => patch["spec"]["suspend"].as_bool(),
+        JobChange::Change(patch) => patch["spec"]["suspend"].as_bool(),
         JobChange::Create(_) => None,
     }
 }
@@ -351,7 +351,7 @@ fn scaling_changes_the_job_and_restarts_nobody() {
     let mut situation = Situation::training();
     situation.run.spec.workers.target = 6;
     let plan = situation.plan();
-    let Some(JobChange::Change(_, patch)) = &plan.job else { panic!("{:?}", plan.job) };
+    let Some(JobChange::Change(patch)) = &plan.job else { panic!("{:?}", plan.job) };
     assert_eq!((patch["spec"]["completions"].as_u64(), patch["spec"]["suspend"].as_bool()), (Some(6), Some(false)));
     assert_eq!(plan.served.unwrap().attempt, 1);
 }

@@ -24,6 +24,10 @@ impl Planning<'_> {
         }
         self.deadline();
         self.policy();
+        // It ends once.
+        if self.is_over() {
+            return;
+        }
         let Some(job) = self.observed.job else { return };
         let (workers, spec) = (&self.workers, &self.run.spec);
         if let Some(first) = workers.finished.values().map(|finished| finished.at).min() {

@@ -313,6 +313,16 @@ fn a_deadline_and_a_time_to_live_hold() {
 }
 
 #[test]
+fn a_run_ends_once() {
+    let mut situation = Situation::training();
+    situation.run.spec.run_policy = serde_json::from_value(json!({ "activeDeadlineSeconds": 60 })).unwrap();
+    situation.pods = (0..4).map(|slot| finished(slot, "abc")).collect();
+    situation.seconds = 60;
+    let plan = situation.plan();
+    assert_eq!((plan.status.is(types::FAILED), plan.status.is(types::COMPLETE)), (true, false));
+}
+
+#[test]
 fn lost_state_brings_a_new_attempt_and_a_moment_of_it_does_not() {
     let mut situation = Situation::training();
     situation.heard.occurrences.push_back(Occurrence { event: "HistoryMissing".into(), round: 1, ..Occurrence::default() });
